@@ -1,0 +1,54 @@
+# Every target sets up what it needs in .venv; nothing is installed outside it and root is not needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+WORKERS ?= 4
+
+.PHONY: help demo test test-slow conformance test-image lint format bench lock clean
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "cannot set up .venv: $(PYTHON) is older than 3.11; say which to use: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.python requirements.lock requirements-build.lock pyproject.toml
+	$(PIP) install --quiet --require-hashes -r requirements.lock -r requirements-build.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements-dev.lock
+	$(PIP) install --quiet --require-hashes -r requirements-dev.lock
+	@touch $@
+
+demo: $(VENV)/.run ## a whole life of a game server in your terminal, in under 20 s
+	$(BIN)/arbitrium-agent demo
+
+test: $(VENV)/.dev ## the fast suite (under 3 minutes)
+	$(BIN)/pytest -n $(WORKERS) -m "not slow and not image" tests
+
+test-slow: $(VENV)/.dev ## the long suites
+	$(BIN)/pytest -m "slow and not image" tests
+
+lint: $(VENV)/.dev ## ruff and mypy (strict), over tests too
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev ## rewrite the code as ruff would have it
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.dev ## the table of figures
+	$(BIN)/python -m benchmarks
+
+lock: $(VENV)/.python ## resolve the dependencies again and lock them with hashes
+	$(PIP) install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group build -c requirements.lock -o requirements-build.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group dev -c requirements.lock -c requirements-build.lock pyproject.toml -o requirements-dev.lock
+
+clean: ## remove what the targets made
+	rm -rf $(VENV) .build .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

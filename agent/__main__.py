@@ -1,0 +1,6 @@
+"""Argument vector to exit code."""
+
+
+def main() -> int:
+    """Placeholder until the commands exist."""
+    return 0

@@ -1,0 +1,1 @@
+"""The local API: one set of operations under several transports."""

@@ -1,0 +1,1 @@
+"""The platform's REST API, as a server to develop and test against."""

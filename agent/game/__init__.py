@@ -1,0 +1,1 @@
+"""The game as processes: spawn, reap, stop, and find out why it ended."""

@@ -1,0 +1,1 @@
+"""Bytes: capture, spool, ship, bundle, redact."""
