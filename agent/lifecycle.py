@@ -1,0 +1,353 @@
+"""The lifecycle of a deployment under the agent, as a pure function.
+
+`transition(state, event)` returns the next state and the effects to carry out. Nothing in this module reads a clock,
+touches a process or waits: every event carries the moment it happened at (seconds of the monotonic clock), and every
+timer is asked for with the `Arm` effect and comes back as a `TimerFired` event. A timer that comes back when it is not
+due, or in a phase that does not wait for it, changes nothing.
+
+    starting -> ready -> draining -> stopping -> flushing -> releasing -> exited
+                                                    |
+                                                    +-> restarting -> starting    (where the crash policy says so)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from agent.states import (
+    Announce,
+    ApplyStop,
+    Arm,
+    Effect,
+    Event,
+    Exit,
+    Flush,
+    Flushed,
+    GameExited,
+    GameGone,
+    GameReady,
+    GameStarted,
+    Kill,
+    Moment,
+    Phase,
+    PlayersGone,
+    Reason,
+    Release,
+    Released,
+    Rules,
+    Source,
+    Spawn,
+    SpawnFailed,
+    State,
+    StopRequest,
+    StopRequested,
+    StopSignal,
+    Sweep,
+    Timer,
+    TimerFired,
+)
+from agent.stop_plan import Step, plan_stop
+
+# Timers and clocks may disagree by the resolution of the event loop's clock.
+_TOLERANCE = 0.005
+
+Outcome: TypeAlias = tuple[State, tuple[Effect, ...]]
+
+_NOTHING: tuple[Effect, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """Collects what a transition does, so that each rule below reads as one sentence."""
+
+    state: State
+    effects: list[Effect] = field(default_factory=list)
+
+    def enter(self, phase: Phase, at: float, **changes: object) -> _Change:
+        moved = replace(self.state, phase=phase, history=(*self.state.history, Moment(phase, at)), **changes)  # type: ignore[arg-type]  # replace() checks names at run time
+        return _Change(moved, self.effects)
+
+    def do(self, *effects: Effect) -> _Change:
+        self.effects.extend(effects)
+        return self
+
+    def done(self) -> Outcome:
+        return self.state, tuple(self.effects)
+
+
+def initial(rules: Rules, at: float) -> State:
+    """The state before the game is spawned, at `at` seconds of the monotonic clock."""
+    return State(Phase.STARTING, rules, history=(Moment(Phase.STARTING, at),))
+
+
+def transition(state: State, event: Event) -> Outcome:  # noqa: C901, PLR0911 - one case and one return an event is its shape
+    """What follows from `event` in `state`.
+
+    Args:
+        state: the present state.
+        event: what happened, with its moment.
+
+    Returns:
+        The next state (the same object when nothing follows) and the effects, in the order to carry them out.
+    """
+    if state.phase is Phase.EXITED:
+        return state, _NOTHING
+    match event:
+        case GameStarted():
+            return _on_started(state, event)
+        case SpawnFailed():
+            return _on_spawn_failed(state, event)
+        case GameReady():
+            return _on_ready(state, event)
+        case StopRequested():
+            return _on_stop_requested(state, event)
+        case StopSignal():
+            return _on_signal(state, event)
+        case PlayersGone():
+            return _on_players_gone(state, event)
+        case GameExited():
+            return _on_game_exited(state, event)
+        case GameGone():
+            return _on_game_gone(state, event)
+        case Flushed():
+            return _on_flushed(state, event)
+        case Released():
+            return _on_released(state, event)
+        case TimerFired():
+            return _on_timer(state, event)
+
+
+def _on_started(state: State, event: GameStarted) -> Outcome:
+    if state.phase is not Phase.STARTING or state.started_at is not None:
+        return state, _NOTHING
+    return replace(state, started_at=event.at), _NOTHING
+
+
+def _on_spawn_failed(state: State, event: SpawnFailed) -> Outcome:
+    if state.phase is not Phase.STARTING:
+        return state, _NOTHING
+    planned = _planned(replace(state, could_not_start=event.exit_code), event.at, 0.0, killed_at_end=False)
+    return _flush(_Change(planned), event.at)
+
+
+def _on_ready(state: State, event: GameReady) -> Outcome:
+    if state.phase is not Phase.STARTING:
+        return state, _NOTHING
+    return _Change(state).enter(Phase.READY, event.at, ready_at=event.at).done()
+
+
+def _on_stop_requested(state: State, event: StopRequested) -> Outcome:
+    match state.phase:
+        case Phase.STARTING | Phase.READY:
+            grace = event.request.grace_seconds if event.request.grace_seconds is not None else state.rules.grace
+            return _begin_stop(state, event.at, event.request, grace, killed_at_end=False)
+        case Phase.RESTARTING:
+            # Nothing runs, and what the last attempt left was shipped: only the deployment is left to stop.
+            return _leave(_Change(replace(state, stop=event.request)), event.at)
+        case _:
+            return state, _NOTHING
+
+
+def _on_signal(state: State, event: StopSignal) -> Outcome:
+    told = replace(state, told_by_platform=True, signals=state.signals + 1)
+    second = state.signals > 0
+    request = state.stop or StopRequest(
+        source=Source.OPERATOR if event.interrupt else Source.PLATFORM,
+        reason=Reason.INTERRUPTED if event.interrupt else Reason.PLATFORM_STOP,
+        at=event.at,
+    )
+    match state.phase:
+        case Phase.STARTING | Phase.READY:
+            return _begin_stop(told, event.at, request, state.rules.grace, killed_at_end=True)
+        case Phase.RESTARTING:
+            return _exit(_Change(replace(told, stop=request)), event.at)
+        case Phase.DRAINING | Phase.STOPPING if second:
+            return _kill(_Change(told if told.phase is Phase.STOPPING else _entered_stopping(told, event.at)))
+        case Phase.DRAINING | Phase.STOPPING:
+            return _hurry(told, event.at)
+        case Phase.FLUSHING:
+            hurried = _tighter(told, event.at)
+            until = hurried.due(Step.SHIP)
+            return _Change(hurried).do(Flush(until), Arm(Timer.FLUSH, until)).done()
+        case _:  # releasing: this is what the self-stop was for, or the platform was quicker
+            return _exit(_Change(told), event.at)
+
+
+def _on_players_gone(state: State, event: PlayersGone) -> Outcome:
+    if state.phase is not Phase.DRAINING:
+        return state, _NOTHING
+    return _stop(_Change(state), event.at)
+
+
+def _on_game_exited(state: State, event: GameExited) -> Outcome:
+    match state.phase:
+        case Phase.STARTING | Phase.READY:
+            alone = _planned(
+                replace(state, exit=event.status, ended_alone=True), event.at, state.rules.grace, killed_at_end=False
+            )
+            return _sweep(_Change(alone), event.at)
+        case Phase.DRAINING:
+            return _sweep(_Change(replace(state, exit=event.status)), event.at)
+        case Phase.STOPPING if state.exit is None:
+            return replace(state, exit=event.status), _NOTHING
+        case Phase.FLUSHING | Phase.RELEASING if state.exit is None:
+            # It outlived its SIGKILL (a process in an uninterruptible wait) and is reaped late: the code still counts.
+            return replace(state, exit=event.status), _NOTHING
+        case _:
+            return state, _NOTHING
+
+
+def _on_game_gone(state: State, event: GameGone) -> Outcome:
+    if state.phase is not Phase.STOPPING:
+        return state, _NOTHING
+    return _flush(_Change(state), event.at)
+
+
+def _on_flushed(state: State, event: Flushed) -> Outcome:
+    if state.phase is not Phase.FLUSHING:
+        return state, _NOTHING
+    return _after_flush(state, event.at)
+
+
+def _on_released(state: State, event: Released) -> Outcome:
+    if state.phase is not Phase.RELEASING or state.release is not None:
+        return state, _NOTHING
+    settled = _Change(replace(state, release=event.outcome))
+    if event.outcome == "confirmed" and state.rules.hold > 0:
+        return settled.do(Arm(Timer.HOLD, event.at + state.rules.hold)).done()
+    return _exit(settled, event.at)
+
+
+def _on_timer(state: State, event: TimerFired) -> Outcome:  # noqa: PLR0911 - one return a timer
+    match state.phase, event.timer:
+        case Phase.DRAINING, Timer.DRAIN if _is_due(event.at, state.due(Step.DRAIN)):
+            return _stop(_Change(state), event.at)
+        case Phase.STOPPING, Timer.KILL if _is_due(event.at, state.due(Step.STOP)):
+            return _kill(_Change(state))
+        case Phase.STOPPING, Timer.GONE if _is_due(event.at, state.due(Step.KILL)):
+            # A process in an uninterruptible wait survives SIGKILL; what is known is shipped all the same.
+            return _flush(_Change(replace(state, killed=True)), event.at)
+        case Phase.FLUSHING, Timer.FLUSH if _is_due(event.at, state.due(Step.SHIP)):
+            return _after_flush(state, event.at)
+        case Phase.RELEASING, Timer.HOLD if state.release == "confirmed":
+            return _exit(_Change(state), event.at)
+        case Phase.RESTARTING, Timer.BACKOFF if _is_due(event.at, state.history[-1].at + _backoff(state)):
+            fresh = replace(
+                state,
+                attempt=state.attempt + 1,
+                restarts=state.restarts + 1,
+                restarts_in_row=state.restarts_in_row + 1,
+                started_at=None,
+                ready_at=None,
+                plan=None,
+                killed=False,
+                exit=None,
+                ended_alone=False,
+            )
+            return _Change(fresh).enter(Phase.STARTING, event.at).do(Spawn()).done()
+        case _:
+            return state, _NOTHING
+
+
+# The pieces they share -----------------------------------------------------------------------------------------------
+
+
+def _is_due(now: float, due: float) -> bool:
+    return now >= due - _TOLERANCE
+
+
+def _planned(state: State, at: float, grace: float, *, killed_at_end: bool) -> State:
+    """The same state with the plan of a stop that begins at `at` and gives `grace` seconds."""
+    plan = plan_stop(grace, killed_at_end=killed_at_end, drain=state.rules.drain, ship=state.rules.ship)
+    return replace(state, plan=plan, plan_began=at)
+
+
+def _tighter(state: State, at: float) -> State:
+    """The same stop under the platform's deadline, if that ends sooner than the plan under way."""
+    hurried = _planned(state, at, state.rules.grace, killed_at_end=True)
+    return hurried if hurried.due(Step.SHIP) < state.due(Step.SHIP) else state
+
+
+def _begin_stop(state: State, at: float, request: StopRequest, grace: float, *, killed_at_end: bool) -> Outcome:
+    planned = _planned(replace(state, stop=request), at, grace, killed_at_end=killed_at_end)
+    change = _Change(planned).do(Announce())
+    if planned.plan is not None and planned.plan.seconds(Step.DRAIN) > 0:
+        return change.enter(Phase.DRAINING, at).do(Arm(Timer.DRAIN, planned.due(Step.DRAIN))).done()
+    return _stop(change, at)
+
+
+def _hurry(state: State, at: float) -> Outcome:
+    """The platform's first signal during a stop that somebody else began: its deadline counts if it is sooner."""
+    hurried = _tighter(state, at)
+    change = _Change(hurried)
+    if hurried is state or hurried.plan is state.plan:
+        return change.done()
+    if hurried.phase is Phase.DRAINING:
+        return change.do(Announce(), Arm(Timer.DRAIN, hurried.due(Step.DRAIN))).done()
+    change.do(Announce(), Arm(Timer.KILL, hurried.due(Step.STOP)), Arm(Timer.GONE, hurried.due(Step.KILL)))
+    return change.done()
+
+
+def _entered_stopping(state: State, at: float) -> State:
+    return _Change(state).enter(Phase.STOPPING, at).state
+
+
+def _stop(change: _Change, at: float) -> Outcome:
+    until = change.state.due(Step.STOP)
+    gone = change.state.due(Step.KILL)
+    return change.enter(Phase.STOPPING, at).do(ApplyStop(until), Arm(Timer.KILL, until), Arm(Timer.GONE, gone)).done()
+
+
+def _sweep(change: _Change, at: float) -> Outcome:
+    until = change.state.due(Step.STOP)
+    gone = change.state.due(Step.KILL)
+    return change.enter(Phase.STOPPING, at).do(Sweep(), Arm(Timer.KILL, until), Arm(Timer.GONE, gone)).done()
+
+
+def _kill(change: _Change) -> Outcome:
+    killed = _Change(replace(change.state, killed=True), change.effects)
+    return killed.do(Kill(), Arm(Timer.GONE, killed.state.due(Step.KILL))).done()
+
+
+def _flush(change: _Change, at: float) -> Outcome:
+    until = change.state.due(Step.SHIP)
+    return change.enter(Phase.FLUSHING, at).do(Flush(until), Arm(Timer.FLUSH, until)).done()
+
+
+def _after_flush(state: State, at: float) -> Outcome:
+    crashed = state.ended_alone and state.exit is not None and not state.exit.clean
+    if crashed and state.rules.on_crash == "restart" and not state.told_by_platform and state.stop is None:
+        lived = at - state.started_at if state.started_at is not None else 0.0
+        row = 0 if lived >= state.rules.stable_after else state.restarts_in_row
+        if row < state.rules.restart_limit:
+            waiting = _Change(replace(state, restarts_in_row=row)).enter(Phase.RESTARTING, at)
+            return waiting.do(Arm(Timer.BACKOFF, at + _backoff(waiting.state))).done()
+    return _leave(_Change(state), at)
+
+
+def _backoff(state: State) -> float:
+    """Seconds before the next restart."""
+    return min(state.rules.restart_backoff_cap, state.rules.restart_backoff * 2.0 ** min(state.restarts_in_row, 30))
+
+
+def _leave(change: _Change, at: float) -> Outcome:
+    """The game is gone and its story told: stop the deployment where that is owed, else exit."""
+    if _owes_release(change.state):
+        return change.enter(Phase.RELEASING, at).do(Release()).done()
+    return _exit(change, at)
+
+
+def _owes_release(state: State) -> bool:
+    if not state.rules.can_self_stop or state.told_by_platform:
+        return False
+    if state.stop is not None:
+        return True
+    clean = state.exit is not None and state.exit.clean and state.could_not_start is None
+    # Where a restart is not possible any more (crash loop, or it cannot even be executed), stopping is what is left:
+    # exiting would let the platform's restart policy go on with what just proved hopeless.
+    return (state.rules.on_exit if clean else state.rules.on_crash) != "exit"
+
+
+def _exit(change: _Change, at: float) -> Outcome:
+    return change.enter(Phase.EXITED, at).do(Exit(change.state.exit_code)).done()

@@ -1,0 +1,386 @@
+"""The words of the lifecycle: phases, events, effects and the state. `agent.lifecycle` says what follows from what.
+
+Every event carries the moment it happened at, in seconds of the monotonic clock; effects are orders that the conductor
+carries out. Nothing here does anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, TypeAlias
+
+from agent.stop_plan import Step, StopPlan
+
+
+class Phase(StrEnum):
+    """Where a deployment is in its life."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPING = "stopping"
+    FLUSHING = "flushing"
+    RELEASING = "releasing"
+    RESTARTING = "restarting"
+    EXITED = "exited"
+
+
+class Source(StrEnum):
+    """Who asked for the stop."""
+
+    GAME = "game"
+    PLATFORM = "platform"
+    POLICY = "policy"
+    OPERATOR = "operator"
+
+
+class Reason(StrEnum):
+    """Why the deployment ended: one word, the same in logs, events, metrics and `exit.json`."""
+
+    REQUESTED = "requested"  # the game or an operator asked through the local API
+    PLATFORM_STOP = "platform_stop"  # SIGTERM
+    INTERRUPTED = "interrupted"  # SIGINT: somebody at the terminal
+    GAME_EXITED = "game_exited"  # it ended by itself, with code 0
+    GAME_CRASHED = "game_crashed"  # it ended by itself, with another code or a signal
+    COULD_NOT_START = "could_not_start"
+    BAD_SETTINGS = "bad_settings"
+    FIRST_PLAYER_TIMEOUT = "first_player_timeout"
+    EMPTY = "empty"
+    HEARTBEAT_LOST = "heartbeat_lost"
+    MAX_DURATION = "max_duration"
+    NOT_READY = "not_ready"
+    CRASH_LOOP = "crash_loop"
+
+
+class Timer(StrEnum):
+    """What the lifecycle waits for by the clock; one of each at most is running."""
+
+    DRAIN = "drain"  # players had their time
+    KILL = "kill"  # the game had its time to obey
+    GONE = "gone"  # the kernel had its time to take the processes apart
+    FLUSH = "flush"  # autopsy and shipping had their time
+    HOLD = "hold"  # the platform had its time to stop the container
+    BACKOFF = "backoff"  # the pause before a restart is over
+
+
+AfterExit: TypeAlias = Literal["self-stop", "exit", "restart"]
+
+
+@dataclass(frozen=True, slots=True)
+class ExitStatus:
+    """How a process ended.
+
+    Attributes:
+        code: its exit code, or None when a signal ended it.
+        signal: the number of that signal, or None.
+        core_dumped: whether the kernel says that it wrote a core.
+    """
+
+    code: int | None = None
+    signal: int | None = None
+    core_dumped: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """The code that is passed on: the game's own, or 128 plus the signal, as shells have it."""
+        if self.signal is not None:
+            return 128 + self.signal
+        return self.code or 0
+
+    @property
+    def clean(self) -> bool:
+        """Whether it ended with code 0."""
+        return self.signal is None and self.code == 0
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequest:
+    """What asks for a stop. The first one counts; all later ones get this one as their answer.
+
+    Attributes:
+        source: who asked.
+        reason: why, as one word.
+        message: why, in the words of who asked ("match over"); may be empty.
+        at: when, in seconds of the monotonic clock.
+        grace_seconds: seconds the game gets to end, or None for the setting.
+        log_storage: value for the platform's `container_log_storage`, or None for the setting.
+    """
+
+    source: Source
+    reason: Reason
+    at: float
+    message: str = ""
+    grace_seconds: float | None = None
+    log_storage: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the settings say about a lifecycle; all times in seconds.
+
+    Attributes:
+        grace: from the platform's SIGTERM to its SIGKILL; also what a game gets that asks for its own stop.
+        drain: what players get to finish, out of the grace.
+        ship: what shipping gets when nobody kills us; 0 when logs go nowhere.
+        hold: how long to stay after a confirmed self-stop, so that no restart policy starts the game again.
+        on_exit: what follows when the game ends by itself with code 0.
+        on_crash: what follows when it ends by itself otherwise.
+        can_self_stop: whether the platform injected what a self-stop needs.
+        restart_limit: restarts in a row before it is called a crash loop.
+        restart_backoff: pause before the first restart; doubles with each in a row.
+        restart_backoff_cap: the longest such pause.
+        stable_after: a game that lived this long starts a new row of restarts.
+    """
+
+    grace: float = 5.0
+    drain: float = 0.0
+    ship: float = 0.0
+    hold: float = 60.0
+    on_exit: AfterExit = "self-stop"
+    on_crash: AfterExit = "self-stop"
+    can_self_stop: bool = False
+    restart_limit: int = 5
+    restart_backoff: float = 1.0
+    restart_backoff_cap: float = 30.0
+    stable_after: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A phase that was entered, and when (seconds of the monotonic clock)."""
+
+    phase: Phase
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All that the lifecycle knows. Made by `transition` only.
+
+    Attributes:
+        phase: where it is.
+        rules: what the settings say.
+        history: the phases entered so far, the present one last.
+        attempt: which start of the game this is, from 1.
+        restarts: restarts so far, in all.
+        restarts_in_row: restarts since the game was last stable.
+        started_at, ready_at: moments of this attempt, or None.
+        stop: the stop request that counts, or None.
+        plan: the plan of the stop under way, or None; it began at `plan_began`.
+        told_by_platform: whether SIGTERM or SIGINT came: whoever sent it stops the container, no self-stop is owed.
+        signals: how many of those came.
+        killed: whether the agent used SIGKILL.
+        exit: how the game's main process ended, or None.
+        could_not_start: the exit code (126 or 127) where the game could not be executed.
+        ended_alone: whether the game's main process ended before anybody asked for a stop.
+        release: how the self-stop went: None while it is not settled.
+    """
+
+    phase: Phase
+    rules: Rules
+    history: tuple[Moment, ...] = ()
+    attempt: int = 1
+    restarts: int = 0
+    restarts_in_row: int = 0
+    started_at: float | None = None
+    ready_at: float | None = None
+    stop: StopRequest | None = None
+    plan: StopPlan | None = None
+    plan_began: float = 0.0
+    told_by_platform: bool = False
+    signals: int = 0
+    killed: bool = False
+    exit: ExitStatus | None = None
+    could_not_start: int | None = None
+    ended_alone: bool = False
+    release: Literal["confirmed", "refused"] | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """What the agent exits with."""
+        if self.could_not_start is not None:
+            return self.could_not_start
+        if self.exit is not None:
+            return self.exit.exit_code
+        return 137 if self.killed else 0
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why it ends or ended; None while it has no reason to."""
+        if self.could_not_start is not None:
+            return Reason.COULD_NOT_START
+        if self.ended_alone and self.exit is not None:
+            if self.exit.clean:
+                return Reason.GAME_EXITED
+            if self.rules.on_crash == "restart" and self.restarts_in_row >= self.rules.restart_limit:
+                return Reason.CRASH_LOOP
+            return Reason.GAME_CRASHED
+        return self.stop.reason if self.stop is not None else None
+
+    def due(self, step: Step) -> float:
+        """The moment at which `step` of the present plan must be over (seconds of the monotonic clock)."""
+        assert self.plan is not None, "there is a plan whenever a step is waited for"
+        return self.plan_began + self.plan.ends(step)
+
+
+# What happens --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class GameStarted:
+    """The game's process was spawned."""
+
+    at: float
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnFailed:
+    """The game could not be executed; `exit_code` is 126 or 127."""
+
+    at: float
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class GameReady:
+    """The game says that players may come."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """Somebody asked for a stop through the local API, or a policy did."""
+
+    at: float
+    request: StopRequest
+
+
+@dataclass(frozen=True, slots=True)
+class StopSignal:
+    """SIGTERM (the platform) or SIGINT (somebody at the terminal) arrived."""
+
+    at: float
+    interrupt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PlayersGone:
+    """Nobody plays any more."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class GameExited:
+    """The game's main process ended; others of its group may still live."""
+
+    at: float
+    status: ExitStatus
+
+
+@dataclass(frozen=True, slots=True)
+class GameGone:
+    """No process of the game is left."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """Autopsy and shipping are over."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The platform settled the self-stop."""
+
+    at: float
+    outcome: Literal["confirmed", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class TimerFired:
+    """A timer that was armed came back."""
+
+    at: float
+    timer: Timer
+
+
+Event: TypeAlias = (
+    GameStarted
+    | SpawnFailed
+    | GameReady
+    | StopRequested
+    | StopSignal
+    | PlayersGone
+    | GameExited
+    | GameGone
+    | Flushed
+    | Released
+    | TimerFired
+)
+
+
+# What is to be done --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """Start (or move) a timer: `TimerFired(timer)` at `at` seconds of the monotonic clock."""
+
+    timer: Timer
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Start the game again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Tell the game and everybody who listens that it will be stopped, and print the plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyStop:
+    """Apply the stop methods to the game, which has until `until`."""
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """The main process is gone: ask what it left behind to end (SIGTERM)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """SIGKILL to every process of the game."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """Find the cause and ship, most useful first, until `until`. When it is under way already, this moves its end."""
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Call the platform's self-stop until it is settled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """Leave with this code."""
+
+    code: int
+
+
+Effect: TypeAlias = Arm | Spawn | Announce | ApplyStop | Sweep | Kill | Flush | Release | Exit
