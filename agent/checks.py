@@ -1,0 +1,113 @@
+"""Small functions that turn the text of a setting into its value. Standard library only, and quick to import.
+
+Boot uses them for the few settings that spawning needs; the settings model uses the same ones for all, so that both
+always agree. Each raises `ValueError` with a message that says what the setting takes; naming the setting and what it
+got is left to the caller, which knows both.
+"""
+
+import os
+
+_TRUE = ("on", "true", "yes", "1")
+_FALSE = ("off", "false", "no", "0")
+_DURATIONS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SIZES = {
+    "": 1,
+    "b": 1,
+    "k": 1024,
+    "kb": 1000,
+    "kib": 1024,
+    "m": 1024**2,
+    "mb": 1000**2,
+    "mib": 1024**2,
+    "g": 1024**3,
+    "gb": 1000**3,
+    "gib": 1024**3,
+}
+
+
+def boolean(text: str) -> bool:
+    """`on` or `off` (also true/false, yes/no, 1/0), in any case."""
+    lowered = text.strip().lower()
+    if lowered in _TRUE:
+        return True
+    if lowered in _FALSE:
+        return False
+    raise ValueError("takes on or off")
+
+
+def port(text: str) -> int:
+    """A TCP port; 0 means any free one."""
+    stripped = text.strip()
+    if stripped.isascii() and stripped.isdigit() and len(stripped) <= 5 and int(stripped) <= 65535:
+        return int(stripped)
+    raise ValueError("takes a port number from 0 to 65535 (0: any free one)")
+
+
+def count(text: str) -> int:
+    """A whole number, 0 or more."""
+    stripped = text.strip()
+    if stripped.isascii() and stripped.isdigit() and len(stripped) <= 9:
+        return int(stripped)
+    raise ValueError("takes a whole number, 0 or more")
+
+
+def duration(text: str) -> float:
+    """Seconds: `5`, `2.5`, `500ms`, `30s`, `5m`, `1h`; never negative, at most a week."""
+    stripped = text.strip().lower()
+    digits = stripped.rstrip("msh")
+    factor = _DURATIONS.get(stripped[len(digits) :] or "s")
+    try:
+        value = float(digits) * (factor if factor is not None else float("nan"))
+    except ValueError:
+        value = float("nan")
+    # The digits are looked at as well because float() also takes "1e3", "inf", "1_0" and spaces inside.
+    if not digits.replace(".", "", 1).isascii() or not digits.replace(".", "", 1).isdigit() or not value <= 604800:
+        raise ValueError("takes seconds or a duration such as 500ms, 30s, 5m or 1h, at most a week")
+    return value
+
+
+def size(text: str) -> int:
+    """Bytes: `65536`, `512KiB`, `64MiB`, `1GB`."""
+    stripped = text.strip().lower().replace(" ", "")
+    digits = stripped.rstrip("kmgib")
+    factor = _SIZES.get(stripped[len(digits) :])
+    if factor is None or not digits.isascii() or not digits.isdigit() or len(digits) > 15:
+        raise ValueError("takes bytes or a size such as 512KiB, 64MiB or 1GiB")
+    return int(digits) * factor
+
+
+def text(value: str) -> str:
+    """Any text without NUL bytes and line breaks."""
+    if any(character in value for character in "\0\r\n"):
+        raise ValueError("takes one line of text")
+    return value
+
+
+def path(value: str) -> str:
+    """An absolute path."""
+    if not os.path.isabs(value) or "\0" in value:
+        raise ValueError("takes an absolute path")
+    return os.path.normpath(value)
+
+
+def socket_path(value: str) -> str:
+    """An absolute path that fits in a Unix socket address (107 bytes), or `off`."""
+    if value.strip().lower() in _FALSE:
+        return ""
+    # sockaddr_un.sun_path has 108 bytes with the closing NUL (man 7 unix).
+    if not os.path.isabs(value) or "\0" in value or len(os.fsencode(value)) > 107:
+        raise ValueError("takes an absolute path of at most 107 bytes, or off")
+    return os.path.normpath(value)
+
+
+def host(value: str) -> str:
+    """An IPv4 or IPv6 address to listen on."""
+    import socket  # noqa: PLC0415 - boot has it anyway; `config` in a shell should not pay for it
+
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, value.strip())
+        except (OSError, ValueError):
+            continue
+        return value.strip()
+    raise ValueError("takes an IPv4 or IPv6 address, such as 0.0.0.0")

@@ -1,0 +1,69 @@
+"""What can go wrong and is said to people: each message starts with what cannot be done and ends with what to do."""
+
+from __future__ import annotations
+
+EXIT_BAD_SETTINGS = 78  # EX_CONFIG of sysexits.h
+EXIT_CANNOT_EXECUTE = 126  # as shells have it
+EXIT_NOT_FOUND = 127
+
+
+class AgentError(Exception):
+    """Something that a person has to know; `str()` is the sentence to print."""
+
+
+class Problem:
+    """One wrong setting or variable.
+
+    Attributes:
+        name: what it is called where the user wrote it: `AGENT_GRACE_SECONDS` or `--grace-seconds`.
+        got: what was written there, or None when that is a secret or there is nothing to show.
+        takes: what it takes, as a sentence without a subject ("takes ...").
+    """
+
+    __slots__ = ("got", "name", "takes")
+
+    def __init__(self, name: str, got: str | None, takes: str) -> None:
+        """Takes the three parts as they are."""
+        self.name = name
+        self.got = got
+        self.takes = takes
+
+    def __str__(self) -> str:
+        """One line."""
+        got = "" if self.got is None else f" got {_shorten(self.got)!r} and"
+        return f"{self.name}:{got} {self.takes}"
+
+
+class SettingsError(AgentError):
+    """Wrong settings: all of them at once.
+
+    Attributes:
+        problems: one entry a setting.
+    """
+
+    def __init__(self, problems: list[Problem]) -> None:
+        """Takes at least one problem."""
+        self.problems = problems
+        count = len(problems)
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        super().__init__(
+            f"cannot start with these settings ({count} {'is' if count == 1 else 'are'} wrong):\n{lines}\n"
+            "Correct them and start again; `arbitrium-agent config --check` finds them at build time."
+        )
+
+
+class CannotStartError(AgentError):
+    """The game could not be executed.
+
+    Attributes:
+        exit_code: 126 or 127, as shells have it.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        """Takes the sentence and the code."""
+        self.exit_code = exit_code
+        super().__init__(message)
+
+
+def _shorten(text: str, limit: int = 80) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,77 @@
+"""The one place that waits for children. Standard library only.
+
+Nothing else in the agent's process calls any `wait`: a second waiter would now and then steal an exit code (measured
+with `asyncio.create_subprocess_exec` beside a reaper). `Popen` objects are disarmed in `agent.game.spawn` for that
+reason.
+"""
+
+import os
+
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+
+
+class Reaper:
+    """Reaps every child: the game, the agent's helpers, and orphans that were adopted.
+
+    Attributes:
+        orphans: adopted processes reaped so far.
+    """
+
+    __slots__ = ("_ended", "_helpers", "orphans")
+
+    def __init__(self) -> None:
+        """Starts with no helpers; children are known by being children."""
+        self.orphans = 0
+        self._helpers: set[int] = set()
+        self._ended: dict[int, int] = {}
+
+    @property
+    def helpers(self) -> "frozenset[int]":
+        """Processes that the agent started for itself (hooks): they are not the game."""
+        return frozenset(self._helpers)
+
+    def add_helper(self, pid: int) -> None:
+        """Marks a child as the agent's own."""
+        if pid not in self._ended:
+            self._helpers.add(pid)
+
+    def reap(self) -> "tuple[dict[int, int], bool]":
+        """Reaps all children that ended, without waiting.
+
+        Returns:
+            The wait status of each process reaped now, by process id; and whether any child is left, helpers aside.
+            "None left" means that no process of the game exists any more, since every orphan becomes a child of ours.
+        """
+        ended: dict[int, int] = {}
+        left = True
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                left = False
+                break
+            if pid == 0:
+                break
+            ended[pid] = status
+            self._helpers.discard(pid)
+        if left and self._helpers:
+            from agent.game.tree import descendants  # noqa: PLC0415 - only where helpers make the question hard
+
+            left = bool(descendants(os.getpid(), self.helpers))
+        return ended, left
+
+
+def adopt_orphans() -> bool:
+    """Makes orphans below this process its children, where it is not PID 1 and has them anyway.
+
+    Returns:
+        Whether orphans come here. `PR_SET_CHILD_SUBREAPER` exists since Linux 3.4 (man 2 prctl).
+    """
+    if os.getpid() == 1:
+        return True
+    try:
+        import ctypes  # noqa: PLC0415 - PID 1 does not need it
+
+        return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+    except (ImportError, OSError, AttributeError):
+        return False

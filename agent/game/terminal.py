@@ -1,0 +1,86 @@
+"""Pipes or pseudo terminals for the game's output, and the controlling terminal. Standard library only.
+
+A program on a terminal behaves differently from one on a pipe (colours, buffering by line), so the game must find what
+it would find without the agent: a terminal where the agent has one, a pipe where it has none.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable
+
+
+def open_streams() -> "tuple[dict[str, int], dict[str, int]]":
+    """Makes what the game writes to.
+
+    Returns:
+        The read ends by name, for the capture; and the write ends by name, for the game (to be closed once it has
+        them). Where stdout and stderr are terminals both share one pseudo terminal, as they did before, and
+        everything is read as "stdout".
+    """
+    read_ends: dict[str, int] = {}
+    write_ends: dict[str, int] = {}
+    shared: int | None = None
+    for name, fd in (("stdout", 1), ("stderr", 2)):
+        if not os.isatty(fd):
+            read_ends[name], write_ends[name] = os.pipe()
+        elif shared is not None:
+            write_ends[name] = shared
+        else:
+            read_ends[name], shared = _pseudo_terminal(fd)
+            write_ends[name] = shared
+    return read_ends, write_ends
+
+
+def _pseudo_terminal(like: int) -> "tuple[int, int]":
+    import termios  # noqa: PLC0415 - only where there is a terminal
+
+    master, slave = os.openpty()
+    try:
+        attributes = termios.tcgetattr(like)
+        # The real terminal translates line ends when the bytes are passed on to it; doing it here too would double it.
+        attributes[1] &= ~termios.OPOST
+        attributes[3] &= ~termios.ECHO
+        termios.tcsetattr(slave, termios.TCSANOW, attributes)
+        copy_size(like, master)
+    except (termios.error, OSError):
+        pass  # a terminal with other settings is still a terminal
+    return master, slave
+
+
+def copy_size(source: int, target: int) -> None:
+    """Gives terminal `target` the rows and columns of terminal `source`; raises `OSError` where one is no terminal."""
+    import fcntl  # noqa: PLC0415 - only where there is a terminal
+    import termios  # noqa: PLC0415
+
+    fcntl.ioctl(target, termios.TIOCSWINSZ, fcntl.ioctl(source, termios.TIOCGWINSZ, bytes(8)))
+
+
+def taking_over() -> "Callable[[], None] | None":
+    """What the game's process has to do before exec to own the terminal that stdin is, or None where it is none.
+
+    With `docker run -it` the agent leads the session of the container's terminal. The game has a session of its own;
+    without the terminal as its controlling one, Ctrl-C would not reach it and a shell could not do job control. So the
+    agent lets go of it here, and the game takes it after `setsid` (man 2 ioctl_tty). Where another session owns the
+    terminal (an agent started from a shell), nothing changes and Ctrl-C comes to the agent.
+    """
+    if not os.isatty(0):
+        return None
+    import fcntl  # noqa: PLC0415 - only where there is a terminal
+    import signal  # noqa: PLC0415
+    import termios  # noqa: PLC0415
+
+    if os.getsid(0) == os.getpid():
+        # Letting go of it sends SIGHUP and SIGCONT to the foreground group: that is us, and it means nothing here.
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            fcntl.ioctl(0, termios.TIOCNOTTY)
+        except OSError:
+            pass
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
+    def take() -> None:
+        with contextlib.suppress(OSError):  # another session has it
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    return take

@@ -1,0 +1,95 @@
+"""The agent's own log: one line a message on stderr, for people or as JSON. Standard library only, quick to import.
+
+`logging` would be the usual choice; this is its own module because it must never block: where stderr is a pipe that
+nobody reads, a blocked write would keep the agent from hearing SIGTERM. A line that cannot be written at once is
+dropped and counted. No secret passes: what boot registers with `hide` is replaced in every line.
+"""
+
+import os
+import select
+import time
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+_level = LEVELS["info"]
+_as_json = False
+_hidden: tuple[str, ...] = ()
+_dropped = 0
+# A pipe that poll() calls writable takes at least this much without blocking (PIPE_BUF, man 7 pipe).
+_ATOMIC = 4096
+
+
+def configure(level: str = "info", style: str = "text") -> None:
+    """Sets the least level that is written (`debug` to `error`) and the style (`text` or `json`)."""
+    global _level, _as_json  # noqa: PLW0603 - stderr is one, and so is its log
+    _level = LEVELS[level]
+    _as_json = style == "json"
+
+
+def hide(secrets: "list[str]") -> None:
+    """Replaces these values by `[redacted]` in all lines from now on."""
+    global _hidden  # noqa: PLW0603 - as above
+    _hidden = tuple(sorted({*_hidden, *(secret for secret in secrets if len(secret) >= 4)}, key=len, reverse=True))
+
+
+def scrub(text: str) -> str:
+    """The text without the hidden values."""
+    for secret in _hidden:
+        text = text.replace(secret, "[redacted]")
+    return text
+
+
+def debug(message: str, **fields: object) -> None:
+    """For whoever looks for a fault in the agent."""
+    _write("debug", message, fields)
+
+
+def info(message: str, **fields: object) -> None:
+    """What an operator wants to read in the log of a healthy deployment."""
+    _write("info", message, fields)
+
+
+def warning(message: str, **fields: object) -> None:
+    """What works less well than it could, and what to do about it."""
+    _write("warning", message, fields)
+
+
+def error(message: str, **fields: object) -> None:
+    """What cannot be done."""
+    _write("error", message, fields)
+
+
+def _write(level: str, message: str, fields: "dict[str, object]") -> None:
+    global _dropped  # noqa: PLW0603 - as above
+    if LEVELS[level] < _level:
+        return
+    if _as_json:
+        import json  # noqa: PLC0415 - only where this style is asked for
+
+        now = time.time()
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
+        line = json.dumps({"ts": stamp, "level": level, "msg": message, **fields}, default=str)
+    else:
+        mark = "" if level == "info" else f"{level}: "
+        details = "".join(f" {name}={value}" for name, value in fields.items())
+        line = f"arbitrium-agent: {mark}{message}{details}"
+    if _dropped:
+        line = (
+            f"arbitrium-agent: {_dropped} lines were dropped because stderr took none\n{line}" if not _as_json else line
+        )
+    data = scrub(line).encode("utf-8", "backslashreplace") + b"\n"
+    _dropped = 0 if _write_now(data) else _dropped + 1
+
+
+def _write_now(data: bytes) -> bool:
+    poll = select.poll()
+    poll.register(2, select.POLLOUT)
+    view = memoryview(data)
+    try:
+        while view:
+            if not poll.poll(0):
+                return False
+            view = view[os.write(2, view[:_ATOMIC]) :]
+    except OSError:
+        return False
+    return True
