@@ -1,0 +1,256 @@
+"""The agent's settings: `AGENT_*` variables and the options of `run`, validated together, frozen.
+
+An option wins over its variable. Every wrong one is reported, all at once. A variable that is set to nothing counts as
+not set. The checks are those of `agent.checks`, which boot uses as well.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from agent import checks
+from agent.errors import Problem, SettingsError
+
+PREFIX = "AGENT_"
+# Variables that the agent itself gives to the game. A program in the game that starts another agent inherits them;
+# they say where the first one is and are no settings.
+EXPORTED = frozenset({"AGENT_URL", "AGENT_SOCKET", "AGENT_METRICS_URL"})
+
+
+def _check(function: Callable[[str], Any]) -> BeforeValidator:
+    """Applies a check to text, and leaves values of the right type (defaults, tests) alone."""
+    return BeforeValidator(lambda value: function(value) if isinstance(value, str) else value)
+
+
+def _choice(*options: str) -> BeforeValidator:
+    def choose(value: str) -> str:
+        lowered = value.strip().lower()
+        if lowered not in options:
+            raise ValueError(f"takes {', '.join(options[:-1])} or {options[-1]}")
+        return lowered
+
+    return _check(choose)
+
+
+Switch = Annotated[bool, _check(checks.boolean)]
+Port = Annotated[int, _check(checks.port)]
+Seconds = Annotated[float, _check(checks.duration)]
+Bytes = Annotated[int, _check(checks.size)]
+Path = Annotated[str, _check(checks.path)]
+Text = Annotated[str, _check(checks.text)]
+
+
+class Settings(BaseSettings):
+    """All settings. The description of each is what `arbitrium-agent config` and the README print."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    grace_seconds: Annotated[
+        Seconds,
+        Field(
+            default=5.0,
+            description="Seconds between the platform's SIGTERM and its SIGKILL: the version's "
+            "termination_grace_period_seconds, which is not injected. A game that asks for its own stop gets as much.",
+        ),
+    ]
+    drain_seconds: Annotated[
+        Seconds,
+        Field(default=0.0, description="How long players may finish after a stop request; at most half of the grace."),
+    ]
+    ship_seconds: Annotated[
+        Seconds,
+        Field(
+            default=30.0,
+            description="How long shipping may take after the game has ended, where nobody kills the container.",
+        ),
+    ]
+    hold_seconds: Annotated[
+        Seconds,
+        Field(
+            default=60.0,
+            description="How long to stay after the self-stop was confirmed, so that no restart policy starts the game "
+            "again before the platform stops the container.",
+        ),
+    ]
+    on_exit: Annotated[
+        Literal["self-stop", "exit"],
+        _choice("self-stop", "exit"),
+        Field(default="self-stop", description="What follows when the game ends by itself with code 0."),
+    ]
+    on_crash: Annotated[
+        Literal["self-stop", "exit", "restart"],
+        _choice("self-stop", "exit", "restart"),
+        Field(
+            default="self-stop", description="What follows when the game ends by itself with another code or a signal."
+        ),
+    ]
+    control_port: Annotated[
+        Port,
+        Field(
+            default=9370,
+            description="Port of the local HTTP API on 127.0.0.1. When the default is taken another one is used, said, "
+            "and found by the game in AGENT_URL; a port set here that is taken is an error.",
+        ),
+    ]
+    metrics_port: Annotated[
+        Port, Field(default=9464, description="Port of /metrics; taken or not, as with AGENT_CONTROL_PORT.")
+    ]
+    metrics_host: Annotated[
+        str, _check(checks.host), Field(default="0.0.0.0", description="Address that /metrics listens on.")  # noqa: S104 - Prometheus scrapes from outside
+    ]
+    socket_path: Annotated[
+        str | None,
+        _check(checks.socket_path),
+        Field(
+            default=None,
+            description="Path of the Unix socket, or off. By default /run/arbitrium-agent/agent.sock, or in a "
+            "directory of the user's in /tmp where that cannot be made.",
+        ),
+    ]
+    workdir: Annotated[
+        Path | None, Field(default=None, description="Working directory of the game; the agent's by default.")
+    ]
+    intercept: Annotated[
+        Switch,
+        Field(
+            default=False,
+            description="on: the game gets an ARBITRIUM_DELETE_URL that leads to the agent and a token that is worth "
+            "nothing outside, so that code which calls the platform itself is stopped properly. Off by default because "
+            "a Unity build may refuse plain http.",
+        ),
+    ]
+    capture: Annotated[
+        Switch,
+        Field(
+            default=True,
+            description="off: the game writes straight to the container's stdout and stderr; no logs are kept.",
+        ),
+    ]
+    spool_dir: Annotated[
+        Path | None,
+        Field(
+            default=None,
+            description="Directory for log bytes that are not shipped yet; a directory in /tmp by default.",
+        ),
+    ]
+    spool_max: Annotated[
+        Bytes, Field(default=64 * 1024**2, description="Bytes that the spool may take; the oldest are dropped first.")
+    ]
+    log_url: Annotated[
+        Text | None,
+        Field(
+            default=None, description="Where logs and exit.json go: file:///path, s3://bucket/prefix. Not set: nowhere."
+        ),
+    ]
+    log_storage: Annotated[
+        Text,
+        Field(
+            default="true",
+            description="What the self-stop asks the platform to do with the container's logs: true (the version's "
+            "storage), false, or the name of an endpoint storage.",
+        ),
+    ]
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        _choice("debug", "info", "warning", "error"),
+        Field(default="info", description="The least level of the agent's own log, which goes to stderr."),
+    ]
+    log_format: Annotated[
+        Literal["text", "json"],
+        _choice("text", "json"),
+        Field(default="text", description="Style of the agent's own log."),
+    ]
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Options first, then variables; no files, no secrets directory."""
+        return init_settings, _Variables(settings_cls)
+
+
+class _Variables(PydanticBaseSettingsSource):
+    """`AGENT_*` in capitals only, read as text, as boot reads them (the library's own source takes any case)."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """The text of one variable, or None where it is absent or empty."""
+        return os.environ.get(variable(field_name)) or None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """All that are set."""
+        values = ((name, os.environ.get(variable(name))) for name in self.settings_cls.model_fields)
+        return {name: value for name, value in values if value}
+
+
+def variable(name: str) -> str:
+    """The variable of a setting: `grace_seconds` is `AGENT_GRACE_SECONDS`."""
+    return PREFIX + name.upper()
+
+
+def option(name: str) -> str:
+    """The option of a setting: `grace_seconds` is `--grace-seconds`."""
+    return "--" + name.replace("_", "-")
+
+
+def load(options: Mapping[str, str] | None = None) -> Settings:
+    """Reads and checks all settings.
+
+    Args:
+        options: what was given as options of `run`, by setting name (`grace_seconds`), as text.
+
+    Returns:
+        The settings, frozen.
+
+    Raises:
+        SettingsError: with one problem for every wrong setting.
+    """
+    options = options or {}
+    try:
+        return Settings(**options)  # type: ignore[arg-type]  # text in, checked and converted there
+    except ValidationError as wrong:
+        raise SettingsError([_problem(dict(entry), options) for entry in wrong.errors(include_url=False)]) from None
+
+
+def _problem(entry: dict[str, Any], options: Mapping[str, str]) -> Problem:
+    name = str(entry["loc"][0])
+    given = options.get(name)
+    shown = option(name) if given is not None else variable(name)
+    if entry["type"] == "extra_forbidden":
+        return Problem(shown, None, f"is not an option{_suggestion(name, option)}")
+    got = given if given is not None else os.environ.get(variable(name), "")
+    cause = entry.get("ctx", {}).get("error")
+    takes = str(cause) if isinstance(cause, ValueError) else f"is wrong: {entry['msg']}"
+    return Problem(shown, None if is_secret(name) else got, takes)
+
+
+def is_secret(name: str) -> bool:
+    """Whether the value of a setting is never shown."""
+    field = Settings.model_fields.get(name)
+    return field is not None and "SecretStr" in str(field.annotation)
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[Problem]:
+    """`AGENT_*` variables that are no settings: most likely misspelt, but other programs may use the prefix as well."""
+    known = {variable(name) for name in Settings.model_fields} | EXPORTED
+    return [
+        Problem(name, None, f"is not a setting of arbitrium-agent{_suggestion(name[len(PREFIX) :].lower(), variable)}")
+        for name in sorted(environ)
+        if name.startswith(PREFIX) and name not in known
+    ]
+
+
+def _suggestion(name: str, spell: Callable[[str], str]) -> str:
+    close = difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.6)
+    return f"; did you mean {spell(close[0])}?" if close else ""
