@@ -1,0 +1,72 @@
+"""Who may talk to the agent: this machine over HTTP, certain users over the socket. Standard library only."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+
+@lru_cache(maxsize=64)
+def is_loopback(host: str) -> bool:
+    """Whether a `Host` header names this machine: localhost, 127.0.0.0/8 or [::1], with any port or none.
+
+    The control port listens on loopback only, but a browser on the same machine can be led there by a name that
+    somebody else controls (DNS rebinding); then the `Host` is theirs.
+    """
+    try:
+        parts = urlsplit(f"//{host}")
+        name, _port = parts.hostname, parts.port
+    except ValueError:
+        return False
+    if not name or parts.username is not None or parts.path or parts.query or parts.fragment:
+        return False
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+@lru_cache(maxsize=64)
+def is_loopback_origin(origin: str) -> bool:
+    """Whether an `Origin` header is a page of this machine. Programs send none; a page from elsewhere has no business
+    here, and could otherwise send what needs no preflight.
+    """
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and is_loopback(parts.netloc)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The process at the other end of a Unix socket, as the kernel knows it (SO_PEERCRED, man 7 unix).
+
+    Attributes:
+        pid: 0 where it is not visible from this PID namespace.
+        uid, gid: its effective user and group when it connected.
+    """
+
+    pid: int
+    uid: int
+    gid: int
+
+
+_UCRED = struct.Struct("iII")
+
+
+def peer_of(connection: socket.socket) -> Peer:
+    """Who connected. Raises `OSError` where the connection is gone."""
+    return Peer(*_UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
+
+
+def allowed_users(*more: int) -> frozenset[int]:
+    """Who may use the socket: root, the agent's own user, and `more` (the game's, where it has one of its own)."""
+    return frozenset({0, os.geteuid(), *more})

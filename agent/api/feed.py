@@ -1,0 +1,66 @@
+"""Turns what the lifecycle and the game do into events on the bus, and what subscribers get first."""
+
+from __future__ import annotations
+
+from agent.api.events import Event, EventBus
+from agent.api.models import TextEvent
+from agent.api.operations import Control
+from agent.api.views import View
+from agent.report import Fact, GameReport, PlayersReported, TextReported
+from agent.states import Event as LifecycleEvent
+from agent.states import Phase, PlayersGone, State
+
+
+class Feed:
+    """Publishes state, stop, players and text events.
+
+    It also tells the lifecycle when nobody plays any more: players that leave one after the other are the game's report,
+    that a drain need not wait any longer is the lifecycle's matter.
+    """
+
+    def __init__(self, control: Control, report: GameReport, events: EventBus, view: View) -> None:
+        """Listens to the report from now on; `on_transition` has to be given to the conductor."""
+        self._control = control
+        self._report = report
+        self._events = events
+        self._view = view
+        report.subscribe(self._on_fact)
+
+    def on_transition(self, before: State, after: State, event: LifecycleEvent) -> None:
+        """An observer for `Conductor.watch`: it runs before the effects, so the stop is announced before it is applied."""
+        if after.stop is not None and (after.stop is not before.stop or after.plan is not before.plan):
+            announcement = self._view.stop_event(after, event.at)
+            if announcement is not None:
+                self._events.publish("stop", announcement)
+        # One event may pass through several phases (starting to ready to ...): each is told, in order.
+        previous = before.phase
+        for moment in after.history[len(before.history) :]:
+            self._events.publish("state", self._view.state_event(after, moment.at, previous, moment.phase))
+            previous = moment.phase
+        if after.phase is Phase.STARTING and before.phase is Phase.RESTARTING:
+            self._report.clear(event.at)
+        if after.phase is Phase.DRAINING and before.phase is not Phase.DRAINING:
+            self._nobody_left(event.at)
+
+    def _on_fact(self, fact: Fact) -> None:
+        match fact:
+            case PlayersReported():
+                self._events.publish("players", self._view.players_event(fact))
+                self._nobody_left(fact.at)
+            case TextReported(at=at, text=text):
+                self._events.publish("text", TextEvent(at=self._view.time(at), text=text))
+            case _:
+                pass  # heartbeats and figures come often, and who wants them asks for them
+
+    def _nobody_left(self, at: float) -> None:
+        if self._control.state.phase is Phase.DRAINING and self._report.players_known and self._report.count == 0:
+            self._control.post(PlayersGone(at))
+
+    def current(self) -> list[Event]:
+        """What a new subscriber gets first: the phase it is in, and the stop where one is under way."""
+        state, now = self._control.state, self._control.now()
+        events = [Event(self._events.last_id, "state", self._view.state_event(state, now, None, state.phase))]
+        stop = self._view.stop_event(state, now)
+        if stop is not None:
+            events.append(Event(self._events.last_id, "stop", stop))
+        return events

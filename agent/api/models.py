@@ -1,0 +1,359 @@
+"""What goes into the operations and what comes out, over every transport.
+
+Input is strict (`"5"` is no number, unknown members are refused) but takes `5.0` for a whole number: some languages have
+no other numbers to write. Times are UTC; durations are seconds.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, RootModel, model_validator
+
+from agent.report import MAX_ID_LENGTH, MAX_METRICS, MAX_PLAYERS, one_line
+from agent.states import Phase, Reason, Source
+from agent.stop_plan import Step
+
+
+class Input(BaseModel):
+    """Base of what comes in."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Output(BaseModel):
+    """Base of what goes out; the agent itself makes it, and always whole."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _storage(value: Any) -> Any:
+    """`true` and `false` as the platform spells them in its query."""
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+def _message(value: Any) -> Any:
+    return one_line(value, 500) if isinstance(value, str) else value
+
+
+Whole: TypeAlias = Annotated[int, BeforeValidator(_whole, json_schema_input_type=int), Field(ge=0, le=MAX_PLAYERS)]
+LogStorage: TypeAlias = Annotated[
+    str,
+    BeforeValidator(_storage, json_schema_input_type=bool | str),
+    Field(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$"),
+]
+
+# In ---------------------------------------------------------------------------------------------------------------
+
+
+class Nothing(Input):
+    """No input."""
+
+
+class StopInput(Input):
+    """A wish to be stopped."""
+
+    reason: Annotated[str, BeforeValidator(_message, json_schema_input_type=str)] = Field(
+        default="", description="Why, in your words; one line, cut to 500 characters."
+    )
+    grace_seconds: float | None = Field(
+        default=None, ge=0, le=3600, description="Seconds the game gets to end; AGENT_GRACE_SECONDS by default."
+    )
+    log_storage: LogStorage | None = Field(
+        default=None,
+        description="What the platform does with the container's logs: true (the storage of the version), false, or the "
+        "name of a storage; AGENT_LOG_STORAGE by default.",
+    )
+
+
+class SelfStopInput(Input):
+    """The platform's own self-stop call, made to the agent."""
+
+    deployment_id: str = Field(description="Id of the deployment.")
+    stop_key: str = Field(description="The number at the end of ARBITRIUM_DELETE_URL.")
+    authorization: str = Field(default="", description="ARBITRIUM_DELETE_TOKEN, without a prefix.")
+    container_log_storage: str = Field(
+        default="",
+        max_length=255,
+        pattern=r"^[\x21-\x7e]*$",
+        description="true, false, or the name of a storage.",
+    )
+
+
+class PlayersInput(Input):
+    """How many play and how many could."""
+
+    count: Whole | None = Field(default=None, description="Players now.")
+    capacity: Whole | None = Field(default=None, description="Players at most.")
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> PlayersInput:
+        if self.count is None and self.capacity is None:
+            raise ValueError("a count, a capacity, or both")
+        if self.count is not None and self.capacity is not None and self.count > self.capacity:
+            raise ValueError(f"at most the capacity, {self.capacity}")
+        return self
+
+
+class PlayerInput(Input):
+    """One player."""
+
+    id: str = Field(min_length=1, max_length=MAX_ID_LENGTH, description="An id of your choice, of printable characters.")
+
+
+class MetricInput(Input):
+    """A figure with an explanation."""
+
+    value: float
+    help: str = Field(default="", max_length=200, description="What it means; shown by Prometheus.")
+
+
+class MetricsInput(RootModel[dict[str, float | MetricInput]]):
+    """Figures of the game's own by name. A name that ends in `_total` is a counter, any other a gauge."""
+
+    model_config = ConfigDict(
+        strict=True,
+        frozen=True,
+        allow_inf_nan=False,
+        json_schema_extra={"maxProperties": MAX_METRICS, "examples": [{"tick_seconds": 0.016, "rounds_total": 3}]},
+    )
+
+
+class TagInput(Input):
+    """One tag."""
+
+    name: str = Field(min_length=1, max_length=40, description="The tag, as the platform takes it.")
+
+
+class UploadInput(Input):
+    """A file to keep."""
+
+    path: str = Field(min_length=1, max_length=4096, description="Absolute path of a readable regular file.")
+
+
+# Out --------------------------------------------------------------------------------------------------------------
+
+
+class Alive(Output):
+    """The agent answers."""
+
+    alive: Literal[True] = True
+
+
+class ReadyResult(Output):
+    """Whether players may come."""
+
+    phase: Phase
+    ready: bool
+    ready_at: datetime | None
+
+
+class Readiness(Output):
+    """The game is ready."""
+
+    ready: Literal[True] = True
+
+
+class HealthResult(Output):
+    """Heard. A game that only sends heartbeats learns here that it is to stop."""
+
+    phase: Phase
+    stopping: bool
+
+
+class PlanStep(Output):
+    """A step of the stop: it has `seconds` to itself and must be over `ends` seconds after the stop began."""
+
+    step: Step
+    seconds: float
+    ends: float
+
+
+class StopResult(Output):
+    """The stop that is under way: the request accepted first, whoever asks."""
+
+    source: Source
+    reason: Reason
+    message: str
+    requested_at: datetime
+    grace_seconds: float | None = Field(
+        description="Seconds the game has to end, its kill included; null when it has ended by itself."
+    )
+    log_storage: str | None = Field(description="What was asked for; null means the setting.")
+    deadline: datetime | None = Field(description="When the game is gone and its logs are shipped, at the latest.")
+    plan: list[PlanStep]
+
+
+class StopStatus(StopResult):
+    """A stop, and how far it is."""
+
+    game_seconds_left: float = Field(description="Seconds until the game is killed.")
+    seconds_left: float = Field(description="Seconds until the deadline.")
+
+
+class SelfStopResult(Output):
+    """The platform's answer to a self-stop."""
+
+    message: str
+
+
+class Player(Output):
+    """A player known by id."""
+
+    id: str
+    joined_at: datetime
+
+
+class PlayersCount(Output):
+    """How many play."""
+
+    count: int
+    capacity: int | None
+
+
+class PlayersResult(PlayersCount):
+    """Who plays."""
+
+    ids: list[Player]
+
+
+class Heartbeats(Output):
+    """What was heard of the game's heart."""
+
+    count: int
+    last_at: datetime | None
+    age_seconds: float | None
+
+
+class GameStatus(Output):
+    """The game's main process."""
+
+    pid: int | None
+    started_at: datetime | None
+    uptime_seconds: float | None
+
+
+class ExitResult(Output):
+    """How the game's main process ended."""
+
+    code: int | None
+    signal: int | None
+    core_dumped: bool
+    exit_code: int = Field(description="What the agent exits with: the code, or 128 plus the signal.")
+
+
+class StatusResult(Output):
+    """Everything about this moment."""
+
+    version: str
+    phase: Phase
+    ready: bool
+    ready_at: datetime | None
+    attempt: int
+    restarts: int
+    uptime_seconds: float = Field(description="Since the agent started.")
+    game: GameStatus
+    players: PlayersResult
+    heartbeat: Heartbeats
+    text: str
+    metrics: dict[str, float]
+    stop: StopStatus | None
+    exit: ExitResult | None
+    reason: Reason | None
+    urls: dict[str, str]
+
+
+class DeploymentResult(RootModel[dict[str, JsonValue]]):
+    """What the platform injected, without secrets."""
+
+
+class MetricsResult(Output):
+    """The game's own figures, all of them."""
+
+    metrics: dict[str, float]
+
+
+class TagsResult(Output):
+    """The tags of the deployment."""
+
+    tags: list[str]
+
+
+class UploadResult(Output):
+    """A file that will be kept."""
+
+    path: str
+    bytes: int
+    kept_as: str = Field(description="Where it will lie.")
+
+
+class Subscribed(Output):
+    """Events follow as notifications, the current state first."""
+
+    subscribed: Literal[True] = True
+
+
+# Events -----------------------------------------------------------------------------------------------------------
+
+
+class StateEvent(Output):
+    """The deployment entered a phase; or, at the start of a subscription, is in it."""
+
+    at: datetime
+    phase: Phase
+    previous: Phase | None
+    attempt: int
+    restarts: int
+    reason: Reason | None
+    exit: ExitResult | None
+
+
+class StopEvent(StopResult):
+    """The game will be stopped, or its deadline moved."""
+
+    at: datetime
+
+
+class PlayersEvent(Output):
+    """Players came or left."""
+
+    at: datetime
+    count: int
+    capacity: int | None
+    joined: str | None
+    left: str | None
+
+
+class TextEvent(Output):
+    """The game said how it is."""
+
+    at: datetime
+    text: str
+
+
+class TagsEvent(Output):
+    """A tag was added or removed through the agent."""
+
+    at: datetime
+    added: str | None = None
+    removed: str | None = None
+
+
+class UploadEvent(Output):
+    """A file will be kept."""
+
+    at: datetime
+    path: str
+    kept_as: str
+
+
+class GapEvent(Output):
+    """Events were lost because this subscriber did not read them in time."""
+
+    at: datetime
+    missed: int

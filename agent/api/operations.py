@@ -1,0 +1,404 @@
+"""The operations: one method each, whatever transport asks. They turn requests into events of the lifecycle and facts of
+the report, and the state into answers; deciding is left to the lifecycle.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import stat
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol, TypeAlias, TypeVar
+
+from pydantic import JsonValue
+
+from agent import __version__
+from agent.api.events import EventBus
+from agent.api.models import (
+    Alive,
+    DeploymentResult,
+    HealthResult,
+    MetricInput,
+    MetricsInput,
+    MetricsResult,
+    Nothing,
+    PlayerInput,
+    PlayersCount,
+    PlayersInput,
+    PlayersResult,
+    Readiness,
+    ReadyResult,
+    SelfStopInput,
+    SelfStopResult,
+    StatusResult,
+    StopInput,
+    StopResult,
+    TagInput,
+    TagsEvent,
+    TagsResult,
+    UploadEvent,
+    UploadInput,
+    UploadResult,
+)
+from agent.api.problems import FieldProblem, Kind, OperationError
+from agent.api.views import View
+from agent.errors import AgentError
+from agent.report import CustomMetric, GameReport, ReportError
+from agent.states import Event, GameReady, Phase, Reason, Source, State, StopRequest, StopRequested
+
+_T = TypeVar("_T")
+
+
+class Control(Protocol):
+    """The lifecycle as the operations see it; `agent.conductor.Conductor` is one."""
+
+    @property
+    def state(self) -> State:
+        """The present state."""
+
+    def post(self, event: Event) -> State:
+        """Takes an event in and returns the state that follows."""
+
+    def now(self) -> float:
+        """The present moment in seconds of the monotonic clock."""
+
+
+class TagsBackend(Protocol):
+    """The deployment's tags on the platform. Each call raises `AgentError`, without a secret in it, when it cannot."""
+
+    async def list(self) -> list[str]:
+        """All tags."""
+
+    async def add(self, name: str) -> None:
+        """Adds a tag; one that is there already is no error."""
+
+    async def remove(self, name: str) -> None:
+        """Removes a tag; one that is not there is no error."""
+
+
+Keep: TypeAlias = Callable[[str], Awaitable[str]]
+"""Keeps the file at an absolute path without symbolic links, beyond the end of the deployment; returns where it will
+lie, and raises `AgentError` when it cannot."""
+
+
+@dataclass(frozen=True, slots=True)
+class DropIn:
+    """What the self-stop route of this agent answers to.
+
+    Attributes:
+        deployment_id: the id in its path.
+        stop_key: the number in its path.
+        tokens: each is accepted: the injected one, and the one that the game got in its place.
+    """
+
+    deployment_id: str
+    stop_key: str = field(repr=False)
+    tokens: tuple[str, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks.
+
+    Attributes:
+        transport: `http` or `socket`.
+        source: as whom a stop request of theirs counts.
+    """
+
+    transport: str
+    source: Source
+
+
+class Operations:
+    """All operations.
+
+    Args:
+        control: the lifecycle.
+        report: what the game says of itself.
+        events: where what happens is announced.
+        deployment: what the platform injected, without secrets.
+        wall: turns a moment of the monotonic clock into a time of day; by default with the difference of the two clocks
+            at this moment, so that the same moment always gives the same time.
+        game_pid: process id of the game, or None while it does not run.
+        urls: where the agent is to be found, by name (`api`, `socket`, `metrics`).
+        tags: the deployment's tags, or None where they cannot be reached.
+        keep: keeps a file, or None where there is nowhere to keep it.
+        drop_in: what the self-stop route answers to, or None where nothing was injected.
+    """
+
+    def __init__(
+        self,
+        control: Control,
+        report: GameReport,
+        events: EventBus,
+        *,
+        deployment: Callable[[], dict[str, JsonValue]],
+        wall: Callable[[float], datetime] | None = None,
+        game_pid: Callable[[], int | None] = lambda: None,
+        urls: Mapping[str, str] | None = None,
+        tags: TagsBackend | None = None,
+        keep: Keep | None = None,
+        drop_in: DropIn | None = None,
+    ) -> None:
+        """Keeps what is given; nothing is called yet."""
+        self.events = events
+        self.view = View(wall or _fixed_wall(control.now()))
+        self._control = control
+        self._report = report
+        self._deployment = deployment
+        self._game_pid = game_pid
+        self._urls = dict(urls or {})
+        self._tags = tags
+        self._keep = keep
+        self._drop_in = drop_in
+
+    # The lifecycle ----------------------------------------------------------------------------------------------------
+
+    def ready(self, _given: Nothing, _caller: Caller) -> ReadyResult:
+        """The game says that players may come.
+
+        Said twice, or when a stop is under way already, it changes nothing and is no error, as with Agones: there is no
+        way back from a stop, and a game should not fail because it was told so late. The answer says how it is.
+        """
+        state = self._control.post(GameReady(self._control.now()))
+        ready = state.phase is Phase.READY
+        return ReadyResult(phase=state.phase, ready=ready, ready_at=self.view.moment(state.ready_at))
+
+    def health(self, _given: Nothing, _caller: Caller) -> HealthResult:
+        """The game says that it lives."""
+        self._report.heartbeat(self._control.now())
+        phase = self._control.state.phase
+        return HealthResult(phase=phase, stopping=phase not in _RUNNING)
+
+    def stop(self, given: StopInput, caller: Caller) -> StopResult:
+        """Asks for a stop. The request accepted first counts; it is the answer to all later ones."""
+        return self._stop(
+            StopRequest(
+                source=caller.source,
+                reason=Reason.REQUESTED,
+                at=self._control.now(),
+                message=given.reason,
+                grace_seconds=given.grace_seconds,
+                log_storage=given.log_storage,
+            )
+        )
+
+    def _stop(self, request: StopRequest) -> StopResult:
+        state = self._control.post(StopRequested(request.at, request))
+        result = self.view.stop(state)
+        if result is None:
+            # The game has ended by itself and is being started again: the request found nothing to stop.
+            raise OperationError(
+                Kind.CONFLICT,
+                f"cannot stop while the deployment is {state.phase}: the game has just ended by itself; ask again",
+            )
+        return result
+
+    def self_stop(self, given: SelfStopInput, caller: Caller) -> SelfStopResult:
+        """The platform's self-stop call, answered as the platform does; it stops the game properly first."""
+        drop_in = self._drop_in
+        if drop_in is None:
+            raise OperationError(
+                Kind.NOT_FOUND,
+                "cannot self-stop: nothing was injected that this call could be checked with; use POST /v1/stop",
+            )
+        # Every token is compared, and in constant time: how long it takes says nothing about any of them.
+        sent = given.authorization.encode()
+        matches = [hmac.compare_digest(sent, token.encode()) for token in drop_in.tokens if token]
+        if not any(matches):
+            missing = not given.authorization
+            raise OperationError(
+                Kind.UNAUTHORIZED,
+                f"cannot self-stop: the authorization header is {'missing' if missing else 'wrong'}; "
+                "send ARBITRIUM_DELETE_TOKEN as it was injected",
+                [FieldProblem("authorization", None, "ARBITRIUM_DELETE_TOKEN, without a prefix")],
+            )
+        right_id = hmac.compare_digest(given.deployment_id.encode(), drop_in.deployment_id.encode())
+        right_key = hmac.compare_digest(given.stop_key.encode(), drop_in.stop_key.encode())
+        if not (right_id and right_key):
+            raise OperationError(
+                Kind.NOT_FOUND,
+                "cannot self-stop: this is not the deployment in the URL; use ARBITRIUM_DELETE_URL as it was injected",
+            )
+        if self._control.state.phase is Phase.EXITED:
+            raise OperationError(Kind.GONE, "cannot self-stop: the deployment is already terminated")
+        self._stop(
+            StopRequest(
+                source=caller.source,
+                reason=Reason.REQUESTED,
+                at=self._control.now(),
+                message="self-stop call",
+                log_storage=given.container_log_storage or None,
+            )
+        )
+        # The words of the platform's own answer.
+        return SelfStopResult(message=f"{drop_in.deployment_id} - Delete request will be processed soon")
+
+    # What is known ----------------------------------------------------------------------------------------------------
+
+    def status(self, _given: Nothing, _caller: Caller) -> StatusResult:
+        """Everything about this moment."""
+        return self.view.status(
+            self._control.state,
+            self._report,
+            now=self._control.now(),
+            pid=self._game_pid(),
+            urls=self._urls,
+            version=__version__,
+        )
+
+    def deployment(self, _given: Nothing, _caller: Caller) -> DeploymentResult:
+        """What the platform injected, without secrets."""
+        return DeploymentResult(self._deployment())
+
+    def alive(self, _given: Nothing, _caller: Caller) -> Alive:
+        """The agent answers."""
+        return Alive()
+
+    def readiness(self, _given: Nothing, _caller: Caller) -> Readiness:
+        """Whether players may come; a problem with status 503 where they may not."""
+        phase = self._control.state.phase
+        if phase is Phase.READY:
+            return Readiness()
+        raise OperationError(Kind.UNAVAILABLE, f"cannot take players: the deployment is {phase}")
+
+    # What the game reports --------------------------------------------------------------------------------------------
+
+    def players(self, _given: Nothing, _caller: Caller) -> PlayersResult:
+        """Who plays."""
+        return self.view.players(self._report)
+
+    def players_set(self, given: PlayersInput, _caller: Caller) -> PlayersCount:
+        """Says how many play, how many could, or both."""
+        try:
+            self._report.set_players(self._control.now(), given.count, given.capacity)
+        except ReportError as wrong:
+            raise _conflict(wrong) from None
+        return self._count()
+
+    def players_join(self, given: PlayerInput, _caller: Caller) -> PlayersCount:
+        """One player more; said twice of the same id, it counts once."""
+        try:
+            self._report.join(given.id, self._control.now())
+        except ReportError as wrong:
+            raise _conflict(wrong) from None
+        return self._count()
+
+    def players_leave(self, given: PlayerInput, _caller: Caller) -> PlayersCount:
+        """One player less; an id that is not known changes nothing."""
+        self._report.leave(given.id, self._control.now())
+        return self._count()
+
+    def _count(self) -> PlayersCount:
+        return PlayersCount(count=self._report.count, capacity=self._report.capacity)
+
+    def metrics(self, given: MetricsInput, _caller: Caller) -> MetricsResult:
+        """Takes figures of the game's own: all of them, or none where one is wrong."""
+        figures = [
+            CustomMetric(name, figure.value, figure.help) if isinstance(figure, MetricInput) else CustomMetric(name, figure)
+            for name, figure in given.root.items()
+        ]
+        try:
+            self._report.set_metrics(figures, self._control.now())
+        except ReportError as wrong:
+            raise OperationError(Kind.BAD_INPUT, str(wrong), [_field(wrong)]) from None
+        return MetricsResult(metrics={name: metric.value for name, metric in self._report.metrics.items()})
+
+    # The platform and the logs ----------------------------------------------------------------------------------------
+
+    async def tags_list(self, _given: Nothing, _caller: Caller) -> TagsResult:
+        """The tags of the deployment, as the platform has them."""
+        return TagsResult(tags=await _platform(self._tags_backend("list tags").list()))
+
+    async def tags_add(self, given: TagInput, _caller: Caller) -> TagsResult:
+        """Adds a tag to the deployment."""
+        backend = self._tags_backend("add a tag")
+        await _platform(backend.add(given.name))
+        self.events.publish("tags", TagsEvent(at=self._time(), added=given.name))
+        return TagsResult(tags=await _platform(backend.list()))
+
+    async def tags_remove(self, given: TagInput, _caller: Caller) -> TagsResult:
+        """Removes a tag from the deployment."""
+        backend = self._tags_backend("remove a tag")
+        await _platform(backend.remove(given.name))
+        self.events.publish("tags", TagsEvent(at=self._time(), removed=given.name))
+        return TagsResult(tags=await _platform(backend.list()))
+
+    def _tags_backend(self, doing: str) -> TagsBackend:
+        if self._tags is None:
+            raise OperationError(
+                Kind.UNAVAILABLE,
+                f"cannot {doing}: neither a context URL was injected nor an organisation token configured",
+            )
+        return self._tags
+
+    async def upload(self, given: UploadInput, _caller: Caller) -> UploadResult:
+        """Keeps a file beyond the end of the deployment."""
+        path, size = _readable_file(given.path)
+        if self._keep is None:
+            raise OperationError(Kind.UNAVAILABLE, "cannot keep a file: nowhere to keep it; set AGENT_LOG_URL")
+        kept_as = await _platform(self._keep(path))
+        self.events.publish("upload", UploadEvent(at=self._time(), path=path, kept_as=kept_as))
+        return UploadResult(path=path, bytes=size, kept_as=kept_as)
+
+    def _time(self) -> datetime:
+        return self.view.time(self._control.now())
+
+
+_RUNNING = (Phase.STARTING, Phase.READY, Phase.RESTARTING)
+# Files in there are the kernel's: small secrets (the agent's own environment) and endless streams.
+_NOT_FILES = ("/proc/", "/sys/", "/dev/")
+
+
+def _fixed_wall(now: float) -> Callable[[float], datetime]:
+    difference = time.time() - now
+    return lambda at: datetime.fromtimestamp(at + difference, UTC)
+
+
+def _field(wrong: ReportError) -> FieldProblem:
+    got = wrong.got if isinstance(wrong.got, int | float | str) else str(wrong.got)
+    return FieldProblem(wrong.field, got if not isinstance(got, str) else got[:100], wrong.takes)
+
+
+def _conflict(wrong: ReportError) -> OperationError:
+    return OperationError(Kind.CONFLICT, str(wrong), [_field(wrong)])
+
+
+async def _platform(call: Awaitable[_T]) -> _T:
+    try:
+        return await call
+    except OperationError:
+        raise
+    except AgentError as problem:
+        raise OperationError(Kind.BACKEND, str(problem)) from problem
+
+
+def _readable_file(given: str) -> tuple[str, int]:
+    """The path without symbolic links, and the size in bytes, of a file that can be kept."""
+
+    def wrong(takes: str, why: str) -> OperationError:
+        return OperationError(
+            Kind.BAD_INPUT, f"cannot keep {given[:200]}: {why}", [FieldProblem("path", given[:200], takes)]
+        )
+
+    if not os.path.isabs(given) or "\0" in given:
+        raise wrong("an absolute path", "the path is not absolute")
+    path = os.path.realpath(given)
+    if path.startswith(_NOT_FILES):
+        raise wrong("a regular file", "it is not a regular file")
+    try:
+        # Opened rather than asked about: whether it can be read depends on more than its mode. Without blocking, because
+        # it may be a pipe that nobody writes to.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as problem:
+        raise wrong("a file that exists and can be read", problem.strerror or "it cannot be read") from None
+    try:
+        found = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        raise wrong("a regular file", "it is not a regular file")
+    return path, found.st_size

@@ -1,0 +1,203 @@
+"""What an operation cannot do, in one form for all transports: RFC 9457 over HTTP, an error object over the socket."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import BaseModel, JsonValue, ValidationError
+
+from agent.errors import AgentError
+
+_SHOWN = 100
+
+
+class Kind(Enum):
+    """Sorts of problems: the HTTP status and the JSON-RPC code of each.
+
+    The codes from -32700 to -32600 are JSON-RPC's own (https://www.jsonrpc.org/specification#error_object); those from
+    -32099 to -32000 are left to servers.
+    """
+
+    NOT_JSON = (400, -32700)
+    BAD_REQUEST = (400, -32600)
+    BAD_INPUT = (400, -32602)
+    UNAUTHORIZED = (401, -32001)
+    FORBIDDEN = (403, -32003)
+    NOT_FOUND = (404, -32601)
+    WRONG_METHOD = (405, -32601)
+    TIMEOUT = (408, -32008)
+    CONFLICT = (409, -32009)
+    GONE = (410, -32010)
+    TOO_LARGE = (413, -32600)
+    WRONG_TYPE = (415, -32600)
+    INTERNAL = (500, -32603)
+    BACKEND = (502, -32002)
+    UNAVAILABLE = (503, -32004)
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+        return self.value[0]
+
+    @property
+    def code(self) -> int:
+        """JSON-RPC error code."""
+        return self.value[1]
+
+
+@dataclass(frozen=True, slots=True)
+class FieldProblem:
+    """One wrong field.
+
+    Attributes:
+        field: its name, with dots into what is nested; empty for the input as a whole.
+        got: what was there.
+        takes: what it takes.
+    """
+
+    field: str
+    got: JsonValue
+    takes: str
+
+
+class OperationError(AgentError):
+    """An operation that was not carried out; it changed nothing. `str()` is a sentence that begins with "cannot".
+
+    Attributes:
+        kind: which sort.
+        fields: the wrong fields, where the input is to blame.
+        headers: HTTP headers that go with it.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        detail: str,
+        fields: Iterable[FieldProblem] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Takes the sentence and what belongs to it."""
+        super().__init__(detail)
+        self.kind = kind
+        self.fields = tuple(fields)
+        self.headers = dict(headers or {})
+
+    @property
+    def errors(self) -> list[dict[str, JsonValue]]:
+        """The wrong fields, as they are sent."""
+        return [{"field": wrong.field, "got": wrong.got, "takes": wrong.takes} for wrong in self.fields]
+
+    def document(self) -> dict[str, JsonValue]:
+        """The problem document (RFC 9457). Its type is the default one: the status says which sort it is."""
+        status = self.kind.status
+        document: dict[str, JsonValue] = {
+            "type": "about:blank",
+            "title": HTTPStatus(status).phrase,
+            "status": status,
+            "detail": str(self),
+        }
+        if self.fields:
+            document["errors"] = list[JsonValue](self.errors)
+        return document
+
+    def rpc_error(self) -> dict[str, JsonValue]:
+        """The JSON-RPC error object; `data` says what a problem document would say."""
+        return {"code": self.kind.code, "message": str(self), "data": {**self.document()}}
+
+
+def wrong_input(doing: str, wrong: ValidationError, model: type[BaseModel]) -> OperationError:
+    """What pydantic found, as a problem.
+
+    Args:
+        doing: what cannot be done, without "cannot".
+        wrong: all findings.
+        model: what was expected.
+    """
+    findings = wrong.errors(include_url=False)
+    if findings[0]["type"] == "json_invalid":
+        reason = findings[0]["ctx"]["error"]
+        got = findings[0]["input"]
+        return OperationError(
+            Kind.NOT_JSON,
+            f"cannot {doing}: the body is not JSON ({reason}); send a JSON object",
+            [FieldProblem("", _show(got), "a JSON object")],
+        )
+    fields = [_field(dict(finding), model) for finding in findings]
+    said = "; ".join(
+        f"{one.field or 'the input'} got {json.dumps(one.got, ensure_ascii=False)} and takes {one.takes}" for one in fields
+    )
+    return OperationError(Kind.BAD_INPUT, f"cannot {doing}: {said}", fields)
+
+
+def _field(finding: dict[str, Any], model: type[BaseModel]) -> FieldProblem:
+    location = [part for part in finding["loc"] if not (isinstance(part, str) and part in _BRANCHES)]
+    name = ".".join(str(part) for part in location)
+    kind, context = finding["type"], finding.get("ctx", {})
+    match kind:
+        case "extra_forbidden":
+            known = ", ".join(model.model_fields)
+            return FieldProblem(name, _show(finding["input"]), f"nothing: there is no such field (there is {known or 'none'})")
+        case "missing":
+            return FieldProblem(name, None, "a value: it is required")
+        case "value_error":
+            return FieldProblem(name or _first(model), _show(finding["input"]), str(context["error"]))
+        case _:
+            takes = _TAKES.get(kind)
+            said = takes.format(**context) if takes else _lower(str(finding["msg"]))
+            return FieldProblem(name, _show(finding["input"]), said)
+
+
+# Names of union branches that pydantic puts into locations; a caller has no use for them.
+_BRANCHES = frozenset({"bool", "str", "int", "float", "MetricValue", "constrained-str", "constrained-float"})
+
+_TAKES = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "dict_type": "an object",
+    "list_type": "an array",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+    "greater_than_equal": "{ge} or more",
+    "less_than_equal": "{le} or less",
+    "string_too_short": "at least {min_length} character(s)",
+    "string_too_long": "at most {max_length} characters",
+    "string_pattern_mismatch": "text that matches {pattern}",
+    "too_long": "at most {max_length} entries",
+    "too_short": "at least {min_length} entry",
+}
+
+
+def _first(model: type[BaseModel]) -> str:
+    return next(iter(model.model_fields), "")
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _show(value: Any) -> JsonValue:
+    """What was got, short enough to be sent back."""
+    if value is None or isinstance(value, bool | int | float):
+        # JSON has no NaN and no infinity, and Python would write them all the same.
+        return value if value is None or isinstance(value, bool | int) or abs(value) < float("inf") else str(value)
+    text = value if isinstance(value, str) else _as_json(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+def _as_json(value: Any) -> str:
+    if isinstance(value, bytes | bytearray):
+        return bytes(value[: _SHOWN + 1]).decode("utf-8", "replace")
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        return type(value).__name__

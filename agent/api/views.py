@@ -1,0 +1,172 @@
+"""The state and the report as the answers show them. Pure: values in, models out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+
+from agent.api.models import (
+    ExitResult,
+    GameStatus,
+    Heartbeats,
+    PlanStep,
+    Player,
+    PlayersEvent,
+    PlayersResult,
+    StateEvent,
+    StatusResult,
+    StopEvent,
+    StopResult,
+    StopStatus,
+)
+from agent.report import GameReport, PlayersReported
+from agent.states import Phase, Source, State
+from agent.stop_plan import Step
+
+
+class View:
+    """Renders moments of the monotonic clock as times of day, and everything that has such moments."""
+
+    def __init__(self, wall: Callable[[float], datetime]) -> None:
+        """Takes what turns a moment into a time."""
+        self.time = wall
+
+    def moment(self, at: float | None) -> datetime | None:
+        """A moment that may not have been yet."""
+        return None if at is None else self.time(at)
+
+    def stop(self, state: State) -> StopResult | None:
+        """The stop under way; None where there is none.
+
+        Where the game ended by itself there may be no stop request: then this says so in the same shape.
+        """
+        plan = state.plan
+        request = state.stop
+        if request is None and (state.reason is None or will_restart(state)):
+            return None
+        steps = [PlanStep(step=s.step, seconds=s.seconds, ends=s.ends) for s in plan.shares] if plan else []
+        deadline = self.time(state.plan_began + plan.total) if plan else None
+            if request is not None:
+            return StopResult(
+                source=request.source,
+                reason=request.reason,
+                message=request.message,
+                requested_at=self.time(request.at),
+                grace_seconds=state.rules.grace if request.grace_seconds is None else request.grace_seconds,
+                log_storage=request.log_storage,
+                deadline=deadline,
+                plan=steps,
+            )
+        assert state.reason is not None, "looked at above"
+        return StopResult(
+            source=Source.GAME,
+            reason=state.reason,
+            message="the game could not be started" if state.could_not_start is not None else "the game ended by itself",
+            requested_at=self.time(state.plan_began),
+            grace_seconds=None,
+            log_storage=None,
+            deadline=deadline,
+            plan=steps,
+        )
+
+    def stop_status(self, state: State, now: float) -> StopStatus | None:
+        """The stop under way with the time that is left at `now`."""
+        result = self.stop(state)
+        if result is None:
+            return None
+        due = (state.due(Step.STOP), state.due(Step.SHIP)) if state.plan else (now, now)
+        left = [round(max(0.0, moment - now), 3) for moment in due]
+        return StopStatus(**dict(result), game_seconds_left=left[0], seconds_left=left[1])
+
+    def stop_event(self, state: State, at: float) -> StopEvent | None:
+        """The announcement of the stop under way."""
+        result = self.stop(state)
+        return None if result is None else StopEvent(**dict(result), at=self.time(at))
+
+    def state_event(self, state: State, at: float, previous: Phase | None, phase: Phase) -> StateEvent:
+        """Entering `phase` at the moment `at`, as an event; or being in it."""
+        return StateEvent(
+            at=self.time(at),
+            phase=phase,
+            previous=previous,
+            attempt=state.attempt,
+            restarts=state.restarts,
+            reason=state.reason,
+            exit=exit_result(state),
+        )
+
+    def players_event(self, fact: PlayersReported) -> PlayersEvent:
+        """A change of the players."""
+        return PlayersEvent(
+            at=self.time(fact.at), count=fact.count, capacity=fact.capacity, joined=fact.joined, left=fact.left
+        )
+
+    def players(self, report: GameReport) -> PlayersResult:
+        """Who plays."""
+        ids = [Player(id=player, joined_at=self.time(at)) for player, at in report.ids.items()]
+        return PlayersResult(count=report.count, capacity=report.capacity, ids=ids)
+
+    def status(
+        self,
+        state: State,
+        report: GameReport,
+        *,
+        now: float,
+        pid: int | None,
+        urls: Mapping[str, str],
+        version: str,
+    ) -> StatusResult:
+        """Everything, at the moment `now`."""
+        started, beat = state.started_at, report.last_heartbeat
+        return StatusResult(
+            version=version,
+            phase=state.phase,
+            ready=state.phase is Phase.READY,
+            ready_at=self.moment(state.ready_at),
+            attempt=state.attempt,
+            restarts=state.restarts,
+            uptime_seconds=round(now - state.history[0].at, 3) if state.history else 0.0,
+            game=GameStatus(
+                pid=pid,
+                started_at=self.moment(started),
+                uptime_seconds=round(now - started, 3) if started is not None and state.exit is None else None,
+            ),
+            players=self.players(report),
+            heartbeat=Heartbeats(
+                count=report.heartbeats,
+                last_at=self.moment(beat),
+                age_seconds=None if beat is None else round(now - beat, 3),
+            ),
+            text=report.text,
+            metrics={name: metric.value for name, metric in report.metrics.items()},
+            stop=self.stop_status(state, now),
+            exit=exit_result(state),
+            reason=state.reason,
+            urls=dict(urls),
+        )
+
+
+def exit_result(state: State) -> ExitResult | None:
+    """How the game's main process ended."""
+    if state.exit is None:
+        return None
+    return ExitResult(
+        code=state.exit.code,
+        signal=state.exit.signal,
+        core_dumped=state.exit.core_dumped,
+        exit_code=state.exit.exit_code,
+    )
+
+
+def will_restart(state: State) -> bool:
+    """Whether the game, which ended by itself, will be started again."""
+    if state.phase is Phase.RESTARTING:
+        return True
+    crashed = state.ended_alone and state.exit is not None and not state.exit.clean
+    return (
+        crashed
+        and state.rules.on_crash == "restart"
+        and state.restarts_in_row < state.rules.restart_limit
+        and state.phase in (Phase.STOPPING, Phase.FLUSHING)
+        and not state.told_by_platform
+    )

@@ -1,0 +1,306 @@
+"""What the game says of itself: players, heartbeats, a line of text, figures of its own.
+
+Plain facts, kept in one place and read by many: the API shows them, metrics count them, policies act on them, the
+autopsy writes them down. Whoever wants to hear of changes subscribes. Nothing here does I/O or reads a clock; moments
+are seconds of the monotonic clock and come from the caller.
+
+How the two ways to report players go together: there is one number of players. `set_players` says what it is now;
+`join` adds one and `leave` takes one away, each once an id. A game uses either way, or sets the number once and goes on
+with ids from there. When a total is set that is smaller than the number of known ids, all ids are forgotten: somebody
+left, and nobody said who. A later `leave` of a forgotten id changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TypeAlias
+
+MAX_PLAYERS = 1_000_000
+"""The largest number that is taken for a count or a capacity."""
+MAX_IDS = 10_000
+"""Ids that are kept at most, so that a game which never reports who leaves cannot fill the agent's memory."""
+MAX_ID_LENGTH = 128
+MAX_TEXT_LENGTH = 500
+MAX_METRICS = 200
+"""Different figures of the game's own; each is a time series in Prometheus, which is what they cost."""
+METRIC_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class PlayersReported:
+    """The players changed; `before` is the count until now, `joined` or `left` the id where one was named."""
+
+    at: float
+    before: int
+    count: int
+    capacity: int | None
+    joined: str | None = None
+    left: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatReported:
+    """The game says that it lives."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class TextReported:
+    """The game says in words how it is."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsReported:
+    """The game gave these figures of its own."""
+
+    at: float
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportCleared:
+    """The game was started again: nothing that it said before counts."""
+
+    at: float
+
+
+Fact: TypeAlias = PlayersReported | HeartbeatReported | TextReported | MetricsReported | ReportCleared
+Listener: TypeAlias = Callable[[Fact], None]
+
+
+@dataclass(frozen=True, slots=True)
+class CustomMetric:
+    """A figure of the game's own.
+
+    Attributes:
+        name: as the game calls it; one that ends in `_total` is a counter, any other a gauge.
+        value: the latest.
+        help: what it means, in the game's words; may be empty.
+    """
+
+    name: str
+    value: float
+    help: str = ""
+
+    @property
+    def is_counter(self) -> bool:
+        """Whether it only ever grows, by the naming rule of Prometheus."""
+        return self.name.endswith("_total")
+
+
+class ReportError(ValueError):
+    """What the game said cannot be, and nothing was changed. `str()` is a sentence that begins with "cannot".
+
+    Attributes:
+        field: which part of it.
+        got: what was there.
+        takes: what would be possible.
+    """
+
+    def __init__(self, message: str, field: str, got: object, takes: str) -> None:
+        """Takes the sentence and its parts."""
+        super().__init__(message)
+        self.field = field
+        self.got = got
+        self.takes = takes
+
+
+class GameReport:
+    """The latest the game said.
+
+    Attributes:
+        count: how many play now.
+        capacity: how many could, or None where the game did not say.
+        players_known: whether the game ever spoke of players; before that `count` is 0 and means nothing.
+        last_heartbeat: moment of the latest heartbeat, or None.
+        heartbeats: how many there were.
+        text: the latest line of text; may be empty.
+    """
+
+    def __init__(self) -> None:
+        """A game that has not said anything."""
+        self._listeners: list[Listener] = []
+        self._forget()
+
+    def _forget(self) -> None:
+        self.count = 0
+        self.capacity: int | None = None
+        self.players_known = False
+        self.last_heartbeat: float | None = None
+        self.heartbeats = 0
+        self.text = ""
+        self._ids: dict[str, float] = {}
+        self._metrics: dict[str, CustomMetric] = {}
+
+    @property
+    def ids(self) -> Mapping[str, float]:
+        """The known ids in the order they joined, with the moment of each; a view that stays up to date."""
+        return MappingProxyType(self._ids)
+
+    @property
+    def metrics(self) -> Mapping[str, CustomMetric]:
+        """The game's own figures by name; a view that stays up to date."""
+        return MappingProxyType(self._metrics)
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Calls `listener` after each change, at once and in the order of subscription.
+
+        Returns:
+            What ends the subscription; calling it twice does no harm.
+        """
+        self._listeners.append(listener)
+
+        def unsubscribe() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return unsubscribe
+
+    def _tell(self, fact: Fact) -> None:
+        for listener in tuple(self._listeners):
+            listener(fact)
+
+    def set_players(self, at: float, count: int | None = None, capacity: int | None = None) -> None:
+        """Says how many play, how many could, or both; what is None stays as it is.
+
+        Args:
+            at: moment of the report.
+            count: players now.
+            capacity: players at most.
+
+        Raises:
+            ReportError: the count would be greater than the capacity, or a number is out of range.
+        """
+        for field, number in (("count", count), ("capacity", capacity)):
+            if number is not None and not 0 <= number <= MAX_PLAYERS:
+                takes = f"a whole number from 0 to {MAX_PLAYERS}"
+                raise ReportError(f"cannot set players: {field} {number} is not {takes}", field, number, takes)
+        new_count = self.count if count is None else count
+        new_capacity = self.capacity if capacity is None else capacity
+        if new_capacity is not None and new_count > new_capacity:
+            if count is not None:
+                takes = f"at most the capacity, {new_capacity}"
+                raise ReportError(f"cannot set players: count {count} is more than {takes}", "count", count, takes)
+            takes = f"at least the {new_count} who play now"
+            raise ReportError(
+                f"cannot set players: capacity {capacity} is less than the {new_count} who play now",
+                "capacity",
+                capacity,
+                takes,
+            )
+        before = self.count
+        if before == new_count and self.capacity == new_capacity and self.players_known:
+            return
+        if new_count < len(self._ids):
+            self._ids.clear()
+        self.count, self.capacity, self.players_known = new_count, new_capacity, True
+        self._tell(PlayersReported(at, before, new_count, new_capacity))
+
+    def join(self, player: str, at: float) -> bool:
+        """One player more.
+
+        Args:
+            player: an id of the game's choice, 1 to `MAX_ID_LENGTH` printable characters.
+            at: moment of the join.
+
+        Returns:
+            Whether that is news; a second join of the same id changes nothing.
+
+        Raises:
+            ReportError: the server is full, or the id cannot be one.
+        """
+        if not player or len(player) > MAX_ID_LENGTH or not player.isprintable():
+            takes = f"1 to {MAX_ID_LENGTH} printable characters"
+            raise ReportError(f"cannot join: an id has {takes}", "id", player, takes)
+        if player in self._ids:
+            return False
+        limit = MAX_PLAYERS if self.capacity is None else self.capacity
+        if self.count >= limit:
+            takes = f"at most {limit} players"
+            raise ReportError(f"cannot join: all {limit} places are taken", "id", player, takes)
+        if len(self._ids) >= MAX_IDS:
+            takes = f"at most {MAX_IDS} ids"
+            raise ReportError(f"cannot join: {MAX_IDS} ids are known; report who leaves", "id", player, takes)
+        self._ids[player] = at
+        self.count += 1
+        self.players_known = True
+        self._tell(PlayersReported(at, self.count - 1, self.count, self.capacity, joined=player))
+        return True
+
+    def leave(self, player: str, at: float) -> bool:
+        """One player less.
+
+        Args:
+            player: the id given to `join`.
+            at: moment of the leave.
+
+        Returns:
+            Whether that is news; an id that is not known changes nothing.
+        """
+        if self._ids.pop(player, None) is None:
+            return False
+        self.count -= 1
+        self._tell(PlayersReported(at, self.count + 1, self.count, self.capacity, left=player))
+        return True
+
+    def heartbeat(self, at: float) -> None:
+        """The game lives."""
+        self.last_heartbeat = at
+        self.heartbeats += 1
+        self._tell(HeartbeatReported(at))
+
+    def set_text(self, text: str, at: float) -> None:
+        """A line of text about how the game is; made one printable line and cut to `MAX_TEXT_LENGTH`."""
+        line = one_line(text, MAX_TEXT_LENGTH)
+        if line != self.text:
+            self.text = line
+            self._tell(TextReported(at, line))
+
+    def set_metrics(self, metrics: Iterable[CustomMetric], at: float) -> None:
+        """Takes figures of the game's own: all of them, or none where one is wrong.
+
+        Raises:
+            ReportError: a name is none, a value is not finite or a counter is negative, or there are too many names.
+        """
+        given = {metric.name: metric for metric in metrics}
+        for metric in given.values():
+            if not METRIC_NAME.fullmatch(metric.name):
+                takes = "letters, digits and underscores, at most 100, not a digit first"
+                message = f"cannot set metrics: {metric.name!r} is no name for one; a name has {takes}"
+                raise ReportError(message, metric.name, metric.name, takes)
+            if not math.isfinite(metric.value) or (metric.is_counter and metric.value < 0):
+                takes = (
+                    "a finite number, 0 or more (its name ends in _total)" if metric.is_counter else "a finite number"
+                )
+                message = f"cannot set metrics: {metric.name} takes {takes}"
+                raise ReportError(message, metric.name, metric.value, takes)
+        if len(self._metrics.keys() | given.keys()) > MAX_METRICS:
+            first = next(name for name in given if name not in self._metrics)
+            takes = f"at most {MAX_METRICS} different names"
+            raise ReportError(f"cannot set metrics: a game has {takes}", first, first, takes)
+        for name, metric in given.items():
+            known = self._metrics.get(name)
+            # The help text is said once and kept, so that a game may send bare numbers from then on.
+            kept = CustomMetric(name, metric.value, known.help) if known is not None and not metric.help else metric
+            self._metrics[name] = kept
+        if given:
+            self._tell(MetricsReported(at, tuple(given)))
+
+    def clear(self, at: float) -> None:
+        """The game is started again: forget all it said."""
+        self._forget()
+        self._tell(ReportCleared(at))
+
+
+def one_line(text: str, limit: int) -> str:
+    """The text as one printable line of at most `limit` characters."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
