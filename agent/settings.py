@@ -16,12 +16,8 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from agent import checks
+from agent.environment import EXPORTED, PREFIX, option, variable
 from agent.errors import Problem, SettingsError
-
-PREFIX = "AGENT_"
-# Variables that the agent itself gives to the game. A program in the game that starts another agent inherits them;
-# they say where the first one is and are no settings.
-EXPORTED = frozenset({"AGENT_URL", "AGENT_SOCKET", "AGENT_METRICS_URL"})
 
 
 def _check(function: Callable[[str], Any]) -> BeforeValidator:
@@ -192,16 +188,6 @@ class _Variables(PydanticBaseSettingsSource):
         """All that are set."""
         values = ((name, os.environ.get(variable(name))) for name in self.settings_cls.model_fields)
         return {name: value for name, value in values if value}
-
-
-def variable(name: str) -> str:
-    """The variable of a setting: `grace_seconds` is `AGENT_GRACE_SECONDS`."""
-    return PREFIX + name.upper()
-
-
-def option(name: str) -> str:
-    """The option of a setting: `grace_seconds` is `--grace-seconds`."""
-    return "--" + name.replace("_", "-")
 
 
 def load(options: Mapping[str, str] | None = None) -> Settings:

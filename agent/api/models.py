@@ -103,7 +103,9 @@ class PlayersInput(Input):
 class PlayerInput(Input):
     """One player."""
 
-    id: str = Field(min_length=1, max_length=MAX_ID_LENGTH, description="An id of your choice, of printable characters.")
+    id: str = Field(
+        min_length=1, max_length=MAX_ID_LENGTH, description="An id of your choice, of printable characters."
+    )
 
 
 class MetricInput(Input):

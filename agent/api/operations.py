@@ -298,7 +298,9 @@ class Operations:
     def metrics(self, given: MetricsInput, _caller: Caller) -> MetricsResult:
         """Takes figures of the game's own: all of them, or none where one is wrong."""
         figures = [
-            CustomMetric(name, figure.value, figure.help) if isinstance(figure, MetricInput) else CustomMetric(name, figure)
+            CustomMetric(name, figure.value, figure.help)
+            if isinstance(figure, MetricInput)
+            else CustomMetric(name, figure)
             for name, figure in given.root.items()
         ]
         try:

@@ -129,7 +129,8 @@ def wrong_input(doing: str, wrong: ValidationError, model: type[BaseModel]) -> O
         )
     fields = [_field(dict(finding), model) for finding in findings]
     said = "; ".join(
-        f"{one.field or 'the input'} got {json.dumps(one.got, ensure_ascii=False)} and takes {one.takes}" for one in fields
+        f"{one.field or 'the input'} got {json.dumps(one.got, ensure_ascii=False)} and takes {one.takes}"
+        for one in fields
     )
     return OperationError(Kind.BAD_INPUT, f"cannot {doing}: {said}", fields)
 
@@ -141,7 +142,9 @@ def _field(finding: dict[str, Any], model: type[BaseModel]) -> FieldProblem:
     match kind:
         case "extra_forbidden":
             known = ", ".join(model.model_fields)
-            return FieldProblem(name, _show(finding["input"]), f"nothing: there is no such field (there is {known or 'none'})")
+            return FieldProblem(
+                name, _show(finding["input"]), f"nothing: there is no such field (there is {known or 'none'})"
+            )
         case "missing":
             return FieldProblem(name, None, "a value: it is required")
         case "value_error":

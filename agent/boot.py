@@ -1,0 +1,393 @@
+"""The first milliseconds: from `arbitrium-agent run` to a running game. Standard library only, nothing heavy.
+
+In this order: read the few settings that spawning needs, listen for signals, bind the sockets, start the capture, spawn
+the game. Then the rest of the agent is imported (`agent.app`), which takes ten times as long, beside a game that runs
+already. Whatever goes wrong in the rest never takes the game down: `supervise` below carries on with the bare duties of
+an init. The one exception is a wrong setting: then the game is ended before it has done anything, with exit code 78.
+"""
+
+import os
+import signal
+import sys
+import time
+
+from agent import checks, log
+from agent.environment import SECRETS, game_environment, option, variable
+from agent.errors import EXIT_BAD_SETTINGS, CannotStartError, Problem, SettingsError
+from agent.game.reaper import Reaper, adopt_orphans
+from agent.game.spawn import Game, spawn
+from agent.game.stop import ask_to_end, kill_all, signal_group
+from agent.listen import Port, TakenError, UnixSocket, listen_tcp, listen_unix
+from agent.logs.capture import Capture
+from agent.logs.redact import Redactor
+from agent.logs.spool import Spool
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # `typing` itself takes 5 ms
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    T = TypeVar("T")
+    D = TypeVar("D")
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Sent on to the game as they are: all but those that stop, those of the kernel about the process itself, those that
+# cannot be caught, and SIGCHLD, which is the agent's own business.
+_NOT_FORWARDED = {
+    *STOP_SIGNALS,
+    signal.SIGKILL,
+    signal.SIGSTOP,
+    signal.SIGCHLD,
+    signal.SIGPIPE,
+    signal.SIGSEGV,
+    signal.SIGBUS,
+    signal.SIGFPE,
+    signal.SIGILL,
+    signal.SIGTRAP,
+    signal.SIGSYS,
+    signal.SIGABRT,
+    signal.SIGXFSZ,
+}
+FORWARDED = tuple(number for number in signal.valid_signals() if number not in _NOT_FORWARDED)
+# A process group whose parents are all in other sessions is orphaned, and the kernel never suspends it for these (man 7
+# credentials, "orphaned process group"): SIGSTOP does what was meant.
+_SUSPENDING = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+
+
+class Boot:
+    """What exists by the time the heavy imports begin; handed to `agent.app`.
+
+    Attributes:
+        command: the game's program and arguments.
+        options: options of `run`, by setting name.
+        environ: the container's environment.
+        began: when the agent began, in seconds of the monotonic clock.
+        control, metrics: listening sockets, or None where there can be none.
+        unix: the Unix socket, or None.
+        substitute_token: what the game has in place of the delete token, or None.
+        game_env: the game's environment.
+            redactor, spool, capture: the log rooms, running; None with AGENT_CAPTURE=off.
+        reaper: the only one that waits.
+        game: the running game, or None where it could not be started: then `failure` says why.
+        signals: stop signals that came so far, each with its moment.
+    """
+
+    def __init__(self, command: "list[str]", options: "dict[str, str]", environ: "dict[str, str]") -> None:
+        """Does nothing yet."""
+        self.command = command
+        self.options = options
+        self.environ = environ
+        self.began = time.monotonic()
+        self.control: Port | None = None
+        self.metrics: Port | None = None
+        self.unix: UnixSocket | None = None
+        self.substitute_token: str | None = None
+        self.game_env: dict[str, str] = {}
+        self.workdir: str | None = None
+        self.redactor = Redactor(environ[name] for name in SECRETS if environ.get(name))
+        self.spool: Spool | None = None
+        self.capture: Capture | None = None
+        self.reaper = Reaper()
+        self.game: Game | None = None
+        self.failure: CannotStartError | None = None
+        self.signals: list[tuple[int, float]] = []
+        self.problems: list[Problem] = []
+
+    # Settings ------------------------------------------------------------------------------------------------------
+
+    def raw(self, name: str) -> "str | None":
+        """The text of a setting, or None where it is not set."""
+        return self.options.get(name) or self.environ.get(variable(name)) or None
+
+    def setting(self, name: str, check: "Callable[[str], T]", default: "D") -> "T | D":
+        """The value of a setting; a wrong one is noted and the default taken, since nothing starts then anyway."""
+        text = self.raw(name)
+        if text is None:
+            return default
+        try:
+            return check(text)
+        except ValueError as wrong:
+            self.wrong(name, str(wrong))
+            return default
+
+    def wrong(self, name: str, takes: str) -> None:
+        """Notes a problem with a setting."""
+        spelt = option(name) if self.options.get(name) else variable(name)
+        self.problems.append(Problem(spelt, self.raw(name), takes))
+
+
+def run(argv: "list[str]") -> int:
+    """`arbitrium-agent run`: starts the game, then becomes the whole agent.
+
+    Args:
+        argv: what follows `run` on the command line.
+
+    Returns:
+        The exit code, once everything is over.
+    """
+    boot = Boot(*parse(argv), dict(os.environ))
+    try:
+        log.hide([boot.environ[name] for name in SECRETS if boot.environ.get(name)])
+        log.configure(*_log_style(boot))
+        _keep_standard_streams()
+        _listen_for_signals(boot)
+        adopt_orphans()
+        _open(boot)
+        if boot.problems:
+            return _refuse(boot)
+        start_game(boot)
+        try:
+            from agent import app  # noqa: PLC0415 - this import is what must not come before the game
+
+            return app.run(boot)
+        except SettingsError as wrong:
+            _end_at_once(boot)
+            log.error(str(wrong))
+            return EXIT_BAD_SETTINGS
+        except Exception as problem:
+            import traceback  # noqa: PLC0415 - only on this way out
+
+            log.error(
+                f"cannot go on as the whole agent ({type(problem).__name__}: {problem}); the game goes on, without API,"
+                f" metrics and shipping. Please report this:\n{traceback.format_exc()}"
+            )
+            return supervise(boot)
+    finally:
+        if boot.capture is not None:
+            boot.capture.close()
+        if boot.unix is not None:
+            boot.unix.close()
+
+
+def parse(argv: "list[str]") -> "tuple[list[str], dict[str, str]]":
+    """Splits `[--option value ...] [--] COMMAND ...`; everything after the first word that is no option is the game's.
+
+    Raises:
+        SettingsError: there is no command, or an option has no value.
+    """
+    options: dict[str, str] = {}
+    rest = list(argv)
+    while rest and rest[0].startswith("-"):
+        word = rest.pop(0)
+        if word == "--":
+            break
+        name, equals, value = word.partition("=")
+        if not name.startswith("--"):
+            raise SettingsError([Problem(name, None, "is not an option; options of run are --name value")])
+        if not equals:
+            if not rest or rest[0] == "--":
+                raise SettingsError([Problem(name, None, "takes a value")])
+            value = rest.pop(0)
+        options[name[2:].replace("-", "_")] = value
+    if not rest or not rest[0]:
+        raise SettingsError(
+            [
+                Problem(
+                    "run",
+                    None,
+                    "takes the game's command: arbitrium-agent run [--option value ...] -- COMMAND [ARG ...]",
+                )
+            ]
+        )
+    return rest, options
+
+
+def start_game(boot: Boot) -> None:
+    """Spawns the game and connects its output; a failure is kept in `boot.failure` for the lifecycle to deal with."""
+    boot.failure = None
+    try:
+        boot.game = spawn(boot.command, boot.game_env, cwd=boot.workdir, capture=boot.capture is not None)
+    except CannotStartError as failure:
+        boot.game = None
+        boot.failure = failure
+        return
+    if boot.capture is not None:
+        boot.capture.attach(boot.game.streams)
+
+
+def supervise(boot: Boot) -> int:
+    """The bare duties of an init, without the rest of the agent: forward, reap, escalate, pass the code on."""
+    if boot.game is None:
+        return boot.failure.exit_code if boot.failure else 1
+    _listen_for_signals(boot)
+    try:
+        grace = checks.duration(boot.raw("grace_seconds") or "5")
+    except ValueError:
+        grace = 5.0
+    handled = 0
+    status: int | None = None
+    kill_at = float("inf")
+    while True:
+        ended, left = boot.reaper.reap()
+        if boot.game.pid in ended:
+            status = ended[boot.game.pid]
+            kill_at = min(kill_at, time.monotonic() + grace * 0.8)
+            ask_to_end(boot.game.pid)
+        if not left or (status is not None and time.monotonic() > kill_at + 1):
+            break
+        if len(boot.signals) > handled:
+            first = handled == 0
+            handled = len(boot.signals)
+            kill_at = min(kill_at, boot.signals[0][1] + grace * 0.8) if first else 0.0
+            ask_to_end(boot.game.pid)
+        if time.monotonic() >= kill_at:
+            kill_all(boot.game.pid, boot.reaper)
+        time.sleep(0.02)
+    if boot.capture is not None:
+        boot.capture.drain(time.monotonic() + 0.5)
+    code = os.waitstatus_to_exitcode(status) if status is not None else -signal.SIGKILL
+    return code if code >= 0 else 128 - code
+
+
+# The pieces ----------------------------------------------------------------------------------------------------------
+
+
+def _log_style(boot: Boot) -> "tuple[str, str]":
+    level = (boot.raw("log_level") or "info").lower()
+    style = (boot.raw("log_format") or "text").lower()
+    return (level if level in log.LEVELS else "info"), ("json" if style == "json" else "text")
+
+
+def _keep_standard_streams() -> None:
+    """Where 0, 1 or 2 is closed, puts /dev/null there: the next pipe would take the number and become the game's."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open("/dev/null", os.O_RDWR)  # takes the lowest free number, which is this one
+
+
+def _listen_for_signals(boot: Boot) -> None:
+    """Until the event loop takes over: stop signals are kept with their moment, all others go on to the game."""
+
+    def keep(number: int, _frame: object) -> None:
+        boot.signals.append((number, time.monotonic()))
+
+    def forward(number: int, _frame: object) -> None:
+        forward_signal(boot, number)
+
+    for number in STOP_SIGNALS:
+        signal.signal(number, keep)
+    for number in FORWARDED:
+        try:
+            signal.signal(number, forward)
+        except OSError:
+            continue  # two real-time signals belong to the C library
+
+
+def forward_signal(boot: Boot, number: int) -> None:
+    """Sends a signal on to the game's group; ones that suspend become SIGSTOP."""
+    if boot.game is not None:
+        signal_group(boot.game.pid, signal.SIGSTOP if number in _SUSPENDING else number)
+
+
+def _open(boot: Boot) -> None:
+    """Binds the sockets, makes the spool, and prepares the game's environment. Problems are noted in the boot."""
+    boot.workdir = boot.setting("workdir", checks.path, None)
+    host = boot.setting("metrics_host", checks.host, "0.0.0.0")  # noqa: S104 - the default that Prometheus needs
+    boot.control = _port(boot, "control_port", "127.0.0.1", 9370)
+    boot.metrics = _port(boot, "metrics_port", host, 9464)
+    path = boot.setting("socket_path", checks.socket_path, None)
+    try:
+        boot.unix, why = listen_unix(path)
+        if why:
+            log.warning(f"cannot make the Unix socket ({why}): the commands in the container will not find the agent")
+    except TakenError as taken:
+        boot.wrong("socket_path", str(taken))
+    directory = boot.setting("spool_dir", checks.path, None)
+    limit = boot.setting("spool_max", checks.size, 64 * 1024**2)
+    intercept = boot.setting("intercept", checks.boolean, False)
+    if boot.setting("capture", checks.boolean, True) and not boot.problems:
+        boot.spool = Spool(directory or default_spool(), limit)
+        boot.capture = Capture(boot.spool, boot.redactor, {"stdout": 1, "stderr": 2})
+    boot.game_env = game_environment(boot.environ, _exported(boot))
+    if intercept:
+        _intercept(boot)
+
+
+def default_spool() -> str:
+    """Where the spool is when nothing is set. It should outlive a restart of the container's processes, not a boot."""
+    return f"/tmp/arbitrium-agent-{os.getuid()}/spool"  # noqa: S108 - the spool makes its directories 0700
+
+
+def _port(boot: Boot, name: str, host: str, default: int) -> "Port | None":
+    wanted = boot.setting(name, checks.port, default)
+    explicit = boot.raw(name) is not None
+    try:
+        port = listen_tcp(host, wanted, explicit=explicit)
+    except TakenError as taken:
+        if explicit:
+            boot.wrong(name, str(taken))
+        elif boot.raw("metrics_host") and name == "metrics_port":
+            boot.wrong("metrics_host", str(taken))
+        else:
+            log.warning(f"cannot listen on {host}:{wanted}: {variable(name)} {taken}; going on without it")
+        return None
+    except OSError as problem:
+        log.warning(f"cannot listen on {host} ({problem}); going on without {variable(name)}")
+        return None
+    if port.instead_of is not None:
+        log.warning(
+            f"port {port.instead_of} is taken by another program: using {port.number} instead; "
+            f"set {variable(name)} to choose one"
+        )
+    return port
+
+
+def _exported(boot: Boot) -> "dict[str, str]":
+    exported = {}
+    if boot.control is not None:
+        exported["AGENT_URL"] = f"http://127.0.0.1:{boot.control.number}"
+    if boot.metrics is not None:
+        exported["AGENT_METRICS_URL"] = f"http://127.0.0.1:{boot.metrics.number}/metrics"
+    if boot.unix is not None:
+        exported["AGENT_SOCKET"] = boot.unix.path
+    return exported
+
+
+def _intercept(boot: Boot) -> None:
+    """Gives the game a delete URL that leads to the agent, with the same path, and a token that is worth nothing."""
+    url = boot.environ.get("ARBITRIUM_DELETE_URL", "")
+    if not url or boot.control is None:
+        log.warning("cannot intercept the self-stop: there is no ARBITRIUM_DELETE_URL or no control port")
+        return
+    path = "/" + url.partition("://")[2].partition("/")[2]
+    boot.substitute_token = os.urandom(16).hex()
+    boot.game_env["ARBITRIUM_DELETE_URL"] = f"http://127.0.0.1:{boot.control.number}{path}"
+    boot.game_env["ARBITRIUM_DELETE_TOKEN"] = boot.substitute_token
+
+
+def _refuse(boot: Boot) -> int:
+    """Reports everything that is wrong with the settings: what boot found, and what the model finds beside it."""
+    from agent import settings  # noqa: PLC0415 - heavy, and nothing is started any more
+
+    problems = list(boot.problems)
+    try:
+        settings.load(boot.options)
+    except SettingsError as wrong:
+        seen = {problem.name for problem in problems}
+        problems += [problem for problem in wrong.problems if problem.name not in seen]
+    log.error(str(SettingsError(problems)))
+    return EXIT_BAD_SETTINGS
+
+
+def _end_at_once(boot: Boot) -> None:
+    if boot.game is None:
+        return
+    deadline = time.monotonic() + 2
+    while boot.reaper.reap()[1] and time.monotonic() < deadline:
+        kill_all(boot.game.pid, boot.reaper)
+        time.sleep(0.005)
+    if boot.capture is not None:
+        boot.capture.drain(time.monotonic() + 0.2)
+
+
+def main(argv: "list[str]") -> int:
+    """`run`, with wrong usage said in one sentence."""
+    try:
+        return run(argv)
+    except SettingsError as wrong:
+        log.error(str(wrong))
+        return EXIT_BAD_SETTINGS
+    finally:
+        sys.stdout.flush()

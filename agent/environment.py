@@ -1,0 +1,58 @@
+"""Which variables are the agent's, and which the game gets. Standard library only: boot needs it."""
+
+PREFIX = "AGENT_"
+
+# Every setting by name. The model in `agent.settings` has the same ones (a test compares them); they are listed here
+# because boot has to take them out of the game's environment before that model is imported.
+SETTINGS = frozenset(
+    {
+        "capture",
+        "control_port",
+        "drain_seconds",
+        "grace_seconds",
+        "hold_seconds",
+        "intercept",
+        "log_format",
+        "log_level",
+        "log_storage",
+        "log_url",
+        "metrics_host",
+        "metrics_port",
+        "on_crash",
+        "on_exit",
+        "ship_seconds",
+        "socket_path",
+        "spool_dir",
+        "spool_max",
+        "workdir",
+    }
+)
+
+# What the agent gives to the game. A program in the game that starts another agent inherits these; they say where the
+# first one is, and are no settings.
+EXPORTED = frozenset({"AGENT_URL", "AGENT_SOCKET", "AGENT_METRICS_URL"})
+
+# Injected values that let their holder act for the deployment. The URLs carry a key of their own in the path.
+SECRETS = (
+    "ARBITRIUM_DELETE_TOKEN",
+    "ARBITRIUM_CONTEXT_TOKEN",
+    "ARBITRIUM_DELETE_URL",
+    "ARBITRIUM_CONTEXT_URL",
+)
+
+
+def variable(name: str) -> str:
+    """The variable of a setting: `grace_seconds` is `AGENT_GRACE_SECONDS`."""
+    return PREFIX + name.upper()
+
+
+def option(name: str) -> str:
+    """The option of a setting: `grace_seconds` is `--grace-seconds`."""
+    return "--" + name.replace("_", "-")
+
+
+def game_environment(environ: "dict[str, str]", exported: "dict[str, str]") -> "dict[str, str]":
+    """The game's environment: the container's, without the agent's settings, and with what the agent exports."""
+    settings = {variable(name) for name in SETTINGS}
+    kept = {name: value for name, value in environ.items() if name not in settings and name not in EXPORTED}
+    return kept | exported

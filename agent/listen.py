@@ -1,0 +1,202 @@
+"""Binds the agent's listening sockets, before the game is spawned. Standard library only.
+
+From then on a connection is accepted by the kernel and waits in the backlog until the server is up: the game's first
+call can take a moment, but is never refused.
+"""
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+
+BACKLOG = 1024
+RUN_DIR = "/run/arbitrium-agent"
+
+
+class TakenError(Exception):
+    """An address that cannot be used; `str()` is the rest of a sentence that begins with the setting's name."""
+
+
+class Port:
+    """A bound and listening TCP socket.
+
+    Attributes:
+        sock: the socket.
+        number: its port.
+        instead_of: the default port that was taken, or None.
+    """
+
+    __slots__ = ("instead_of", "number", "sock")
+
+    def __init__(self, sock: socket.socket, instead_of: "int | None" = None) -> None:
+        """Takes a bound socket."""
+        self.sock = sock
+        self.number: int = sock.getsockname()[1]
+        self.instead_of = instead_of
+
+
+def listen_tcp(host: str, port: int, *, explicit: bool) -> Port:
+    """Binds a TCP port.
+
+    Args:
+        host: address to listen on.
+        port: the port; 0 takes any free one.
+        explicit: whether the user named this port. The default one gives way to any free one when it is taken.
+
+    Raises:
+        TakenError: an explicit port is taken, or the address cannot be used at all.
+    """
+    try:
+        return Port(_bind(host, port))
+    except OSError as problem:
+        if problem.errno == errno.EADDRINUSE and not explicit:
+            return Port(_bind(host, 0), instead_of=port)
+        raise TakenError(_why(problem, port)) from None
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        # Without it a port whose connections are still in TIME_WAIT could not be used again after a restart.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _why(problem: OSError, port: int) -> str:
+    match problem.errno:
+        case errno.EADDRINUSE:
+            return f"takes a free port, and {port} is taken by another program"
+        case errno.EACCES:
+            return f"takes a port that this user may use, and {port} is not one (below 1024 needs root)"
+        case errno.EADDRNOTAVAIL:
+            return "takes an address of this machine"
+        case _:
+            return f"cannot be used: {os.strerror(problem.errno or 0).lower()}"
+
+
+class UnixSocket:
+    """The control socket.
+
+    Attributes:
+        sock: bound and listening, mode 0660.
+        path: where it is.
+        instead_of: the default path that another agent has, or None.
+    """
+
+    __slots__ = ("_lock", "instead_of", "path", "sock")
+
+    def __init__(self, sock: socket.socket, path: str, lock: int, instead_of: "str | None" = None) -> None:
+        """Takes a bound socket and the lock that says it is in use."""
+        self.sock = sock
+        self.path = path
+        self.instead_of = instead_of
+        self._lock = lock
+
+    def close(self) -> None:
+        """Takes the socket away, its files included."""
+        self.sock.close()
+        for leftover in (self.path, self.path + ".lock"):
+            with contextlib.suppress(OSError):
+                os.unlink(leftover)
+        os.close(self._lock)
+
+
+def default_socket_paths() -> "list[str]":
+    """Where the socket is when nothing is set, most wanted first; the commands look for it in the same order."""
+    return [f"{RUN_DIR}/agent.sock", f"/tmp/arbitrium-agent-{os.getuid()}/agent.sock"]  # noqa: S108 - the directory is made 0700 and checked
+
+
+def listen_unix(path: "str | None") -> "tuple[UnixSocket | None, str]":
+    """Binds the Unix socket.
+
+    Args:
+        path: an explicit path; "" for none; None for the first default that can be had.
+
+    Returns:
+        The socket or None, and why there is none (or "").
+
+    Raises:
+        TakenError: the explicit path cannot be used.
+    """
+    if path == "":
+        return None, ""
+    if path is not None:
+        try:
+            return _bind_unix(path), ""
+        except OSError as problem:
+            raise TakenError(_why_not(problem)) from None
+    why = ""
+    for default in default_socket_paths():
+        directory = os.path.dirname(default)
+        try:
+            _own_directory(directory)
+            try:
+                return _bind_unix(default), ""
+            except BlockingIOError:
+                # Another agent runs here: it keeps its socket, and this one is found through AGENT_SOCKET.
+                own = _bind_unix(os.path.join(directory, f"agent-{os.getpid()}.sock"))
+                own.instead_of = default
+                return own, ""
+        except OSError as problem:
+            why = f"{directory}: {os.strerror(problem.errno or 0).lower()}"
+    return None, why
+
+
+def _own_directory(path: str) -> None:
+    """Makes a directory that only this user can have put there, so that nobody else answers in the agent's place."""
+    try:
+        # Others may enter: the game may run as another user, and the socket has its own permissions.
+        os.mkdir(path, 0o755)
+    except FileExistsError:
+        found = os.lstat(path)
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (os.getuid(), 0):
+            raise PermissionError(errno.EPERM, "somebody else's", path) from None
+        if not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, "not writable", path) from None
+
+
+def _bind_unix(path: str) -> UnixSocket:
+    import fcntl  # noqa: PLC0415 - this is the only use
+
+    # The lock says whether an agent lives behind the path; a socket file alone outlives its process.
+    lock = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(lock), os.stat(path + ".lock")):
+            raise BlockingIOError  # its owner took it away between the two lines above: somebody else makes a new one
+        try:
+            if stat.S_ISSOCK(os.lstat(path).st_mode):
+                os.unlink(path)
+        except FileNotFoundError:
+            pass
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            before = os.umask(0o117)
+            try:
+                sock.bind(path)
+            finally:
+                os.umask(before)
+            sock.listen(BACKLOG)
+            sock.setblocking(False)
+        except BaseException:
+            sock.close()
+            raise
+    except BaseException:
+        os.close(lock)
+        raise
+    return UnixSocket(sock, path, lock)
+
+
+def _why_not(problem: OSError) -> str:
+    if isinstance(problem, BlockingIOError):
+        return "takes a path that no other agent listens on"
+    if problem.errno == errno.EADDRINUSE:
+        return "takes a path where a socket can be made, and there is another file"
+    return f"takes a path where a socket can be made: {os.strerror(problem.errno or 0).lower()}"
