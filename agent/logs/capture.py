@@ -1,0 +1,260 @@
+"""Reads the game's output, passes it on, and spools it. Standard library only, quick to import.
+
+One thread reads, and does nothing that can wait for anybody else: the spool and the sinks have threads of their own.
+The only thing that ever makes the game wait is a consumer of the container's output that is alive but slower than the
+game (see `agent.logs.sink`).
+"""
+
+import contextlib
+import fcntl
+import os
+import select
+import sys
+import threading
+import time
+from collections import deque
+
+from agent.logs.frames import AGENT
+from agent.logs.redact import RedactedStream, Redactor
+from agent.logs.sink import BUFFER, Sink
+from agent.logs.spool import Spool
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TAIL = 64 * 1024
+_READ = 256 * 1024
+_PIPE = 1024 * 1024  # what an unprivileged process may ask for (fs.pipe-max-size, man 5 proc)
+_PIPE_DEFAULT = 64 * 1024
+_LINGER = 0.001  # how long a pipe of 1 MiB may collect small writes, so that reading does not cost more than writing
+_SMALL = 32 * 1024
+_ALL_EVENTS = select.POLLIN | select.POLLHUP | select.POLLERR | select.POLLNVAL
+# A thread that wants the interpreter waits this long for one that does not let go of it (imports, mostly). Python's
+# own 5 ms, several times for each read, would make the game wait.
+_SWITCH = 0.0005
+
+
+class _Stream:
+    """What belongs to one descriptor that is read."""
+
+    __slots__ = ("capacity", "fd", "name", "read_at", "redacted", "sink")
+
+    def __init__(self, fd: int, name: str, redacted: RedactedStream, sink: "Sink | None") -> None:
+        self.fd = fd
+        self.name = name
+        self.redacted = redacted
+        self.sink = sink
+        self.read_at = 0.0
+        try:
+            self.capacity = fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE)
+        except OSError:
+            self.capacity = _PIPE_DEFAULT  # not a pipe, or the user has too many large ones (pipe-user-pages-soft)
+
+
+class Capture:
+    """The game's output on its way to the container's and to the spool."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        redactor: Redactor,
+        passthrough: "Mapping[str, int]",
+        *,
+        redact_passthrough: bool = False,
+        buffer_bytes: int = BUFFER,
+    ) -> None:
+        """Prepares; `start` begins.
+
+        Args:
+            spool: takes all output, redacted.
+            redactor: knows the secrets.
+            passthrough: descriptor to pass each stream on to, by stream name; a stream that is not named is only
+                spooled. The descriptors are written to, never changed and never closed.
+            redact_passthrough: whether secrets are replaced in what is passed on as well.
+            buffer_bytes: how much may wait to be passed on, for each descriptor.
+        """
+        self._spool = spool
+        self._redactor = redactor
+        self._redact_passthrough = redact_passthrough
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._streams: dict[int, _Stream] = {}
+        self._new: list[_Stream] = []
+        self._tail: deque[bytes] = deque()
+        self._tail_size = 0
+        self._bytes = {"stdout": 0, "stderr": 0}
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._sinks: dict[str, Sink] = {}
+        by_file: dict[object, Sink] = {}
+        for name, fd in passthrough.items():
+            sink = by_file.get(_file(fd)) or Sink(fd, self._wake, buffer_bytes)
+            # stdout and stderr that lead to the same place share a sink, so that their order is kept.
+            by_file[_file(fd)] = self._sinks[name] = sink
+
+    def start(self, streams: "Mapping[str, int]") -> None:
+        """Starts the thread and begins to read.
+
+        Args:
+            streams: read end by stream name; they belong to the capture from now on, which closes them at their end.
+        """
+        sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH))
+        self.attach(streams)
+        self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
+        self._thread.start()
+
+    def attach(self, streams: "Mapping[str, int]") -> None:
+        """Reads these as well: the output of a game that was started again."""
+        with self._lock:
+            self._new += [
+                _Stream(fd, name, self._redactor.stream(), self._sinks.get(name)) for name, fd in streams.items()
+            ]
+        self._wake()
+
+    def note(self, text: str) -> None:
+        """Puts a line of the agent's own into the log, at this place; it is not passed on."""
+        self._spool.append(AGENT, self._redactor.text(text).encode("utf-8", "backslashreplace") + b"\n")
+
+    def tail(self) -> bytes:
+        """The last 64 KiB of output, redacted, stdout and stderr as they came."""
+        with self._lock:
+            return b"".join(self._tail)[-TAIL:]
+
+    def counters(self) -> "dict[str, int]":
+        """Bytes read from each stream, passed on and not passed on, and what the spool counts (`spool_...`)."""
+        sinks = set(self._sinks.values())
+        with self._lock:
+            read = {f"{name}_bytes": count for name, count in self._bytes.items()}
+        return {
+            **read,
+            "passed_on": sum(sink.written for sink in sinks),
+            "not_passed_on": sum(sink.dropped for sink in sinks),
+            **{f"spool_{name}": count for name, count in self._spool.counters().items()},
+        }
+
+    def drain(self, deadline: float) -> bool:
+        """Waits until everything that the game wrote is passed on and spooled, after the game has ended.
+
+        Args:
+            deadline: seconds of the monotonic clock. A process that the game left behind may hold its output open
+                for ever; a consumer that takes nothing for a second is not waited for.
+
+        Returns:
+            Whether all of it got where it should.
+        """
+        complete = True
+        with self._changed:
+            while self._streams or self._new:
+                left = deadline - time.monotonic()
+                if left <= 0 or self._thread is None or not self._thread.is_alive():
+                    complete = False
+                    break
+                self._changed.wait(left)
+        complete = self._spool.flush(deadline) and complete
+        for sink in set(self._sinks.values()):
+            complete = sink.drain(deadline) and complete
+        return complete
+
+    def close(self, deadline: "float | None" = None) -> None:
+        """Stops reading, and lets the sinks finish what they have. The spool stays open; it is closed by its owner.
+
+        Args:
+            deadline: seconds of the monotonic clock until which to wait; by default one second from now.
+        """
+        until = time.monotonic() + 1.0 if deadline is None else deadline
+        with self._lock:
+            self._closing = True
+        self._wake()
+        if self._thread is not None:
+            self._thread.join(max(0.0, until - time.monotonic()))
+        for sink in set(self._sinks.values()):
+            sink.drain(until)
+            sink.end()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError):
+            os.eventfd_write(self._wakeup, 1)
+
+    def _run(self) -> None:
+        poll = select.poll()
+        poll.register(self._wakeup, select.POLLIN)
+        paused: list[_Stream] = []
+        while True:
+            with self._changed:
+                for stream in self._new:
+                    self._streams[stream.fd] = stream
+                    poll.register(stream.fd, _ALL_EVENTS)
+                self._new.clear()
+                if self._closing:
+                    break
+            for stream in [stream for stream in paused if not (stream.sink and stream.sink.full())]:
+                paused.remove(stream)
+                poll.register(stream.fd, _ALL_EVENTS)
+            for fd, _ in poll.poll(20 if paused else None):
+                if fd == self._wakeup:
+                    os.eventfd_read(fd)
+                    continue
+                stream = self._streams[fd]
+                if stream.sink is not None and stream.sink.full():
+                    poll.unregister(fd)
+                    paused.append(stream)
+                elif not self._read(stream):
+                    poll.unregister(fd)
+                    self._end(stream)
+        for stream in list(self._streams.values()):
+            self._end(stream)
+
+    def _read(self, stream: _Stream) -> bool:
+        """Takes what one stream has; False at its end."""
+        try:
+            data = os.read(stream.fd, _READ)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False  # EIO: the other side of a pseudo terminal is closed
+        if not data:
+            return False
+        ts = time.time_ns()
+        shown = stream.redacted.feed(data)
+        if stream.sink is not None:
+            stream.sink.put(shown if self._redact_passthrough else data)
+        self._keep(stream.name, shown, ts, len(data))
+        if len(data) < _SMALL:
+            now = time.monotonic()
+            if now - stream.read_at < 2 * _LINGER:
+                time.sleep(_LINGER * stream.capacity / _PIPE)
+                now = time.monotonic()
+            stream.read_at = now
+        return True
+
+    def _keep(self, name: str, shown: bytes, ts: int, count: int) -> None:
+        if shown:
+            self._spool.append(name, shown, ts)
+        with self._lock:
+            self._bytes[name] = self._bytes.get(name, 0) + count
+            if shown:
+                self._tail.append(shown[-TAIL:])
+                self._tail_size += len(self._tail[-1])
+                while self._tail_size - len(self._tail[0]) >= TAIL:
+                    self._tail_size -= len(self._tail.popleft())
+
+    def _end(self, stream: _Stream) -> None:
+        rest = stream.redacted.flush()
+        if rest and stream.sink is not None and self._redact_passthrough:
+            stream.sink.put(rest)
+        self._keep(stream.name, rest, time.time_ns(), 0)
+        os.close(stream.fd)
+        with self._changed:
+            del self._streams[stream.fd]
+            self._changed.notify_all()
+
+
+def _file(fd: int) -> object:
+    """What tells whether two descriptors lead to the same file; a closed one is like no other."""
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return fd
+    return status.st_dev, status.st_ino

@@ -1,0 +1,77 @@
+"""The form of log bytes in the spool: one frame for each piece that was read. Standard library only, quick to import.
+
+Nothing is parsed while the game writes: a frame is sixteen bytes in front of the bytes as they came, so that capturing
+costs little. Lines, time stamps as text and compression are made when a segment is shipped.
+
+A segment is a file of frames and complete in itself: the name of a stream comes in a frame of its own before the
+stream's first bytes. A frame that was cut off (the agent was killed while it wrote) ends the segment.
+"""
+
+import os
+import struct
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+# magic, kind, number of the stream, bytes that follow, nanoseconds since 1970
+HEADER = struct.Struct("<BBHIQ")
+MAGIC = 0xA7
+DATA = 1  # bytes of a stream
+NAME = 2  # the name of the stream with this number
+GAP = 3  # bytes were dropped here: their number in digits, a blank, and why
+LONGEST = 64 * 1024 * 1024  # a length above this is no length: the file is damaged
+
+AGENT = "agent"  # the stream of the agent's own remarks
+
+
+def header(kind: int, stream: int, length: int, ts: int) -> bytes:
+    """The sixteen bytes in front of `length` bytes that were read at `ts` (nanoseconds since 1970)."""
+    return HEADER.pack(MAGIC, kind, stream, length, ts)
+
+
+def gap(dropped: int, why: str, ts: "int | None" = None) -> bytes:
+    """A whole frame that says that `dropped` bytes are missing at this place, and why."""
+    body = f"{dropped} {why}".encode()
+    return header(GAP, 0, len(body), time.time_ns() if ts is None else ts) + body
+
+
+def parse(pieces: "Iterable[bytes]") -> "Iterator[tuple[int, int, str, bytes]]":
+    """Reads frames.
+
+    Args:
+        pieces: the segment in order; cut anywhere.
+
+    Yields:
+        `(kind, ts, stream name, bytes)` for each DATA and GAP frame; ends at the first one that is cut off or damaged.
+    """
+    names: dict[int, str] = {}
+    buffer = b""
+    for piece in pieces:
+        buffer = buffer + piece if buffer else piece
+        at = 0
+        while len(buffer) - at >= HEADER.size:
+            magic, kind, stream, length, ts = HEADER.unpack_from(buffer, at)
+            if magic != MAGIC or length > LONGEST:
+                return
+            end = at + HEADER.size + length
+            if end > len(buffer):
+                break
+            body = buffer[at + HEADER.size : end]
+            at = end
+            if kind == NAME:
+                names[stream] = body.decode("utf-8", "backslashreplace")
+            elif kind in (DATA, GAP):
+                yield kind, ts, AGENT if kind == GAP else names.get(stream, f"stream-{stream}"), body
+        buffer = buffer[at:]
+
+
+def read_file(path: str, size: int = 1 << 20) -> "Iterator[bytes]":
+    """The pieces of a file, for `parse`; raises OSError when it cannot be opened or read."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        while piece := os.read(fd, size):
+            yield piece
+    finally:
+        os.close(fd)

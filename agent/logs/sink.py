@@ -1,0 +1,199 @@
+"""Passes the game's output on to the container's stdout or stderr. Standard library only, quick to import.
+
+Each sink has a thread that writes with plain blocking writes. Making the descriptor non-blocking instead would change
+it for every process that shares it (the flag belongs to the open file description, man 2 fcntl), and poll() alone does
+not keep a write from blocking where somebody else writes to the same pipe or terminal. A blocked thread hurts nobody.
+
+Between the reader of the game's output and that thread is a bounded buffer. When it is full the game has to wait, as it
+would without the agent, but only for a consumer that is alive: one that took at least 1 MiB within the last second.
+For one that hangs or trickles nobody waits: what it misses is dropped, oldest first, counted, and said at that place
+once it keeps up again. It is in the spool all the same.
+"""
+
+import errno
+import os
+import select
+import threading
+import time
+from collections import deque
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BUFFER = 4 * 1024 * 1024
+_ALIVE_BYTES = 1024 * 1024
+_ALIVE_SECONDS = 1.0
+_PIECE = 128 * 1024  # written at once, so that progress is seen in steps of this
+
+
+class Sink:
+    """One descriptor that output is passed on to.
+
+    Attributes:
+        fd: the descriptor; never closed here.
+        written: bytes passed on.
+        dropped: bytes that were not.
+        closed: whether nobody reads any more (or the descriptor was closed from the start).
+    """
+
+    __slots__ = (
+        "_changed",
+        "_ending",
+        "_hung",
+        "_marked_at",
+        "_marked_written",
+        "_pieces",
+        "_size",
+        "_thread",
+        "_unsaid",
+        "_wake",
+        "closed",
+        "dropped",
+        "fd",
+        "limit",
+        "moved_at",
+        "written",
+    )
+
+    def __init__(self, fd: int, wake: "Callable[[], None]", limit: int = BUFFER) -> None:
+        """Starts no thread before there is something to write.
+
+        Args:
+            fd: where to write.
+            wake: called from the sink's thread when there is room again.
+            limit: bytes of the buffer.
+        """
+        self.fd = fd
+        self.limit = limit
+        self.written = 0
+        self.dropped = 0
+        self.moved_at = time.monotonic()
+        self._wake = wake
+        self._changed = threading.Condition(threading.Lock())
+        self._pieces: deque[bytes] = deque()
+        self._size = 0  # bytes in the buffer and in the write under way
+        self._thread: threading.Thread | None = None
+        self._ending = False
+        self._hung = False
+        self._marked_at = 0.0
+        self._marked_written = 0
+        self._unsaid = 0  # bytes dropped since it was last said
+        try:
+            os.fstat(fd)
+            self.closed = False
+        except OSError:
+            self.closed = True
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that are not passed on yet."""
+        return self._size
+
+    def put(self, data: bytes) -> None:
+        """Takes bytes to pass on; never waits. Ask `full` before."""
+        if self.closed or not data:
+            return
+        with self._changed:
+            if not self._size:
+                self._mark()
+                self._hung = False
+            self._pieces.append(data)
+            self._size += len(data)
+            # Only a consumer that hangs lets it come to this: `full` keeps the others from it.
+            while self._hung and self._size > self.limit and len(self._pieces) > 1:
+                lost = len(self._pieces.popleft())
+                self._size -= lost
+                self.dropped += lost
+                self._unsaid += lost
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=f"sink-{self.fd}", daemon=True)
+                self._thread.start()
+            else:
+                self._changed.notify()
+
+    def full(self) -> bool:
+        """Whether the game has to wait: the buffer is full, and its consumer is alive."""
+        if self.closed or self._size < self.limit:
+            return False
+        with self._changed:
+            now = time.monotonic()
+            if self.written - self._marked_written >= _ALIVE_BYTES:
+                self._hung = self._hung and now - self._marked_at > _ALIVE_SECONDS
+                self._mark()
+            elif now - self._marked_at > _ALIVE_SECONDS:
+                self._hung = True
+                self._mark()
+            return not self._hung
+
+    def drain(self, deadline: float) -> bool:
+        """Waits until all is passed on, the deadline (monotonic seconds), or a second without any progress."""
+        with self._changed:
+            while self._size and not self.closed:
+                now = time.monotonic()
+                until = min(deadline, max(self.moved_at, self._marked_at) + _ALIVE_SECONDS)
+                if now >= until:
+                    return False
+                self._changed.wait(until - now)
+            return True
+
+    def end(self) -> None:
+        """Lets the thread end once the buffer is empty; nothing is put any more."""
+        with self._changed:
+            self._ending = True
+            self._changed.notify()
+
+    def _mark(self) -> None:
+        self._marked_at = time.monotonic()
+        self._marked_written = self.written
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._pieces:
+                    if self._ending:
+                        return
+                    self._changed.wait()
+                piece = self._pieces.popleft()
+                unsaid = 0
+                if self._unsaid and not self._hung:
+                    unsaid, self._unsaid = self._unsaid, 0
+            if unsaid:
+                self._write(
+                    b"\n[arbitrium-agent] cannot pass on all output: %d bytes are missing here because nobody read "
+                    b"fast enough; look for them in the spool or in the shipped log\n" % unsaid
+                )
+            self._write(piece)
+            with self._changed:
+                was_full = self._size >= self.limit // 2
+                self._size -= len(piece)
+                if self.closed:
+                    self.dropped += sum(map(len, self._pieces))
+                    self._pieces.clear()
+                    self._size = 0
+                self._changed.notify_all()
+                freed = was_full and self._size < self.limit // 2
+            if freed or self.closed:
+                self._wake()
+            if self.closed:
+                return
+
+    def _write(self, piece: bytes) -> None:
+        view = memoryview(piece)
+        while view:
+            try:
+                count = os.write(self.fd, view[:_PIECE])
+            except BlockingIOError:
+                # Somebody else made it non-blocking.
+                waiter = select.poll()
+                waiter.register(self.fd, select.POLLOUT)
+                waiter.poll(1000)
+                continue
+            except OSError as problem:
+                self.dropped += len(view)
+                # A full disk behind a file may have room later; everything else is final (EPIPE, EIO, EBADF).
+                self.closed = problem.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+                return
+            view = view[count:]
+            self.written += count
+            self.moved_at = time.monotonic()
