@@ -1,0 +1,394 @@
+"""The platform's requests and answers as types: names as they are on the wire, units as the contract has them.
+
+Answers are read with tolerance, because the live API leaves out fields that its reference calls required, sends null
+for others and adds some that are in no reference: unknown fields are kept, null counts as missing, a missing field has
+a default, a date that cannot be read is None. Only an id is insisted on.
+"""
+
+import enum
+from typing import Literal, Self
+
+from pydantic import Field
+
+from agent.edgegap.wire import Moment, Secret, Wire
+
+
+class State(enum.StrEnum):
+    """The states of a deployment."""
+
+    SEEKING = "SEEKING"
+    SEEKED = "SEEKED"
+    DEPLOYING = "DEPLOYING"
+    READY = "READY"
+    ERROR = "ERROR"
+    TERMINATING = "TERMINATING"
+    TERMINATED = "TERMINATED"
+    UNKNOWN = "UNKNOWN"
+    """A name that this client does not know."""
+
+    @classmethod
+    def parse(cls, text: str | None) -> "State":
+        """Read `Status.READY` or `READY`, in any case; what is not known is `UNKNOWN`."""
+        name = (text or "").strip().rpartition(".")[2].upper()
+        return cls(name) if name in cls.__members__ else cls.UNKNOWN
+
+
+class UserData(Wire):
+    """Where a player is: an IP address, or coordinates in degrees."""
+
+    ip_address: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+
+
+class User(Wire):
+    """A player to place the deployment near to."""
+
+    user_type: Literal["ip_address", "geo_coordinates"]
+    user_data: UserData
+
+    @classmethod
+    def from_ip(cls, address: str) -> Self:
+        """Locate a player by IP address."""
+        return cls(user_type="ip_address", user_data=UserData(ip_address=address))
+
+    @classmethod
+    def from_coordinates(cls, latitude: float, longitude: float) -> Self:
+        """Locate a player by coordinates, in degrees."""
+        return cls(user_type="geo_coordinates", user_data=UserData(latitude=latitude, longitude=longitude))
+
+
+class Variable(Wire):
+    """An environment variable of a deployment or a version; `value` takes up to 4 KB and is not in `repr`."""
+
+    key: str
+    value: str = Field("", repr=False)
+    is_hidden: bool = False
+
+
+class Webhook(Wire):
+    """A URL that the platform calls."""
+
+    url: str
+
+
+class DeploymentCreate(Wire):
+    """What to deploy, and for whom."""
+
+    application: str
+    version: str
+    users: list[User]
+    require_cached_locations: bool | None = None
+    environment_variables: list[Variable] | None = None
+    tags: list[str] | None = None
+    webhook_on_ready: Webhook | None = None
+    webhook_on_error: Webhook | None = None
+    webhook_on_terminated: Webhook | None = None
+
+
+class FleetDeploymentCreate(DeploymentCreate):
+    """A deployment for private hosts, tried in order before it overflows to the cloud."""
+
+    private_host_ids: list[str]
+
+
+class DeploymentAccepted(Wire):
+    """The id of the new deployment, 12 hex digits."""
+
+    request_id: str
+
+
+class Port(Wire):
+    """A port of a deployment: `internal` in the container, `external` for players."""
+
+    name: str = ""
+    link: str = ""
+    internal: int | None = None
+    external: int | None = None
+    protocol: str = ""
+    tls_upgrade: bool = False
+
+
+class Location(Wire):
+    """Where a deployment runs; coordinates in degrees."""
+
+    city: str = ""
+    country: str = ""
+    continent: str = ""
+    administrative_division: str = ""
+    timezone: str = ""
+    latitude: float | None = None
+    longitude: float | None = None
+
+
+class DeploymentStatus(Wire):
+    """A deployment, in full. `elapsed_time` in seconds since ready, `max_duration` in minutes (-1: no limit)."""
+
+    request_id: str
+    fqdn: str = ""
+    public_ip: str = ""
+    app_name: str = ""
+    app_version: str = ""
+    current_status: str = ""
+    running: bool = False
+    start_time: Moment = None
+    elapsed_time: int | None = None
+    max_duration: int | None = None
+    removal_time: Moment = None
+    last_status: str | None = None
+    error: bool = False
+    error_detail: str | None = None
+    ports: dict[str, Port] = Field(default_factory=dict)
+    location: Location | None = None
+    tags: list[str] = Field(default_factory=list)
+    command: str | None = None
+    arguments: str | None = None
+
+    @property
+    def state(self) -> State:
+        """`current_status` as a state."""
+        return State.parse(self.current_status)
+
+
+class DeploymentListItem(Wire):
+    """A deployment, as lists have it."""
+
+    request_id: str
+    fqdn: str = ""
+    ready: bool = False
+    start_time: Moment = None
+    public_ip: str = ""
+    ports: dict[str, Port] = Field(default_factory=dict)
+    tags: list[str] = Field(default_factory=list)
+
+
+class StopResult(Wire):
+    """What the platform says to a stop."""
+
+    message: str = ""
+    deployment_summary: DeploymentStatus | None = None
+
+
+class BulkFilter(Wire):
+    """Which deployments a bulk stop means."""
+
+    field: Literal["request_id", "deployment_tags"]
+    values: list[str]
+    filter_type: Literal["any", "all", "not"]
+
+
+class BulkStopResult(Wire):
+    """The deployments that will be stopped."""
+
+    processable: list[DeploymentAccepted] = Field(default_factory=list)
+
+
+class CrashData(Wire):
+    """How a container ended."""
+
+    exit_code: int | None = None
+    message: str = ""
+    restart_count: int | None = None
+
+
+class Logs(Wire):
+    """What a stopped deployment left; `logs_link` where a storage has it."""
+
+    logs: str | None = None
+    crash_logs: str | None = None
+    crash_data: CrashData | None = None
+    encoding: str = "utf-8"
+    logs_link: str | None = None
+
+
+class Series(Wire):
+    """Samples over time; a value is None where the platform has a gap. Units are not in the contract."""
+
+    labels: list[str] = Field(default_factory=list)
+    datasets: list[float | None] = Field(default_factory=list)
+    timestamps: list[str] = Field(default_factory=list)
+
+
+class Totals(Wire):
+    """What has passed since the start."""
+
+    receive_total: Series = Field(default_factory=Series)
+    transmit_total: Series = Field(default_factory=Series)
+    disk_read_total: Series = Field(default_factory=Series)
+    disk_write_total: Series = Field(default_factory=Series)
+
+
+class Network(Wire):
+    """Traffic over time."""
+
+    receive: Series = Field(default_factory=Series)
+    transmit: Series = Field(default_factory=Series)
+
+
+class Metrics(Wire):
+    """Resource use of a deployment."""
+
+    total: Totals = Field(default_factory=Totals)
+    cpu: Series = Field(default_factory=Series)
+    cpu_throttle_rate: Series = Field(default_factory=Series)
+    cpu_throttle_total: Series = Field(default_factory=Series)
+    mem: Series = Field(default_factory=Series)
+    network: Network = Field(default_factory=Network)
+
+
+class Beacon(Wire):
+    """Where players measure the latency to a host."""
+
+    tcp_port: int | None = None
+    udp_port: int | None = None
+    ip_address: str = ""
+
+
+class Centroid(Wire):
+    """The region a fleet's host belongs to; degrees and kilometres."""
+
+    label: str = ""
+    latitude: float | None = None
+    longitude: float | None = None
+    radius_km: float | None = None
+    desired_host_count: int | None = None
+
+
+class DeleteSchedule(Wire):
+    """When a host goes away."""
+
+    uuid: str = ""
+    scheduled_at: Moment = None
+
+
+class HostSpecifications(Wire):
+    """Size of a host: 1024 CPU units are one vCPU; memory in MB, clock in MHz."""
+
+    cpu_units: int | None = None
+    memory_mb: int | None = None
+    base_clock_speed_mhz: int | None = None
+
+
+class Host(Wire):
+    """A host of a private fleet; 1024 CPU units are one vCPU, memory in MB."""
+
+    host_id: str
+    status: str = ""
+    ip_address: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    city: str | None = None
+    country: str | None = None
+    continent: str | None = None
+    allocated_cpu_units: int | None = None
+    allocated_memory_mb: int | None = None
+    allocatable_cpu_units: int | None = None
+    allocatable_memory_mb: int | None = None
+    beacon: Beacon | None = None
+    created_at: Moment = None
+    updated_at: Moment = None
+    centroid: Centroid | None = None
+    delete_schedule: DeleteSchedule | None = None
+    fleet_host_specifications: HostSpecifications | None = None
+
+
+class Tag(Wire):
+    """A tag of a deployment; the name has 1 to 40 characters."""
+
+    name: str
+    create_time: Moment = None
+    last_updated: Moment = None
+
+
+class Context(Wire):
+    """A deployment as it sees itself from inside."""
+
+    request_id: str
+    public_ip: str = ""
+    status: str = ""
+    ready: bool = False
+    fqdn: str = ""
+    ports: dict[str, Port] = Field(default_factory=dict)
+    location: Location | None = None
+    tags: list[str] = Field(default_factory=list)
+    sockets: int | None = None
+    sockets_usage: int | None = None
+    is_joinable_by_session: bool | None = None
+
+    @property
+    def state(self) -> State:
+        """`status` as a state."""
+        return State.parse(self.status)
+
+
+class Application(Wire):
+    """An application; `image` is a picture in base64, and may be empty."""
+
+    name: str
+    is_active: bool = True
+    image: str = Field("", repr=False)
+    create_time: Moment = None
+    last_updated: Moment = None
+
+
+class VersionPort(Wire):
+    """A port that a version listens on."""
+
+    port: int
+    protocol: str
+    to_check: bool | None = None
+    tls_upgrade: bool | None = None
+    name: str | None = None
+
+
+class Version(Wire):
+    """A version of an application.
+
+    `req_cpu`: 1024 is one vCPU; `req_memory` in MB; `time_to_deploy` in seconds; `max_duration` in minutes, -1 for no
+    limit; `termination_grace_period_seconds` from SIGTERM to SIGKILL. What is None is left to the platform.
+    """
+
+    name: str
+    is_active: bool = True
+    req_cpu: int | None = None
+    req_memory: int | None = None
+    docker_repository: str = ""
+    docker_image: str = ""
+    docker_tag: str = ""
+    private_username: str | None = None
+    private_token: Secret | None = None
+    verify_image: bool | None = None
+    time_to_deploy: int | None = None
+    max_duration: int | None = None
+    restart_policy: str | None = None
+    termination_grace_period_seconds: int | None = None
+    ports: list[VersionPort] | None = None
+    envs: list[Variable] | None = None
+    endpoint_storage: str | None = None
+    command: str | None = None
+    arguments: str | None = None
+
+
+class VersionCreated(Wire):
+    """What the platform says to a new version."""
+
+    success: bool = True
+    version: Version
+
+
+class Storage(Wire):
+    """An S3-compatible endpoint storage; `output_format` is TEXT or NDJSON."""
+
+    name: str
+    access_key_id: str = ""
+    endpoint: str = ""
+    bucket: str = ""
+    output_format: str | None = None
+    create_time: Moment = None
+    last_updated: Moment = None
+
+
+class StorageCreate(Storage):
+    """A storage to register."""
+
+    secret_access_key: Secret
