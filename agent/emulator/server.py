@@ -1,0 +1,142 @@
+"""The emulator as one object: `async with Emulator(EmulatorSettings()) as emulator: ...`."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+
+from agent.emulator import api_catalogue, api_deployments, api_emulator, api_inside, api_tags
+from agent.emulator.faults import Faults
+from agent.emulator.platform import Platform
+from agent.emulator.records import Records
+from agent.emulator.sampler import Sampler
+from agent.emulator.settings import EmulatorSettings
+from agent.emulator.web import (
+    FAULTS,
+    LIMITS,
+    MOST_BODY_BYTES,
+    PLATFORM,
+    RECORDS,
+    RateLimits,
+    as_documents,
+    operation_middleware,
+    recorded,
+)
+
+OPERATIONS = (
+    *api_deployments.OPERATIONS,
+    *api_tags.OPERATIONS,
+    *api_inside.OPERATIONS,
+    *api_catalogue.OPERATIONS,
+)
+"""Every operation of the contract."""
+SHUTDOWN_SECONDS = 2.0
+"""How long open connections may take when the server closes; by then nothing is left to be said on them."""
+
+
+class Emulator:
+    """The emulated platform, listening.
+
+    Args:
+        settings: how it behaves; the defaults suit a test.
+
+    Attributes:
+        platform: what exists on it.
+    """
+
+    def __init__(self, settings: EmulatorSettings | None = None) -> None:
+        """See the class."""
+        self.settings = settings or EmulatorSettings()
+        self._runner: web.AppRunner | None = None
+        self._sampler: Sampler | None = None
+        self.platform: Platform
+
+    @property
+    def url(self) -> str:
+        """Where it listens, without a slash at the end."""
+        return self.platform.url
+
+    @property
+    def token(self) -> str:
+        """The organisation's token, without its prefix."""
+        return self.settings.token
+
+    @property
+    def authorization(self) -> dict[str, str]:
+        """The header of an organisation's call."""
+        return {"Authorization": f"token {self.token}"}
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            OSError: the port is taken.
+            ValueError: a file of the settings has mistakes.
+        """
+        self.platform = platform = Platform(self.settings)
+        if self.settings.fleets_file:
+            platform.hosts.load(self.settings.fleets_file)
+        app = web.Application(
+            middlewares=[
+                recorded,
+                as_documents,
+                operation_middleware({(each.method, each.path): each for each in OPERATIONS}),
+            ],
+            client_max_size=MOST_BODY_BYTES,
+        )
+        app[PLATFORM] = platform
+        app[FAULTS] = Faults(platform.closing)
+        app[RECORDS] = Records()
+        app[LIMITS] = RateLimits(self.settings.rate_limits)
+        for operation in OPERATIONS:
+            app.router.add_route(operation.method, operation.path, operation.handler)
+        api_emulator.add_routes(app)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, self.settings.host, self.settings.port)
+            await site.start()
+        except BaseException:
+            await runner.cleanup()
+            raise
+        self._runner = runner
+        host, port = runner.addresses[0][:2]
+        platform.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self._sampler = Sampler(platform)
+        self._sampler.start()
+
+    async def close(self) -> None:
+        """Stop every deployment, as the platform would, and listen no more; nothing is left afterwards.
+
+        The API answers until the last deployment has ended, since a game may call it while it stops.
+        """
+        await self.platform.close()
+        if self._sampler:
+            await self._sampler.close()
+        if self._runner:
+            await self._runner.cleanup()
+
+    def hurry(self) -> None:
+        """Have `close` not wait for any grace: SIGKILL now."""
+        self.platform.closing.set()
+        self.platform.hurry.set()
+
+    async def __aenter__(self) -> Self:
+        """Listen; see `start`."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close, and do not leave before it is done, even when cancelled meanwhile."""
+        closing = asyncio.create_task(self.close(), name="close the emulator")
+        try:
+            await asyncio.shield(closing)
+        except asyncio.CancelledError:
+            self.hurry()
+            await closing
+            raise

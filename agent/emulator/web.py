@@ -1,0 +1,259 @@
+"""What every request passes through: records, errors, faults, tokens, rate limits; and how bodies are read."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from agent.emulator.errors import ApiError
+from agent.emulator.faults import Faults
+from agent.emulator.platform import Platform
+from agent.emulator.records import BODY, OPERATION, Records
+
+log = logging.getLogger(__name__)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Model = TypeVar("Model", bound=BaseModel)
+
+MOST_BODY_BYTES = 8 * 1024 * 1024
+"""Largest body taken; an application's picture is in one."""
+DEFAULT_PAGE = 100
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of the contract."""
+
+    method: str
+    path: str
+    id: str
+    handler: Handler
+    inside: bool = False
+    """Whether it is called from inside a container, with that deployment's own token."""
+
+
+class RateLimits:
+    """A bucket for each limited operation, filled at its rate; the organisation has them in common.
+
+    Args:
+        rates: requests a second by operation id; None for no limits.
+    """
+
+    def __init__(self, rates: Mapping[str, int] | None) -> None:
+        """See the class."""
+        self._rates = dict(rates or {})
+        self._buckets: dict[str, tuple[float, float]] = {}
+
+    def take(self, operation_id: str) -> None:
+        """Let one request through.
+
+        Raises:
+            ApiError: 429, with `Retry-After` in whole seconds.
+        """
+        rate = self._rates.get(operation_id)
+        if rate is None:
+            return
+        moment = time.monotonic()
+        tokens, before = self._buckets.get(operation_id, (float(rate), moment))
+        tokens = min(float(rate), tokens + (moment - before) * rate)
+        if tokens < 1:
+            self._buckets[operation_id] = (tokens, moment)
+            wait = math.ceil((1 - tokens) / rate)
+            raise ApiError(
+                429,
+                f"cannot take more than {rate} of these requests a second; try again in {wait} s",
+                headers={"Retry-After": str(wait)},
+            )
+        self._buckets[operation_id] = (tokens - 1, moment)
+
+
+PLATFORM = web.AppKey("platform", Platform)
+FAULTS = web.AppKey("faults", Faults)
+RECORDS = web.AppKey("records", Records)
+LIMITS = web.AppKey("limits", RateLimits)
+
+
+def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """A JSON answer."""
+    return web.json_response(body, status=status, headers=headers)
+
+
+def same(given: str, wanted: str) -> bool:
+    """Whether two secrets are equal, in a time that does not tell where they differ."""
+    return hmac.compare_digest(given.encode(errors="replace"), wanted.encode())
+
+
+def check_organisation(request: web.Request) -> None:
+    """Let only the organisation's token pass.
+
+    Raises:
+        ApiError: 401.
+    """
+    given = request.headers.get("Authorization", "")
+    scheme, _, token = given.partition(" ")
+    if not given:
+        raise ApiError(401, "cannot tell who asks: the authorization header is missing; send 'token <uuid>'")
+    if scheme.lower() != "token" or not same(token.strip(), request.app[PLATFORM].settings.token):
+        raise ApiError(401, "cannot accept this token; send 'token <uuid>' with the organisation's token")
+
+
+async def read_body(request: web.Request, model: type[Model]) -> Model:
+    """A request's JSON body, checked.
+
+    Raises:
+        ApiError: 400, and what is wrong with which member.
+    """
+    if request.content_type != "application/json":
+        raise ApiError(400, f"cannot read a body of type {request.content_type}; send application/json")
+    try:
+        raw = await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise ApiError(400, f"cannot read more than {MOST_BODY_BYTES} bytes; send a smaller body") from None
+    request[BODY] = raw
+    try:
+        return model.model_validate_json(raw)
+    except ValidationError as error:
+        faults = {where(e["loc"]): e["msg"].removeprefix("Value error, ") for e in error.errors(include_url=False)}
+        listed = "; ".join(f"{name}: {message}" if name else message for name, message in faults.items())
+        raise ApiError(400, f"cannot accept the body: {listed}", details={"faults": faults}) from None
+
+
+def where(location: tuple[int | str, ...]) -> str:
+    """A member's path as people write it: `users[0].user_data`."""
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text.removeprefix(".")
+
+
+def one(request: web.Request, name: str) -> str | None:
+    """A query parameter; None when it is absent.
+
+    Raises:
+        ApiError: 400, it is there twice.
+    """
+    values = request.query.getall(name, [])
+    if len(values) > 1:
+        raise ApiError(400, f"cannot take the query parameter {name} twice; send it once")
+    return values[0] if values else None
+
+
+def number(request: web.Request, name: str) -> int | None:
+    """A query parameter that is a whole number from 1 on.
+
+    Raises:
+        ApiError: 400, it is something else.
+    """
+    text = one(request, name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 18 and int(text) >= 1):
+        raise ApiError(400, f"cannot read the query parameter {name}; it is a whole number from 1 on")
+    return int(text)
+
+
+def paged(request: web.Request, items: list[Any], name: str) -> dict[str, Any]:
+    """One page of a list, with the contract's `Pagination` and `total_count`.
+
+    Args:
+        request: its `page` and `limit` say which.
+        items: all of them, in order.
+        name: what the contract calls the list.
+    """
+    page = number(request, "page") or 1
+    limit = number(request, "limit") or DEFAULT_PAGE
+    pages = max(1, math.ceil(len(items) / limit))
+    return {
+        name: items[(page - 1) * limit : page * limit],
+        "total_count": len(items),
+        "pagination": {
+            "number": page,
+            "next_page_number": page + 1 if page < pages else None,
+            "previous_page_number": min(page - 1, pages) if page > 1 else None,
+            "paginator": {"num_pages": pages},
+            "has_next": page < pages,
+            "has_previous": page > 1,
+        },
+    }
+
+
+@web.middleware
+async def recorded(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Keep what was called and what it was answered, without any secret."""
+    began = time.monotonic()
+    status: int | None = None
+    try:
+        response = await handler(request)
+        status = response.status
+        return response
+    finally:
+        request.app[RECORDS].add(request, status, time.monotonic() - began)
+
+
+@web.middleware
+async def as_documents(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every refusal is the contract's `Error`, and so is a mistake of ours."""
+    try:
+        return await handler(request)
+    except ApiError as error:
+        return answer(error.body(), error.status, error.headers)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
+        if error.status == 404:
+            message = f"cannot find {request.path}; see the operations of the contract"
+        elif error.status == 405:
+            message = f"cannot {request.method} {request.path}; it takes {error.headers['Allow']}"
+        else:
+            message = f"cannot do this: {error.reason}; change the request"
+        return answer({"message": message}, error.status, headers)
+    except asyncio.CancelledError:
+        raise
+    except Exception:
+        log.exception("the emulator failed on %s %s", request.method, request.path)
+        return answer({"message": "cannot answer: the emulator failed; look at its output"}, 500)
+
+
+def operation_middleware(operations: Mapping[tuple[str, str], Operation]) -> Any:
+    """The middleware of the contract's operations: faults, then tokens, then limits."""
+
+    @web.middleware
+    async def as_operation(request: web.Request, handler: Handler) -> web.StreamResponse:
+        resource = request.match_info.route.resource
+        operation = operations.get((request.method, resource.canonical)) if resource else None
+        if operation is None:
+            return await handler(request)
+        request[OPERATION] = operation.id
+        faults = request.app[FAULTS]
+        await faults.before(request, operation.id)
+        if not operation.inside:
+            check_organisation(request)
+        request.app[LIMITS].take(operation.id)
+        response = await handler(request)
+        await faults.after(request, operation.id)
+        return response
+
+    return as_operation
+
+
+def load_json(text: str) -> Any:
+    """JSON as the standard has it: no NaN, no Infinity.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+
+    def refuse(constant: str) -> Any:
+        raise ValueError(f"{constant} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
