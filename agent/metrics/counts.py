@@ -1,0 +1,89 @@
+"""What the rooms count as it happens: plain numbers, turned into metric families only when somebody scrapes.
+
+The client library of Prometheus costs 7 to 11 ms and 1 MB to import. The agent should not pay that before anybody
+scrapes: so it counts here, and `agent.metrics.families`, which needs the library, is imported with the first scrape.
+All calls come from the event loop's thread.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+#: Upper bounds of the latency buckets, in seconds. An answer takes a fraction of a millisecond; one that takes longer
+#: than a tenth of a second waited for something, and one that takes longer than a second is a fault.
+LATENCY_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+
+#: Label sets that one metric keeps apart. Labels come from closed sets, far smaller; should a caller let one through
+#: that is not, the rest is counted under `other` rather than growing without end.
+MOST_LABEL_SETS = 500
+
+OTHER = "other"
+
+Labels = tuple[str, ...]
+
+
+def _bounded(labels: Labels, known: Mapping[Labels, object]) -> Labels:
+    return labels if labels in known or len(known) < MOST_LABEL_SETS else (OTHER,) * len(labels)
+
+
+class Tally:
+    """A counter with labels."""
+
+    def __init__(self, known: Iterable[Labels] = ()) -> None:
+        """Begins at 0 for the label sets in `known`, so that their first increase is one that `rate()` can see."""
+        self._counts: dict[Labels, int] = dict.fromkeys(known, 0)
+
+    def add(self, *labels: str) -> None:
+        """Counts one."""
+        key = _bounded(labels, self._counts)
+        self._counts[key] = self._counts.get(key, 0) + 1
+
+    def __iter__(self) -> Iterator[tuple[Labels, int]]:
+        """The label sets with their counts, in the order in which they came up."""
+        return iter(list(self._counts.items()))
+
+
+@dataclass(slots=True)
+class Spread:
+    """How long things took.
+
+    Attributes:
+        buckets: how many fell into each of `LATENCY_BUCKETS` (and into none of the buckets below it); the last one
+            counts those above all bounds.
+        total: the sum of all durations, in seconds.
+    """
+
+    buckets: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BUCKETS) + 1))
+    total: float = 0.0
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """The buckets as Prometheus has them: each with all below it, the last one `+Inf`."""
+        running = 0
+        rows: list[tuple[str, float]] = []
+        for bound, count in zip((*map(str, LATENCY_BUCKETS), "+Inf"), self.buckets, strict=True):
+            running += count
+            rows.append((bound, float(running)))
+        return rows
+
+
+class Latency:
+    """A histogram of durations with labels."""
+
+    def __init__(self) -> None:
+        """Begins empty."""
+        self._spreads: dict[Labels, Spread] = {}
+
+    def observe(self, seconds: float, *labels: str) -> None:
+        """Takes in one duration in seconds."""
+        key = _bounded(labels, self._spreads)
+        spread = self._spreads.get(key)
+        if spread is None:
+            spread = self._spreads[key] = Spread()
+        spread.buckets[bisect_left(LATENCY_BUCKETS, seconds)] += 1
+        spread.total += seconds
+
+    def __iter__(self) -> Iterator[tuple[Labels, Spread]]:
+        """The label sets with their durations, in the order in which they came up."""
+        return iter(list(self._spreads.items()))

@@ -1,0 +1,78 @@
+"""`/metrics` over HTTP, on a listener of its own, so that it can be reached from outside without exposing control."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+_METHODS = ("GET", "HEAD")
+
+
+class MetricsServer:
+    """A running server."""
+
+    def __init__(self, runner: web.ServerRunner) -> None:
+        """Takes what runs it."""
+        self._runner = runner
+
+    @classmethod
+    async def start(
+        cls, listening: socket.socket, expose: Callable[[str], Awaitable[tuple[bytes, str]]], version: str
+    ) -> MetricsServer:
+        """Begins to serve.
+
+        Args:
+            listening: a socket that is bound; it is closed with the server.
+            expose: gives body and content type for an `Accept` header.
+            version: of the agent, for the page at `/`.
+        """
+
+        async def answer(request: web.BaseRequest) -> web.StreamResponse:
+            if request.method not in _METHODS:
+                return web.Response(
+                    status=405,
+                    text=f"cannot {request.method} {request.path}: it is there to be read; use GET\n",
+                    headers={"Allow": ", ".join(_METHODS)},
+                )
+            if request.path == "/metrics":
+                return _compressed(request, *await expose(request.headers.get("Accept", "")))
+            if request.path == "/":
+                return web.Response(text=_page(version), content_type="text/html", charset="utf-8")
+            return web.Response(status=404, text=f"cannot find {request.path}: the metrics are at /metrics\n")
+
+        runner = web.ServerRunner(web.Server(answer, access_log=None), shutdown_timeout=1.0)
+        await runner.setup()
+        await web.SockSite(runner, listening).start()
+        return cls(runner)
+
+    async def close(self) -> None:
+        """Ends the server: answers under way get a second, idle connections are closed."""
+        await self._runner.cleanup()
+
+
+def _compressed(request: web.BaseRequest, body: bytes, content_type: str) -> web.Response:
+    headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding", "Cache-Control": "no-store"}
+    if _takes_gzip(request.headers.get("Accept-Encoding", "")):
+        headers["Content-Encoding"] = "gzip"
+        body = gzip.compress(body, compresslevel=6, mtime=0)
+    return web.Response(body=body, headers=headers)
+
+
+def _takes_gzip(accept_encoding: str) -> bool:
+    for coding in accept_encoding.lower().split(","):
+        name, *parameters = (part.strip() for part in coding.split(";"))
+        if name == "gzip":
+            return not any(
+                parameter.replace(" ", "") in {"q=0", "q=0.0", "q=0.00", "q=0.000"} for parameter in parameters
+            )
+    return False
+
+
+def _page(version: str) -> str:
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>arbitrium-agent</title>'
+        f'<p>arbitrium-agent {version}: Prometheus reads <a href="/metrics">/metrics</a>.</p></html>\n'
+    )

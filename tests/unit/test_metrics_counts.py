@@ -1,0 +1,54 @@
+"""What is counted as it happens: counters and latency buckets."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.metrics.counts import LATENCY_BUCKETS, MOST_LABEL_SETS, OTHER, Latency, Tally
+
+
+def test_a_tally_counts_each_set_of_labels_for_itself() -> None:
+    """Labels are kept apart, and a known set is there with 0 before anything happened."""
+    tally = Tally([("game", "requested")])
+    tally.add("platform", "platform_stop")
+    tally.add("platform", "platform_stop")
+    assert dict(tally) == {("game", "requested"): 0, ("platform", "platform_stop"): 2}
+
+
+def test_a_tally_does_not_grow_without_end() -> None:
+    """A label from an open set ends up in one row for all others, and nothing is lost from the sum."""
+    tally = Tally()
+    for number in range(MOST_LABEL_SETS + 50):
+        tally.add("http", f"/random/{number}")
+    counts = dict(tally)
+    assert len(counts) == MOST_LABEL_SETS + 1
+    assert counts[OTHER, OTHER] == 50
+    tally.add("http", "/random/0")
+    assert dict(tally)["http", "/random/0"] == 2
+
+
+@given(st.lists(st.floats(min_value=0, max_value=10)))
+def test_every_duration_is_in_all_buckets_that_hold_it_and_in_no_other(seconds: list[float]) -> None:
+    """The buckets are cumulative, bounds belong to their own bucket, and the last one counts everything."""
+    latency = Latency()
+    for each in seconds:
+        latency.observe(each, "http", "health")
+    for labels, spread in latency:
+        assert labels == ("http", "health")
+        rows = spread.cumulative()
+        assert rows[-1][0] == "+Inf"
+        assert rows[-1][1] == len(seconds)
+        assert spread.total == sum(seconds)
+        for (shown, count), bound in zip(rows, LATENCY_BUCKETS, strict=False):
+            assert float(shown) == bound
+            assert count == sum(each <= bound for each in seconds)
+    assert bool(list(latency)) == bool(seconds)
+
+
+def test_what_is_counted_while_it_is_read_does_no_harm() -> None:
+    """A scrape that is interrupted by a new set of labels goes on with what it began with."""
+    tally = Tally([("a",), ("b",)])
+    seen = []
+    for labels, _ in tally:
+        tally.add("new", str(labels))
+        seen.append(labels)
+    assert seen == [("a",), ("b",)]
