@@ -1,0 +1,1 @@
+"""Black-box tests: the installed command, real processes, the platform faked at the edge or emulated."""

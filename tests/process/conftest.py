@@ -1,0 +1,31 @@
+"""Fixtures of the black-box tests."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from tests.fakes import FakePlatform
+from tests.process.harness import Launcher, Mode
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Launcher]:
+    """Starts `arbitrium-agent run` with a game, as often as the test likes; nothing outlives the test."""
+    launcher = Launcher(tmp_path)
+    yield launcher
+    launcher.clean_up()
+
+
+@pytest.fixture(params=["pid1", "subreaper"])
+def mode(request: pytest.FixtureRequest) -> Mode:
+    """Both ways of being init: PID 1 of a namespace, and a plain process that has to be a subreaper."""
+    return cast("Mode", request.param)
+
+
+@pytest.fixture
+def platform() -> Iterator[FakePlatform]:
+    """A platform that accepts the first self-stop."""
+    with FakePlatform() as fake:
+        yield fake

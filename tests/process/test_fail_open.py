@@ -1,0 +1,71 @@
+"""Fail open: a game that runs keeps running, whatever breaks in the agent behind it."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.process.harness import Launcher, Mode, descendants, eventually, game
+
+BREAKS = pytest.mark.parametrize("broken", ["aiohttp", "pydantic_settings", "prometheus_client", "psutil"])
+
+
+def broken_installation(files: Path, module: str) -> dict[str, str]:
+    """An environment in which importing a module fails, as after a bad layer in an image or on a full disk."""
+    folder = files / "broken"
+    folder.mkdir()
+    (folder / f"{module}.py").write_text("raise OSError(5, 'Input/output error')\n")
+    return {"PYTHONPATH": str(folder)}
+
+
+@BREAKS
+def test_the_game_lives_on_and_its_code_counts(launch: Launcher, broken: str) -> None:
+    """The game runs to its own end, its output passes, its exit code is passed on, and it is said what is missing."""
+    run = launch(game("exits", "42", "when-told"), env=broken_installation(launch.files, broken), stdin=-1)
+    run.wait_for("ready")
+    run.stderr.wait_for("cannot")
+    assert run.process.poll() is None
+    run.say(b"\n")
+    done = run.finish()
+    assert done.code == 42
+    assert done.stdout == b"ready\n"
+
+
+def test_the_platform_can_still_stop_it(launch: Launcher, mode: Mode) -> None:
+    """SIGTERM reaches the game, orphans are reaped, and its code is passed on."""
+    env = broken_installation(launch.files, "aiohttp")
+    run = launch(["sh", "-c", 'sleep 0 & "$@"', "sh", *game("polite", "4")], mode=mode, env=env)
+    run.wait_for("ready")
+    run.stderr.wait_for("cannot")
+    done = run.stop()
+    assert b"bye" in done.stdout
+    assert done.code in {4, 143}
+
+
+def test_a_deaf_game_is_still_killed_in_time(launch: Launcher, mode: Mode) -> None:
+    """The escalation works without the rest of the agent, daemons out of the group included."""
+    env = broken_installation(launch.files, "aiohttp") | {"AGENT_GRACE_SECONDS": "5"}
+    run = launch(["sh", "-c", '"$0" "$@" & wait', *game("forks_a_daemon")], mode=mode, env=env)
+    run.wait_for("ready")
+    run.stderr.wait_for("cannot")
+    deaf = launch(game("ignores_sigterm"), mode=mode, env={**env, "AGENT_SOCKET_PATH": str(launch.files / "2.sock")})
+    deaf.wait_for("ready")
+    deaf.stderr.wait_for("cannot")
+    for one in (run, deaf):
+        done = one.stop()
+        assert done.code in {0, 137, 143}
+        assert done.seconds <= 5.0
+
+
+def test_orphans_are_still_reaped(launch: Launcher, mode: Mode) -> None:
+    """The reaper needs nothing that could break."""
+    run = launch(game("leaves_orphans", "20"), mode=mode, env=broken_installation(launch.files, "aiohttp"))
+    run.wait_for("ready")
+    run.stderr.wait_for("cannot")
+    eventually(lambda: descendants(run.pid) == [run.game_pid], "only the game is left below the agent")
+    assert run.stop().code == 0
+
+
+def test_a_wrong_setting_is_no_reason_to_fail_open(launch: Launcher) -> None:
+    """Fail open is for what breaks, not for what is wrong: a mistake in the settings still ends with 78."""
+    done = launch(game("ignores_sigterm"), env={"AGENT_ON_EXIT": "explode"}).finish()
+    assert done.code == 78

@@ -1,0 +1,143 @@
+"""Signals: all of them reach the whole group, and the one that means stop is obeyed at any moment."""
+
+import signal
+import time
+
+import pytest
+
+from tests.process.harness import Launcher, Mode, catches, children, environment_of, eventually, game, state_of
+
+STOPPING = {signal.SIGTERM, signal.SIGINT}
+SUSPENDING = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
+NOT_FOR_FORWARDING = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}
+FORWARDED = sorted(set(signal.valid_signals()) - STOPPING - SUSPENDING - NOT_FOR_FORWARDING)
+
+
+def test_signals_are_forwarded_to_the_game(launch: Launcher, mode: Mode) -> None:
+    """Every signal that can be caught reaches the game, real-time signals too, and the agent survives all of them."""
+    run = launch(game("prints_signals"), mode=mode)
+    run.wait_for("ready")
+    assert run.stdout
+    expected = b"ready\n"
+    for signum in FORWARDED:
+        run.signal(signum)
+        expected += b"%d\n" % signum
+        run.wait_for(expected)
+    assert run.is_ready_to_answer()
+    assert run.stdout.data == expected
+
+
+def test_signals_are_forwarded_before_the_agent_has_finished_starting(launch: Launcher) -> None:
+    """A signal in the first moments of the game, while the agent still imports, is not lost."""
+    run = launch(game("prints_signals"))
+    run.wait_for("ready")
+    run.signal(signal.SIGUSR1)
+    run.signal(signal.SIGHUP)
+    run.wait_for("\n10\n", "\n1\n")
+
+
+def test_job_control_signals_do_not_end_the_agent(launch: Launcher) -> None:
+    """SIGTSTP, SIGTTIN and SIGTTOU reach the game or suspend it with the agent; SIGCONT brings everything back."""
+    run = launch(game("prints_signals"), mode="subreaper")
+    run.wait_for("ready")
+    assert run.is_ready_to_answer()
+    for signum in sorted(SUSPENDING):
+        run.signal(signum)
+        eventually(
+            lambda number=signum: f"\n{number:d}\n" in run.stdout.text or state_of(run.pid) == "T",  # type: ignore[misc,union-attr]
+            "the signal had an effect",
+        )
+        run.signal(signal.SIGCONT)
+    eventually(lambda: state_of(run.pid) != "T" and state_of(run.game_pid) != "T", "everything runs again")
+    run.signal(signal.SIGUSR2)
+    run.wait_for("\n12\n")
+    assert run.is_ready_to_answer()
+
+
+def test_a_signal_reaches_the_whole_group(launch: Launcher) -> None:
+    """Behind a shell that stays in front of it, the game hears the signal as well as the shell."""
+    run = launch(["sh", "-c", 'trap "echo shell heard" USR1; "$@" & wait; wait', "sh", *game("prints_signals")])
+    run.wait_for("ready")
+    run.signal(signal.SIGUSR1)
+    run.wait_for("shell heard\n", "\n10\n")
+
+
+@pytest.mark.parametrize("signum", sorted(STOPPING))
+def test_sigterm_and_sigint_stop_a_polite_game(launch: Launcher, mode: Mode, signum: int) -> None:
+    """Both are a stop: the game is told with its stop signal, SIGTERM, and its own exit code is passed on."""
+    run = launch(game("polite", "9"), mode=mode)
+    run.wait_for("ready")
+    run.signal(signum)
+    done = run.finish()
+    assert done.code == 9
+    assert done.stdout == b"ready\nbye\n"
+
+
+@pytest.mark.parametrize("signum", sorted(STOPPING))
+def test_a_second_signal_skips_what_waits(launch: Launcher, signum: int) -> None:
+    """With an hour of grace and a deaf game, the second SIGTERM or SIGINT ends it with SIGKILL, at once."""
+    run = launch(game("ignores_sigterm"), env={"AGENT_GRACE_SECONDS": "3600"})
+    run.wait_for("ready")
+    assert run.is_ready_to_answer()
+    run.signal(signum)
+    eventually(lambda: run.http("GET", "/v1/status").json()["phase"] in {"draining", "stopping"}, "the stop has begun")
+    assert state_of(run.game_pid) != "gone"
+    run.signal(signum)
+    assert run.finish().code == 137
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5])
+def test_sigterm_during_start_up_stops_the_game(launch: Launcher, moment: float) -> None:
+    """At any moment of the first half second of the game's life SIGTERM is obeyed, and nothing hangs or is left."""
+    run = launch(game("polite"))
+    run.wait_for("ready")
+    born = time.monotonic()
+    eventually(lambda: time.monotonic() >= born + moment, "the moment has come")
+    run.signal(signal.SIGTERM)
+    done = run.finish()
+    assert done.code == 0
+    assert done.stdout == b"ready\nbye\n"
+    assert "Traceback" not in done.stderr
+
+
+def test_sigterm_as_early_as_it_can_be_heard(launch: Launcher, mode: Mode) -> None:
+    """SIGTERM that arrives with the first handler, around the fork of the game, still ends everything in time."""
+    run = launch(game("ignores_sigterm"), mode=mode, env={"AGENT_GRACE_SECONDS": "5"})
+    eventually(lambda: catches(run.pid, signal.SIGTERM), "the agent listens to SIGTERM")
+    run.signal(signal.SIGTERM)
+    done = run.finish()
+    assert done.code in {137, 143}, "killed by the escalation, or terminated before the game could ignore it"
+    assert done.seconds <= 5.0
+    assert "Traceback" not in done.stderr
+
+
+def test_many_signals_at_once(launch: Launcher) -> None:
+    """A burst of different signals, some of them twice, neither loses the stop nor brings the agent down."""
+    run = launch(game("polite"), mode="subreaper")
+    run.wait_for("ready")
+    assert run.is_ready_to_answer()
+    for signum in (signal.SIGWINCH, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH, signal.SIGCHLD, signal.SIGTERM):
+        run.signal(signum)
+    done = run.finish()
+    assert done.code == 0
+    assert "Traceback" not in done.stderr
+
+
+def test_a_game_that_stopped_itself_is_ended(launch: Launcher) -> None:
+    """A game frozen by SIGSTOP cannot run its handler; the stop ends it all the same, inside the grace."""
+    run = launch(game("freezes"), env={"AGENT_GRACE_SECONDS": "5"})
+    run.wait_for("ready")
+    eventually(lambda: state_of(run.game_pid) == "T", "the game is frozen")
+    assert run.is_ready_to_answer()
+    done = run.stop()
+    assert done.seconds <= 5.0
+    assert done.code in {0, 137}
+
+
+def test_the_agent_executes_nothing_but_the_game(launch: Launcher) -> None:
+    """While a game runs the agent has exactly one child: no helper process that could be seen, counted or left."""
+    run = launch(game("polite"))
+    run.wait_for("ready")
+    assert run.is_ready_to_answer()
+    assert children(run.pid) == [run.game_pid]
+    assert environment_of(run.game_pid)
