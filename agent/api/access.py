@@ -35,8 +35,9 @@ def is_loopback(host: str) -> bool:
 
 @lru_cache(maxsize=64)
 def is_loopback_origin(origin: str) -> bool:
-    """Whether an `Origin` header is a page of this machine. Programs send none; a page from elsewhere has no business
-    here, and could otherwise send what needs no preflight.
+    """Whether an `Origin` header names a page of this machine.
+
+    Programs send none. A page from elsewhere has no business here, and could otherwise send what needs no preflight.
     """
     try:
         parts = urlsplit(origin)

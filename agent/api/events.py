@@ -48,9 +48,9 @@ class Event:
 
     @cached_property
     def notification(self) -> bytes:
-        """As a JSON-RPC notification, one line."""
+        """As a JSON-RPC notification, without the end of the line."""
         params = b'{"id":%d,"type":"%s","data":%s}' % (self.id, self.type.encode(), self.json)
-        return b'{"jsonrpc":"2.0","method":"event","params":%s}\n' % params
+        return b'{"jsonrpc":"2.0","method":"event","params":%s}' % params
 
 
 class Subscription:

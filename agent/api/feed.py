@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from agent.api.events import Event, EventBus
+from agent.api.contracts import Control
+from agent.api.events import Event, EventBus, Subscription
 from agent.api.models import TextEvent
-from agent.api.operations import Control
 from agent.api.views import View
 from agent.report import Fact, GameReport, PlayersReported, TextReported
 from agent.states import Event as LifecycleEvent
@@ -14,8 +14,7 @@ from agent.states import Phase, PlayersGone, State
 class Feed:
     """Publishes state, stop, players and text events.
 
-    It also tells the lifecycle when nobody plays any more: players that leave one after the other are the game's report,
-    that a drain need not wait any longer is the lifecycle's matter.
+    It also tells the lifecycle when nobody plays any more, so that a drain need not wait to its end.
     """
 
     def __init__(self, control: Control, report: GameReport, events: EventBus, view: View) -> None:
@@ -27,7 +26,7 @@ class Feed:
         report.subscribe(self._on_fact)
 
     def on_transition(self, before: State, after: State, event: LifecycleEvent) -> None:
-        """An observer for `Conductor.watch`: it runs before the effects, so the stop is announced before it is applied."""
+        """An observer for `Conductor.watch`: called before the effects, so a stop is announced before it happens."""
         if after.stop is not None and (after.stop is not before.stop or after.plan is not before.plan):
             announcement = self._view.stop_event(after, event.at)
             if announcement is not None:
@@ -56,11 +55,11 @@ class Feed:
         if self._control.state.phase is Phase.DRAINING and self._report.players_known and self._report.count == 0:
             self._control.post(PlayersGone(at))
 
-    def current(self) -> list[Event]:
-        """What a new subscriber gets first: the phase it is in, and the stop where one is under way."""
+    def subscribe(self) -> Subscription:
+        """Begins with the phase the deployment is in, and the stop where one is under way."""
         state, now = self._control.state, self._control.now()
         events = [Event(self._events.last_id, "state", self._view.state_event(state, now, None, state.phase))]
         stop = self._view.stop_event(state, now)
         if stop is not None:
             events.append(Event(self._events.last_id, "stop", stop))
-        return events
+        return self._events.subscribe(events)

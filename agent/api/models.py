@@ -1,7 +1,7 @@
 """What goes into the operations and what comes out, over every transport.
 
-Input is strict (`"5"` is no number, unknown members are refused) but takes `5.0` for a whole number: some languages have
-no other numbers to write. Times are UTC; durations are seconds.
+Input is strict (`"5"` is no number, unknown members are refused) but takes `5.0` for a whole number: some languages
+have no other numbers to write. Times are UTC; durations are seconds.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class StopInput(Input):
     )
     log_storage: LogStorage | None = Field(
         default=None,
-        description="What the platform does with the container's logs: true (the storage of the version), false, or the "
-        "name of a storage; AGENT_LOG_STORAGE by default.",
+        description="What the platform does with the container's logs: true (the storage of the version), false, or "
+        "the name of a storage; AGENT_LOG_STORAGE by default.",
     )
 
 

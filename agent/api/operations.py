@@ -1,22 +1,23 @@
-"""The operations: one method each, whatever transport asks. They turn requests into events of the lifecycle and facts of
-the report, and the state into answers; deciding is left to the lifecycle.
+"""The operations: one method each, whatever transport asks.
+
+They turn requests into events of the lifecycle and facts of the report, and the state into answers; deciding is left
+to the lifecycle.
 """
 
 from __future__ import annotations
 
 import hmac
-import os
-import stat
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol, TypeAlias, TypeVar
+from typing import TypeVar
 
 from pydantic import JsonValue
 
 from agent import __version__
+from agent.api.contracts import Caller, Control, DropIn, Keep, TagsBackend
 from agent.api.events import EventBus
+from agent.api.files import readable_file
 from agent.api.models import (
     Alive,
     DeploymentResult,
@@ -47,69 +48,9 @@ from agent.api.problems import FieldProblem, Kind, OperationError
 from agent.api.views import View
 from agent.errors import AgentError
 from agent.report import CustomMetric, GameReport, ReportError
-from agent.states import Event, GameReady, Phase, Reason, Source, State, StopRequest, StopRequested
+from agent.states import GameReady, Phase, Reason, StopRequest, StopRequested
 
 _T = TypeVar("_T")
-
-
-class Control(Protocol):
-    """The lifecycle as the operations see it; `agent.conductor.Conductor` is one."""
-
-    @property
-    def state(self) -> State:
-        """The present state."""
-
-    def post(self, event: Event) -> State:
-        """Takes an event in and returns the state that follows."""
-
-    def now(self) -> float:
-        """The present moment in seconds of the monotonic clock."""
-
-
-class TagsBackend(Protocol):
-    """The deployment's tags on the platform. Each call raises `AgentError`, without a secret in it, when it cannot."""
-
-    async def list(self) -> list[str]:
-        """All tags."""
-
-    async def add(self, name: str) -> None:
-        """Adds a tag; one that is there already is no error."""
-
-    async def remove(self, name: str) -> None:
-        """Removes a tag; one that is not there is no error."""
-
-
-Keep: TypeAlias = Callable[[str], Awaitable[str]]
-"""Keeps the file at an absolute path without symbolic links, beyond the end of the deployment; returns where it will
-lie, and raises `AgentError` when it cannot."""
-
-
-@dataclass(frozen=True, slots=True)
-class DropIn:
-    """What the self-stop route of this agent answers to.
-
-    Attributes:
-        deployment_id: the id in its path.
-        stop_key: the number in its path.
-        tokens: each is accepted: the injected one, and the one that the game got in its place.
-    """
-
-    deployment_id: str
-    stop_key: str = field(repr=False)
-    tokens: tuple[str, ...] = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks.
-
-    Attributes:
-        transport: `http` or `socket`.
-        source: as whom a stop request of theirs counts.
-    """
-
-    transport: str
-    source: Source
 
 
 class Operations:
@@ -339,7 +280,7 @@ class Operations:
 
     async def upload(self, given: UploadInput, _caller: Caller) -> UploadResult:
         """Keeps a file beyond the end of the deployment."""
-        path, size = _readable_file(given.path)
+        path, size = readable_file(given.path)
         if self._keep is None:
             raise OperationError(Kind.UNAVAILABLE, "cannot keep a file: nowhere to keep it; set AGENT_LOG_URL")
         kept_as = await _platform(self._keep(path))
@@ -351,8 +292,6 @@ class Operations:
 
 
 _RUNNING = (Phase.STARTING, Phase.READY, Phase.RESTARTING)
-# Files in there are the kernel's: small secrets (the agent's own environment) and endless streams.
-_NOT_FILES = ("/proc/", "/sys/", "/dev/")
 
 
 def _fixed_wall(now: float) -> Callable[[float], datetime]:
@@ -376,31 +315,3 @@ async def _platform(call: Awaitable[_T]) -> _T:
         raise
     except AgentError as problem:
         raise OperationError(Kind.BACKEND, str(problem)) from problem
-
-
-def _readable_file(given: str) -> tuple[str, int]:
-    """The path without symbolic links, and the size in bytes, of a file that can be kept."""
-
-    def wrong(takes: str, why: str) -> OperationError:
-        return OperationError(
-            Kind.BAD_INPUT, f"cannot keep {given[:200]}: {why}", [FieldProblem("path", given[:200], takes)]
-        )
-
-    if not os.path.isabs(given) or "\0" in given:
-        raise wrong("an absolute path", "the path is not absolute")
-    path = os.path.realpath(given)
-    if path.startswith(_NOT_FILES):
-        raise wrong("a regular file", "it is not a regular file")
-    try:
-        # Opened rather than asked about: whether it can be read depends on more than its mode. Without blocking, because
-        # it may be a pipe that nobody writes to.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError as problem:
-        raise wrong("a file that exists and can be read", problem.strerror or "it cannot be read") from None
-    try:
-        found = os.fstat(descriptor)
-    finally:
-        os.close(descriptor)
-    if not stat.S_ISREG(found.st_mode):
-        raise wrong("a regular file", "it is not a regular file")
-    return path, found.st_size

@@ -105,10 +105,6 @@ class OperationError(AgentError):
             document["errors"] = list[JsonValue](self.errors)
         return document
 
-    def rpc_error(self) -> dict[str, JsonValue]:
-        """The JSON-RPC error object; `data` says what a problem document would say."""
-        return {"code": self.kind.code, "message": str(self), "data": {**self.document()}}
-
 
 def wrong_input(doing: str, wrong: ValidationError, model: type[BaseModel]) -> OperationError:
     """What pydantic found, as a problem.
@@ -190,9 +186,11 @@ def _lower(text: str) -> str:
 
 def _show(value: Any) -> JsonValue:
     """What was got, short enough to be sent back."""
-    if value is None or isinstance(value, bool | int | float):
-        # JSON has no NaN and no infinity, and Python would write them all the same.
-        return value if value is None or isinstance(value, bool | int) or abs(value) < float("inf") else str(value)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        # JSON has no NaN and no infinity, and Python does not write numbers of thousands of digits.
+        return value if abs(value) < 2**63 else "a number out of range"
     text = value if isinstance(value, str) else _as_json(value)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 

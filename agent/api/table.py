@@ -1,17 +1,17 @@
-"""The table of operations: the one list that HTTP, the socket, the CLI's documentation and the OpenAPI document share."""
+"""The table of operations: the one list that HTTP, the socket and the OpenAPI document share."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from agent.api import models as m
-from agent.api.operations import Caller, Operations
+from agent.api.contracts import Caller
+from agent.api.operations import Operations
 from agent.api.problems import Kind, wrong_input
 
 BODY_LIMIT = 64 * 1024
@@ -46,11 +46,6 @@ class Operation:
     fails: tuple[Kind, ...] = ()
     query: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
-    slow: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Finds out whether it has to be awaited."""
-        object.__setattr__(self, "slow", inspect.iscoroutinefunction(self.call))
 
     @cached_property
     def path_fields(self) -> tuple[str, ...]:
@@ -64,8 +59,8 @@ class Operation:
         return tuple(name for name in self.takes.model_fields if name not in elsewhere)
 
     @cached_property
-    def _empty(self) -> BaseModel | None:
-        """The input of an empty body, where that is one."""
+    def takes_nothing(self) -> BaseModel | None:
+        """The input that an empty body is, or None where it is none."""
         try:
             return self.takes.model_validate({})
         except ValidationError:
@@ -78,8 +73,8 @@ class Operation:
             OperationError: it is not JSON, or not what this operation takes.
         """
         if not body:
-            if self._empty is not None:
-                return self._empty
+            if self.takes_nothing is not None:
+                return self.takes_nothing
             body = b"{}"
         try:
             return self.takes.model_validate_json(body)

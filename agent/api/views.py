@@ -46,7 +46,7 @@ class View:
             return None
         steps = [PlanStep(step=s.step, seconds=s.seconds, ends=s.ends) for s in plan.shares] if plan else []
         deadline = self.time(state.plan_began + plan.total) if plan else None
-            if request is not None:
+        if request is not None:
             return StopResult(
                 source=request.source,
                 reason=request.reason,
@@ -61,7 +61,7 @@ class View:
         return StopResult(
             source=Source.GAME,
             reason=state.reason,
-            message="the game could not be started" if state.could_not_start is not None else "the game ended by itself",
+            message="the game " + ("ended by itself" if state.could_not_start is None else "could not be started"),
             requested_at=self.time(state.plan_began),
             grace_seconds=None,
             log_storage=None,

@@ -1,0 +1,344 @@
+"""The operations over HTTP, on a socket that was bound before the game was started.
+
+aiohttp's low-level server with a handler of our own: the table of operations is the routing table, and what a framework
+would do besides for each request costs more than the operations themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from agent import log
+from agent.api.access import is_loopback, is_loopback_origin
+from agent.api.contracts import Caller, OnRequest
+from agent.api.feed import Feed
+from agent.api.openapi import document
+from agent.api.operations import Operations
+from agent.api.problems import FieldProblem, Kind, OperationError
+from agent.api.routes import Router
+from agent.api.table import BODY_LIMIT, OPERATIONS, Operation
+from agent.states import Source
+
+CONNECTIONS = 512
+"""Open connections at most; one more is answered 503: file descriptors are for logs and the stop as well."""
+BACKLOG = 1024
+KEEPALIVE_SECONDS = 75.0
+BODY_SECONDS = 10.0
+"""How long a client may take to send a body that it announced."""
+HEARTBEAT_SECONDS = 15.0
+"""How long a stream of events may be silent; a comment then keeps what lies between from closing it."""
+
+_JSON = {"Content-Type": "application/json"}
+_PROBLEM = {"Content-Type": "application/problem+json"}
+_STREAM = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
+# curl -d says that it sends a form, Unity's Put that it sends bytes; what they send is JSON all the same.
+_TAKEN_FOR_JSON = ("application/json", "application/x-www-form-urlencoded", "application/octet-stream", "text/plain")
+_CALLER = Caller("http", Source.GAME)
+
+_Target: TypeAlias = "Operation | _Page"
+_Page: TypeAlias = tuple[str, Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]]
+
+
+async def serve(
+    sock: socket.socket,
+    operations: Operations,
+    feed: Feed,
+    *,
+    on_request: OnRequest | None = None,
+) -> HttpServer:
+    """Serves the operations.
+
+    Args:
+        sock: bound and listening; it belongs to the server from now on.
+        operations: what is served.
+        feed: where events come from.
+        on_request: told of each request when it is answered, of a stream of events when it begins.
+
+    Returns:
+        The running server; `close` it.
+    """
+    server = HttpServer(operations, feed, on_request)
+    await server.start(sock)
+    return server
+
+
+class HttpServer:
+    """The HTTP transport; made by `serve`."""
+
+    def __init__(self, operations: Operations, feed: Feed, on_request: OnRequest | None) -> None:
+        """Builds the routes; nothing is served yet."""
+        self._operations = operations
+        self._feed = feed
+        self._on_request = on_request
+        self._document: bytes | None = None
+        self._router: Router[_Target] = Router()
+        for operation in OPERATIONS:
+            self._router.add(*operation.http, operation)
+        self._router.add("GET", "/v1/events", ("events", self._events))
+        self._router.add("GET", "/openapi.json", ("openapi", self._openapi))
+        self._web = web.Server(self._answer)
+        self._listener: asyncio.Server | None = None
+
+    async def start(self, sock: socket.socket) -> None:
+        """Begins to accept connections on a socket that is bound and listening."""
+        loop = asyncio.get_running_loop()
+
+        def connection() -> _Connection:
+            return _Connection(
+                self._web,
+                loop=loop,
+                access_log=None,  # type: ignore[arg-type]  # aiohttp's own runner passes None to switch it off
+                keepalive_timeout=KEEPALIVE_SECONDS,
+                lingering_time=1.0,
+                # A compressed body is refused, so none can be a bomb.
+                auto_decompress=False,
+            )
+
+        self._listener = await loop.create_server(connection, sock=sock, backlog=BACKLOG)
+
+    async def close(self, seconds: float = 1.0) -> None:
+        """Stops accepting, lets requests under way finish for `seconds` at most, and closes all connections.
+
+        Close the event bus first: streams of events end by that.
+        """
+        if self._listener is None:
+            return
+        self._listener.close()
+        self._web.pre_shutdown()
+        await self._web.shutdown(seconds)
+        with contextlib.suppress(TimeoutError):
+            # From Python 3.12 on this waits for the connections as well, and they are closed by now.
+            async with asyncio.timeout(seconds):
+                await self._listener.wait_closed()
+        self._listener = None
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        began = time.perf_counter()
+        name = "unknown"
+        response: web.StreamResponse
+        try:
+            _check_sender(request)
+            method, path = request.method, request.raw_path.partition("?")[0]
+            target, fields = self._router.find(method, path)
+            if isinstance(target, Operation):
+                name = target.name
+                response = await self._carry_out(target, fields, request)
+            else:
+                name, page = target
+                response = await page(request)
+        except OperationError as wrong:
+            response = _problem(wrong, with_message=name == "self_stop")
+        except ConnectionError:
+            raise  # the client is gone; aiohttp knows what to do
+        except Exception as fault:
+            log.error(f"cannot answer {name}: a fault in the agent", error=repr(fault))
+            response = _problem(
+                OperationError(Kind.INTERNAL, f"cannot answer {name}: a fault in the agent; see its log")
+            )
+        if self._on_request is not None and not isinstance(response, _Stream):
+            self._on_request("http", name, str(response.status), time.perf_counter() - began)
+        return response
+
+    async def _carry_out(self, operation: Operation, fields: dict[str, str], request: web.BaseRequest) -> web.Response:
+        body = await _body(operation, request) if request.can_read_body else b""
+        given = operation.parse(body) if not fields else operation.take(_gather(operation, fields, request, body))
+        outcome = operation.call(self._operations, given, _CALLER)
+        result = outcome if isinstance(outcome, BaseModel) else await outcome
+        return web.Response(status=operation.status, body=result.__pydantic_serializer__.to_json(result), headers=_JSON)
+
+    async def _openapi(self, _request: web.BaseRequest) -> web.Response:
+        if self._document is None:
+            self._document = json.dumps(document()).encode()
+        return web.Response(body=self._document, headers=_JSON)
+
+    async def _events(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Server-sent events: the current state, then what happens, until the client or the agent goes."""
+        began = time.perf_counter()
+        stream = _Stream(headers=_STREAM)
+        await stream.prepare(request)
+        if self._on_request is not None:
+            self._on_request("http", "events", "200", time.perf_counter() - began)
+        if request.method == "HEAD":
+            return stream
+        subscription = self._feed.subscribe()
+        connection = request.protocol
+        assert isinstance(connection, _Connection), "all connections are made in start()"
+        connection.gone = subscription.close
+        try:
+            while True:
+                event = await subscription.next(HEARTBEAT_SECONDS)
+                if event is not None:
+                    await stream.write(event.sse)
+                elif subscription.closed:
+                    break
+                else:
+                    await stream.write(b": nothing new\n\n")
+        finally:
+            connection.gone = None
+            subscription.close()
+        return stream
+
+
+class _Stream(web.StreamResponse):
+    """A response that was counted when it began."""
+
+
+class _Connection(web.RequestHandler):
+    """A connection that answers what is not HTTP with a problem, and says when its client is gone."""
+
+    gone: Callable[[], None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Refuses one connection too many."""
+        super().connection_made(transport)
+        assert isinstance(transport, asyncio.Transport), "HTTP is served on stream sockets"
+        manager = self._manager
+        if manager is not None and len(manager.connections) > CONNECTIONS:
+            transport.write(_BUSY)
+            self.force_close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Ends the stream of events on this connection, if there is one."""
+        super().connection_lost(exc)
+        if self.gone is not None:
+            self.gone()
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """Called for what cannot be parsed as HTTP; the connection is closed after it."""
+        reason = " ".join((message or "it is not HTTP").split())[:200]
+        response = _problem(OperationError(Kind.BAD_REQUEST, f"cannot read the request: {reason}"))
+        response.force_close()
+        return response
+
+
+def _problem(wrong: OperationError, *, with_message: bool = False) -> web.Response:
+    document_ = wrong.document()
+    if with_message:
+        # The platform's own errors have this member, and what calls this route was written for the platform.
+        document_["message"] = str(wrong)
+    response = web.Response(
+        status=wrong.kind.status, body=json.dumps(document_).encode(), headers=_PROBLEM | wrong.headers
+    )
+    if wrong.kind in (Kind.TOO_LARGE, Kind.TIMEOUT):
+        response.force_close()  # the rest of the body may still come, and is no request
+    return response
+
+
+_BUSY_BODY = json.dumps(
+    OperationError(Kind.UNAVAILABLE, f"cannot answer: {CONNECTIONS} connections are open; close some").document()
+).encode()
+_BUSY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nConnection: close\r\n"
+    b"Content-Length: %d\r\n\r\n%s" % (len(_BUSY_BODY), _BUSY_BODY)
+)
+
+
+def _check_sender(request: web.BaseRequest) -> None:
+    """Refuses what was not meant for this machine, or comes from a page of another one."""
+    headers = request.headers
+    hosts = headers.getall("Host", ())
+    if not hosts:
+        raise OperationError(Kind.BAD_REQUEST, "cannot answer a request without a Host header; send Host: 127.0.0.1")
+    if not request.raw_path.startswith("/"):  # the absolute form of RFC 9112, 3.2.2, which goes before Host
+        with contextlib.suppress(ValueError):
+            hosts = [*hosts, urlsplit(request.raw_path).netloc]
+    for host in hosts:
+        if not is_loopback(host):
+            raise OperationError(
+                Kind.FORBIDDEN,
+                "cannot answer: the Host is not this machine; use 127.0.0.1, [::1] or localhost",
+                [FieldProblem("Host", host[:100], "127.0.0.1, [::1] or localhost, with or without a port")],
+            )
+    origin = headers.get("Origin")
+    if origin is not None and not is_loopback_origin(origin):
+        raise OperationError(
+            Kind.FORBIDDEN,
+            "cannot answer: the request comes from a web page of another machine",
+            [FieldProblem("Origin", origin[:100], "nothing, or an origin of this machine")],
+        )
+
+
+async def _body(operation: Operation, request: web.BaseRequest) -> bytes:
+    """Reads the body. Its type is taken as it comes, unless it says that it is something else than JSON."""
+    encoding = request.headers.get("Content-Encoding", "identity").lower()
+    if encoding != "identity":
+        raise OperationError(
+            Kind.WRONG_TYPE,
+            f"cannot {operation.doing}: the body is encoded ({encoding[:50]}); send it as it is",
+            [FieldProblem("Content-Encoding", encoding[:50], "nothing")],
+            {"Accept-Encoding": "identity"},
+        )
+    if "Content-Type" in request.headers:
+        kind = request.content_type
+        if not (kind.startswith(_TAKEN_FOR_JSON) or kind.endswith("+json")):
+            raise OperationError(
+                Kind.WRONG_TYPE,
+                f"cannot {operation.doing}: the body is {kind[:50]}; send JSON",
+                [FieldProblem("Content-Type", kind[:50], "application/json")],
+            )
+    length = request.content_length or 0
+    if length > BODY_LIMIT:
+        raise _too_large(operation, length)
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > BODY_LIMIT:
+                    raise _too_large(operation, len(body))
+    except web.RequestPayloadError as wrong:
+        raise OperationError(Kind.BAD_REQUEST, f"cannot {operation.doing}: the body is broken ({wrong})") from None
+    except TimeoutError:
+        raise OperationError(
+            Kind.TIMEOUT, f"cannot {operation.doing}: the body did not come within {BODY_SECONDS:g} s"
+        ) from None
+    return bytes(body.removeprefix(b"\xef\xbb\xbf"))
+
+
+def _too_large(operation: Operation, size: int) -> OperationError:
+    return OperationError(
+        Kind.TOO_LARGE,
+        f"cannot {operation.doing}: the body has more than {BODY_LIMIT} bytes",
+        [FieldProblem("", size, f"at most {BODY_LIMIT} bytes")],
+    )
+
+
+def _gather(operation: Operation, fields: dict[str, str], request: web.BaseRequest, body: bytes) -> dict[str, object]:
+    """The input from wherever its fields come: path, query, headers, body."""
+    given: dict[str, object] = dict(fields)
+    for name in operation.query:
+        if name in request.query:
+            given[name] = request.query[name]
+    for name in operation.headers:
+        if name in request.headers:
+            given[name] = request.headers[name]
+    if body:
+        try:
+            members = json.loads(body)
+        except (ValueError, RecursionError) as wrong:
+            raise OperationError(
+                Kind.NOT_JSON, f"cannot {operation.doing}: the body is not JSON ({wrong}); send none"
+            ) from None
+        if not isinstance(members, dict) or members:
+            got = ", ".join(members) if isinstance(members, dict) else type(members).__name__
+            raise OperationError(
+                Kind.BAD_INPUT,
+                f"cannot {operation.doing}: it takes no body, all is said in the URL",
+                [FieldProblem(next(iter(members), "") if isinstance(members, dict) else "", got[:100], "no body")],
+            )
+    return given

@@ -1,0 +1,167 @@
+"""JSON-RPC 2.0 (https://www.jsonrpc.org/specification): messages in, answers out. No I/O."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+from pydantic import BaseModel
+from pydantic_core import from_json
+
+from agent import log
+from agent.api.contracts import Caller, OnRequest
+from agent.api.models import Nothing, Subscribed
+from agent.api.operations import Operations
+from agent.api.problems import FieldProblem, Kind, OperationError
+from agent.api.table import BY_NAME, Operation
+
+Answer: TypeAlias = bytes | None
+"""What is sent back, without the end of the line; None where nothing is."""
+
+_SUBSCRIBE = Operation(
+    "subscribe", lambda *_: Subscribed(), Nothing, Subscribed, "subscribe", http=("GET", "/v1/events")
+)
+METHODS = {name: operation for name, operation in BY_NAME.items() if operation.socket} | {"subscribe": _SUBSCRIBE}
+
+
+class Dispatcher:
+    """Carries out the messages of one client."""
+
+    def __init__(
+        self, operations: Operations, caller: Caller, subscribe: Callable[[], None], on_request: OnRequest | None
+    ) -> None:
+        """Takes what carries out, who asks, what begins a subscription and who is told of each call."""
+        self._operations = operations
+        self._caller = caller
+        self._subscribe = subscribe
+        self._on_request = on_request
+
+    def message(self, line: bytes) -> Answer | Awaitable[Answer]:
+        """Carries out a line: a call, or a batch of them.
+
+        Returns:
+            The answer, or what it has to be awaited from where an operation takes its time.
+        """
+        try:
+            message = from_json(line, allow_inf_nan=False)
+        except ValueError as wrong:
+            return failure(None, OperationError(Kind.NOT_JSON, f"cannot read the line: it is not JSON ({wrong})"))
+        if not isinstance(message, list):
+            return self._call(message)
+        if not message:
+            return failure(None, _invalid("", message, "at least one call in a batch"))
+        answers = [self._call(one) for one in message]
+        if any(isinstance(answer, Awaitable) for answer in answers):
+            return _gather(answers)
+        return _batch([answer for answer in answers if isinstance(answer, bytes)])
+
+    def _call(self, message: Any) -> Answer | Awaitable[Answer]:
+        began = time.perf_counter()
+        name, identity, quiet = "unknown", None, False
+        try:
+            identity, quiet = _identity(message)
+            operation, given = _read(message)
+            name = operation.name
+            outcome = operation.call(self._operations, given, self._caller)
+            if not isinstance(outcome, BaseModel):
+                return self._await(outcome, name, identity, quiet=quiet, began=began)
+            if operation is _SUBSCRIBE:
+                self._subscribe()
+        except Exception as fault:
+            return self._failed(fault, name, identity, quiet=quiet, began=began)
+        self._observe(name, "ok", began)
+        return None if quiet else _success(identity, outcome)
+
+    async def _await(
+        self, outcome: Awaitable[BaseModel], name: str, identity: Any, *, quiet: bool, began: float
+    ) -> Answer:
+        try:
+            result = await outcome
+        except Exception as fault:
+            return self._failed(fault, name, identity, quiet=quiet, began=began)
+        self._observe(name, "ok", began)
+        return None if quiet else _success(identity, result)
+
+    def _failed(self, fault: Exception, name: str, identity: Any, *, quiet: bool, began: float) -> Answer:
+        if isinstance(fault, OperationError):
+            wrong = fault
+        else:
+            log.error(f"cannot answer {name}: a fault in the agent", error=repr(fault))
+            wrong = OperationError(Kind.INTERNAL, f"cannot answer {name}: a fault in the agent; see its log")
+        self._observe(name, str(wrong.kind.code), began)
+        return None if quiet else failure(identity, wrong)
+
+    def _observe(self, name: str, status: str, began: float) -> None:
+        if self._on_request is not None:
+            self._on_request("socket", name, status, time.perf_counter() - began)
+
+
+def _identity(message: Any) -> tuple[Any, bool]:
+    """The id of a request, and whether it is a notification: a valid request without one."""
+    if not isinstance(message, dict):
+        raise _invalid("", message, "a request object")
+    identity = message.get("id")
+    if isinstance(identity, bool | list | dict):
+        raise _invalid("id", identity, "text, a number or null")
+    valid = message.get("jsonrpc") == "2.0" and isinstance(message.get("method"), str)
+    return identity, valid and "id" not in message
+
+
+def _read(message: dict[str, Any]) -> tuple[Operation, BaseModel]:
+    """What is called, and with what."""
+    if message.get("jsonrpc") != "2.0":
+        raise _invalid("jsonrpc", message.get("jsonrpc"), 'exactly "2.0"')
+    method = message.get("method")
+    if not isinstance(method, str):
+        raise _invalid("method", method, "the name of a method")
+    params = message.get("params")
+    if params is not None and not isinstance(params, list | dict):
+        raise _invalid("params", params, "an object or an array")
+    operation = METHODS.get(method)
+    if operation is None:
+        known = ", ".join(sorted(METHODS))
+        detail = f"cannot call {method[:100]}: there is no such method"
+        raise OperationError(Kind.NOT_FOUND, detail, [FieldProblem("method", method[:100], known)])
+    if not params and operation.takes_nothing is not None:
+        return operation, operation.takes_nothing
+    return operation, operation.take(_by_position(operation, params) if isinstance(params, list) else params or {})
+
+
+def _by_position(operation: Operation, params: list[Any]) -> dict[str, Any]:
+    """An array of params, named in the order of the fields."""
+    names = [] if "root" in operation.takes.model_fields else list(operation.takes.model_fields)
+    if len(params) > len(names):
+        raise OperationError(
+            Kind.BAD_INPUT,
+            f"cannot {operation.doing}: there are {len(params)} params in the array, and it takes {len(names)}",
+            [FieldProblem("params", len(params), f"an object, or an array of {len(names)} at most")],
+        )
+    return dict(zip(names, params, strict=False))
+
+
+def _invalid(field: str, got: Any, takes: str) -> OperationError:
+    shown = json.dumps(got)
+    shown = shown if len(shown) <= 100 else shown[:99] + "…"
+    detail = f"cannot read the request: {field or 'it'} got {shown} and takes {takes}"
+    return OperationError(Kind.BAD_REQUEST, detail, [FieldProblem(field, shown, takes)])
+
+
+def _success(identity: Any, result: BaseModel) -> bytes:
+    rendered = result.__pydantic_serializer__.to_json(result)
+    return b'{"jsonrpc":"2.0","id":%s,"result":%s}' % (json.dumps(identity).encode(), rendered)
+
+
+def failure(identity: Any, wrong: OperationError) -> bytes:
+    """An error object."""
+    error = {"code": wrong.kind.code, "message": str(wrong), "data": wrong.document()}
+    return json.dumps({"jsonrpc": "2.0", "id": identity, "error": error}).encode()
+
+
+async def _gather(answers: list[Answer | Awaitable[Answer]]) -> Answer:
+    return _batch([r for r in [a if isinstance(a, bytes) or a is None else await a for a in answers] if r is not None])
+
+
+def _batch(answers: list[bytes]) -> Answer:
+    return b"[%s]" % b",".join(answers) if answers else None

@@ -1,0 +1,166 @@
+"""The OpenAPI 3.1 document of the local API, made of the same table and models that serve it."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from agent import __version__
+from agent.api import models
+from agent.api.problems import Kind
+from agent.api.table import OPERATIONS, Operation
+
+_EVENTS: dict[str, type[BaseModel]] = {
+    "state": models.StateEvent,
+    "stop": models.StopEvent,
+    "players": models.PlayersEvent,
+    "text": models.TextEvent,
+    "tags": models.TagsEvent,
+    "upload": models.UploadEvent,
+    "gap": models.GapEvent,
+}
+_REF = "#/components/schemas/{model}"
+_PROBLEM = {
+    "title": "Problem",
+    "description": 'A problem document (RFC 9457). `detail` is a sentence that begins with "cannot".',
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string", "const": "about:blank"},
+        "title": {"type": "string"},
+        "status": {"type": "integer", "minimum": 400, "maximum": 599},
+        "detail": {"type": "string"},
+        "message": {"type": "string", "description": "As detail; on the self-stop route only, as the platform has it."},
+        "errors": {
+            "type": "array",
+            "description": "Each wrong field.",
+            "items": {
+                "type": "object",
+                "required": ["field", "got", "takes"],
+                "properties": {"field": {"type": "string"}, "got": {}, "takes": {"type": "string"}},
+            },
+        },
+    },
+}
+
+
+def document() -> dict[str, Any]:
+    """The whole document."""
+    wanted: dict[tuple[type[BaseModel], Any], None] = {}
+    for operation in OPERATIONS:
+        wanted[operation.takes, "validation"] = None
+        wanted[operation.gives, "serialization"] = None
+    for event in _EVENTS.values():
+        wanted[event, "serialization"] = None
+    _, schemas = models_json_schema(list(wanted), ref_template=_REF)
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in OPERATIONS:
+        method, path = operation.http
+        paths.setdefault(path, {})[method.lower()] = _describe(operation)
+    paths["/v1/events"] = {"get": _events()}
+    paths["/openapi.json"] = {"get": _itself()}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "arbitrium-agent, local API",
+            "version": __version__,
+            "description": "What a game tells its agent and asks it. Served on loopback only: a request whose Host is "
+            "not this machine is refused.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        # Where the agent really listens is in AGENT_URL.
+        "servers": [{"url": "http://127.0.0.1:9370"}],
+        "paths": paths,
+        "components": {"schemas": {**schemas["$defs"], "Problem": _PROBLEM}},
+    }
+
+
+def _describe(operation: Operation) -> dict[str, Any]:
+    documentation = operation.call.__doc__ or ""
+    summary, _, more = documentation.partition("\n")
+    described: dict[str, Any] = {
+        "operationId": operation.name,
+        "summary": summary.strip(),
+        "responses": _responses(operation),
+    }
+    if more.strip():
+        described["description"] = " ".join(more.split())
+    parameters = [
+        *(_parameter(operation, name, "path") for name in operation.path_fields),
+        *(_parameter(operation, name, "query") for name in operation.query),
+        *(_parameter(operation, name, "header") for name in operation.headers),
+    ]
+    if parameters:
+        described["parameters"] = parameters
+    if operation.body_fields:
+        required = operation.takes_nothing is None
+        described["requestBody"] = {
+            "required": required,
+            "content": {"application/json": {"schema": {"$ref": _REF.format(model=operation.takes.__name__)}}},
+        }
+    return described
+
+
+def _parameter(operation: Operation, name: str, where: str) -> dict[str, Any]:
+    schema = dict(operation.takes.model_json_schema()["properties"][name])
+    schema.pop("title", None)
+    description = schema.pop("description", "")
+    return {
+        "name": name,
+        "in": where,
+        "required": where == "path",
+        "description": description,
+        "schema": schema,
+    }
+
+
+def _responses(operation: Operation) -> dict[str, Any]:
+    responses = {
+        str(operation.status): {
+            "description": (operation.gives.__doc__ or "").strip().partition("\n")[0],
+            "content": {"application/json": {"schema": {"$ref": _REF.format(model=operation.gives.__name__)}}},
+        }
+    }
+    body = (Kind.TIMEOUT, Kind.TOO_LARGE, Kind.WRONG_TYPE)
+    for kind in (Kind.BAD_INPUT, Kind.FORBIDDEN, *operation.fails, *body):
+        responses[str(kind.status)] = _problem(kind)
+    return responses
+
+
+def _problem(kind: Kind) -> dict[str, Any]:
+    return {
+        "description": HTTPStatus(kind.status).phrase,
+        "content": {"application/problem+json": {"schema": {"$ref": _REF.format(model="Problem")}}},
+    }
+
+
+def _events() -> dict[str, Any]:
+    lines = "; ".join(f"`{name}` ({(model.__doc__ or '').strip()})" for name, model in _EVENTS.items())
+    return {
+        "operationId": "events",
+        "summary": "Server-sent events: the current state first, then what happens.",
+        "description": f"The data of each event is JSON. Types: {lines}. A comment comes when nothing does.",
+        "responses": {
+            "200": {
+                "description": "A stream of events.",
+                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            },
+            "400": _problem(Kind.BAD_REQUEST),
+            "403": _problem(Kind.FORBIDDEN),
+        },
+    }
+
+
+def _itself() -> dict[str, Any]:
+    return {
+        "operationId": "openapi",
+        "summary": "This document.",
+        "responses": {
+            "200": {"description": "OpenAPI 3.1.", "content": {"application/json": {"schema": {"type": "object"}}}},
+            "400": _problem(Kind.BAD_REQUEST),
+            "403": _problem(Kind.FORBIDDEN),
+        },
+    }

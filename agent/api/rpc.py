@@ -1,0 +1,357 @@
+"""The operations over a Unix socket: JSON-RPC 2.0, one message a line.
+
+Any language that can open a socket and write a line can use it, a shell with `nc -NU` as well. Each connection has a
+bounded buffer in both directions: who floods, stalls or never reads is slowed down or forgotten, and nobody else waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import socket
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from agent.api.access import allowed_users, peer_of
+from agent.api.contracts import Caller, OnRequest
+from agent.api.events import Subscription
+from agent.api.feed import Feed
+from agent.api.jsonrpc import Answer, Dispatcher, failure
+from agent.api.operations import Operations
+from agent.api.problems import FieldProblem, Kind, OperationError
+from agent.api.table import BODY_LIMIT
+from agent.states import Source
+
+CONNECTIONS = 256
+"""Open connections at most; one more is told so and closed."""
+BACKLOG = 1024
+CALLS_AT_ONCE = 16
+"""Calls of one connection that wait for the platform or a store; with so many, its next line waits."""
+LINES_AT_ONCE = 64
+"""Lines of one connection that are answered before others have their turn."""
+LOOK_SECONDS = 5.0
+"""How often it is looked whether a subscriber that said its last word is still there."""
+
+
+async def serve(
+    sock: socket.socket,
+    operations: Operations,
+    feed: Feed,
+    *,
+    is_game: Callable[[int], bool],
+    users: frozenset[int] | None = None,
+    on_request: OnRequest | None = None,
+) -> RpcServer:
+    """Serves the operations.
+
+    Args:
+        sock: a Unix stream socket, bound and listening; it and its file belong to the server from now on.
+        operations: what is served.
+        feed: where events come from.
+        is_game: whether a process id belongs to the game; a stop request from there counts as the game's, any other
+            one as an operator's.
+        users: user ids that may connect; by default root and the agent's own.
+        on_request: told of each call when it is answered.
+
+    Returns:
+        The running server; `close` it.
+    """
+    server = RpcServer(operations, feed, is_game, users or allowed_users(), on_request)
+    await server.start(sock)
+    return server
+
+
+class RpcServer:
+    """The socket transport; made by `serve`."""
+
+    def __init__(
+        self,
+        operations: Operations,
+        feed: Feed,
+        is_game: Callable[[int], bool],
+        users: frozenset[int],
+        on_request: OnRequest | None,
+    ) -> None:
+        """Keeps what is given; nothing is served yet."""
+        self.feed = feed
+        self._operations = operations
+        self._is_game = is_game
+        self._users = users
+        self._on_request = on_request
+        self._connections: set[_Connection] = set()
+        self._empty = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._listener: asyncio.Server | None = None
+        self._file: tuple[str, int, int] | None = None
+
+    async def start(self, sock: socket.socket) -> None:
+        """Begins to accept connections on a socket that is bound and listening."""
+        path = sock.getsockname()
+        with contextlib.suppress(OSError):
+            found = os.stat(path)
+            self._file = (path, found.st_dev, found.st_ino)
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_unix_server(lambda: _Connection(self), sock=sock, backlog=BACKLOG)
+
+    async def close(self, seconds: float = 1.0) -> None:
+        """Stops accepting, lets calls under way finish for `seconds` at most, closes all and removes the file.
+
+        Close the event bus first: subscriptions end by that, after what waits in them was sent.
+        """
+        if self._listener is None:
+            return
+        self._listener.close()
+        self._listener = None
+        for connection in tuple(self._connections):
+            connection.finish()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._connections:
+                    self._empty.clear()
+                    await self._empty.wait()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for connection in tuple(self._connections):
+            connection.abort()
+        await asyncio.sleep(0)  # what was aborted hears of it in the next round
+        self._remove_file()
+
+    def _remove_file(self) -> None:
+        """Removes the socket's file, unless another agent has put its own there."""
+        if self._file is None:
+            return
+        path, device, inode = self._file
+        with contextlib.suppress(OSError):
+            found = os.stat(path)
+            if (found.st_dev, found.st_ino) == (device, inode):
+                os.unlink(path)
+
+    # For its connections ----------------------------------------------------------------------------------------------
+
+    def own(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs what a connection began; `close` waits for it, also when the connection is gone."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def came(self, connection: _Connection, sock: socket.socket) -> Source:
+        """Counts a connection and finds out who is at its other end.
+
+        Raises:
+            OperationError: they may not connect.
+        """
+        self._connections.add(connection)
+        if len(self._connections) > CONNECTIONS:
+            raise OperationError(Kind.UNAVAILABLE, f"cannot answer: {CONNECTIONS} connections are open; close some")
+        try:
+            peer = peer_of(sock)
+        except OSError:
+            raise OperationError(Kind.FORBIDDEN, "cannot answer: the kernel does not say who connected") from None
+        if peer.uid not in self._users:
+            allowed = ", ".join(str(user) for user in sorted(self._users))
+            raise OperationError(Kind.FORBIDDEN, f"cannot answer user {peer.uid}: the socket is for users {allowed}")
+        # Now rather than at the stop: by then a process that only wrote its line may be gone.
+        return Source.GAME if self._is_game(peer.pid) else Source.OPERATOR
+
+    def left(self, connection: _Connection) -> None:
+        """Counts a connection off."""
+        self._connections.discard(connection)
+        if not self._connections:
+            self._empty.set()
+
+    def dispatcher(self, source: Source, subscribe: Callable[[], None]) -> Dispatcher:
+        """What carries out the messages of a connection."""
+        return Dispatcher(self._operations, Caller("socket", source), subscribe, self._on_request)
+
+
+class _Connection(asyncio.Protocol):
+    """One client."""
+
+    def __init__(self, server: RpcServer) -> None:
+        self._server = server
+        self._dispatcher: Dispatcher | None = None
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._searched = 0  # bytes of the buffer that hold no end of a line
+        self._skipping = False  # a line that was too long is still coming
+        self._ended = False  # the client will not write any more
+        self._continuing = False  # _pump is to be called in the next round
+        self._writable: asyncio.Future[None] | None = None  # the client does not read at the moment
+        self._calls = 0
+        self._subscription: Subscription | None = None
+
+    # What the transport calls -----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport), "a stream socket has a stream transport"
+        self._transport = transport
+        try:
+            source = self._server.came(self, transport.get_extra_info("socket"))
+        except OperationError as wrong:
+            self._write(failure(None, wrong))
+            transport.close()
+        else:
+            self._dispatcher = self._server.dispatcher(source, self._subscribe)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._ended = True
+        self._buffer.clear()
+        self._server.left(self)
+        if self._subscription is not None:
+            self._subscription.close()
+        self.resume_writing()
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        if not self._continuing:
+            self._pump()
+
+    def eof_received(self) -> bool:
+        """It may still read, so the connection is closed only when all is answered."""
+        self._ended = True
+        if not self._continuing:
+            self._pump()
+        return True
+
+    def pause_writing(self) -> None:
+        self._writable = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        waiting, self._writable = self._writable, None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+        self._continue()
+
+    # What the server calls --------------------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Takes no more lines, and closes once all calls are answered."""
+        self._buffer.clear()
+        self.eof_received()
+
+    def abort(self) -> None:
+        """Closes without waiting for anything."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # Lines ------------------------------------------------------------------------------------------------------------
+
+    def _continue(self) -> None:
+        if not self._continuing and self._transport is not None:
+            self._continuing = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        """Answers some of the lines that have arrived; then it is the turn of others."""
+        self._continuing = False
+        for _ in range(LINES_AT_ONCE):
+            if self._must_wait():
+                break
+            line = self._next_line()
+            if line is None:
+                break
+            if line.strip():
+                self._carry_out(line)
+        else:
+            self._continue()
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if self._continuing or self._must_wait():
+            transport.pause_reading()
+        elif not self._ended:
+            transport.resume_reading()
+        elif not self._buffer and not self._calls and self._subscription is None:
+            transport.close()
+
+    def _must_wait(self) -> bool:
+        return self._writable is not None or self._calls >= CALLS_AT_ONCE or self._transport is None
+
+    def _next_line(self) -> bytes | None:
+        """Takes a line out of the buffer, where there is a whole one. After the client's last word, the rest is one."""
+        buffer = self._buffer
+        while True:
+            end = buffer.find(b"\n", self._searched)
+            if end < 0 and self._ended and buffer:
+                end = len(buffer)
+            if end < 0:
+                self._searched = len(buffer)
+                if len(buffer) > BODY_LIMIT:
+                    self._skip()
+                    buffer.clear()
+                    self._searched = 0
+                return None
+            line = bytes(buffer[:end]) if end <= BODY_LIMIT else None
+            del buffer[: end + 1]
+            self._searched = 0
+            if line is None:
+                self._skip()
+            skipped, self._skipping = self._skipping, False
+            if not skipped:
+                return line
+
+    def _skip(self) -> None:
+        """A line is too long: says so once, and forgets it up to its end."""
+        if not self._skipping:
+            self._skipping = True
+            wrong = FieldProblem("", "a longer line", f"at most {BODY_LIMIT} bytes")
+            detail = f"cannot read a line of more than {BODY_LIMIT} bytes"
+            self._write(failure(None, OperationError(Kind.TOO_LARGE, detail, [wrong])))
+
+    def _carry_out(self, line: bytes) -> None:
+        if self._dispatcher is None:
+            return
+        answer = self._dispatcher.message(line)
+        if isinstance(answer, bytes):
+            self._write(answer)
+        elif answer is not None:
+            self._calls += 1
+            self._server.own(self._answer_later(answer))
+
+    async def _answer_later(self, awaited: Awaitable[Answer]) -> None:
+        try:
+            answer = await awaited
+            if answer is not None:
+                self._write(answer)
+        finally:
+            self._calls -= 1
+            self._continue()
+
+    def _write(self, line: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(line + b"\n")
+
+    # Events -----------------------------------------------------------------------------------------------------------
+
+    def _subscribe(self) -> None:
+        if self._subscription is None:
+            self._subscription = self._server.feed.subscribe()
+            self._server.own(self._notify(self._subscription))
+
+    async def _notify(self, subscription: Subscription) -> None:
+        """Sends events until either side has ended."""
+        try:
+            while True:
+                event = await subscription.next(LOOK_SECONDS)
+                if event is not None:
+                    self._write(event.notification)
+                elif subscription.closed or (self._ended and self._hung_up()):
+                    break
+                if self._writable is not None:
+                    await self._writable
+        finally:
+            subscription.close()
+            self._subscription = None
+            self._continue()
+
+    def _hung_up(self) -> bool:
+        """Whether a client that said its last word does not listen either, which reading cannot tell (man 2 poll)."""
+        if self._transport is None:
+            return True
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket"), 0)
+        return bool(poll.poll(0))
