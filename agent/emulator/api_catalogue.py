@@ -22,8 +22,9 @@ async def list_applications(request: web.Request) -> web.Response:
 
 async def create_version(request: web.Request) -> web.Response:
     """`POST /v1/app/{app_name}/version`."""
+    application = request.app[PLATFORM].application(request.match_info["app_name"])
     body = await read_body(request, VersionBody)
-    version = request.app[PLATFORM].add_version(request.match_info["app_name"], body)
+    version = request.app[PLATFORM].add_version(application.body.name, body)
     return answer({"success": True, "version": version.as_json()})
 
 

@@ -61,8 +61,8 @@ async def get_tag(request: web.Request) -> web.Response:
 async def update_tag(request: web.Request) -> web.Response:
     """`PATCH /v1/deployments/{deployment_id}/tags/{tag_name}`: its place in the list stays."""
     deployment = _deployment(request)
-    body = await read_body(request, TagBody)
     tag = _tag(request, deployment)
+    body = await read_body(request, TagBody)
     if body.name != tag.name and body.name in deployment.tags:
         raise ApiError(409, f"cannot rename tag {tag.name}: deployment {deployment.id} has {body.name}; delete one")
     tag.name, tag.updated = body.name, now()

@@ -14,6 +14,7 @@ from datetime import datetime
 from agent.emulator.deployment import Deployment, Status
 from agent.emulator.server import Emulator
 from agent.emulator.settings import RATE_LIMITS, Delays, EmulatorSettings
+from agent.emulator.versions_file import examine
 
 DEFAULT_PORT = 8787
 
@@ -77,8 +78,25 @@ def settings_of(args: argparse.Namespace) -> EmulatorSettings:
     )
 
 
+def check(path: str | None) -> int:
+    """Print what is wrong with a versions file; 0 when nothing is, 1 otherwise, 2 without a file."""
+    if path is None:
+        print("cannot check: no versions file is named; say arbitrium-agent emulate --check FILE", file=sys.stderr)
+        return 2
+    findings, parsed = examine(path)
+    for finding in findings:
+        print(finding.shown(path))
+    if parsed is None or any(finding.error for finding in findings):
+        return 1
+    for application in parsed.applications:
+        print(f"{application.name}: {', '.join(version.name for version in application.versions) or 'no versions'}")
+    return 0
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the emulator until a signal; returns the exit code."""
+    if args.check:
+        return check(args.versions)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     emulator = Emulator(settings_of(args))
     given = bool(args.token or os.environ.get("EDGEGAP_API_TOKEN"))

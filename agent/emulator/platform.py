@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -161,6 +161,19 @@ class Platform:
         self.storages[body.name] = Storage(body)
         self._saved()
         return self.storages[body.name]
+
+    def put_storage(self, body: StorageBody) -> None:
+        """Have a storage, in place of one of the same name."""
+        self.storages[body.name] = Storage(body)
+        self._saved()
+
+    def put_application(self, body: ApplicationBody, versions: Iterable[VersionBody]) -> None:
+        """Have an application with these versions, in place of those of the same names."""
+        application = self.applications.setdefault(body.name, Application(body))
+        application.body = body
+        for version in versions:
+            application.versions[version.name] = Version(version)
+        self._saved()
 
     # Deployments -------------------------------------------------------------------------------------------------
 

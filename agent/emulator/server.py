@@ -14,6 +14,7 @@ from agent.emulator.platform import Platform
 from agent.emulator.records import Records
 from agent.emulator.sampler import Sampler
 from agent.emulator.settings import EmulatorSettings
+from agent.emulator.state import keep_in, use_versions_file
 from agent.emulator.web import (
     FAULTS,
     LIMITS,
@@ -77,6 +78,10 @@ class Emulator:
             ValueError: a file of the settings has mistakes.
         """
         self.platform = platform = Platform(self.settings)
+        if self.settings.state_file:
+            keep_in(platform, self.settings.state_file)
+        if self.settings.versions_file:
+            use_versions_file(platform, self.settings.versions_file)
         if self.settings.fleets_file:
             platform.hosts.load(self.settings.fleets_file)
         app = web.Application(

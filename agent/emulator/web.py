@@ -156,7 +156,7 @@ def number(request: web.Request, name: str) -> int | None:
     text = one(request, name)
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 18 and int(text) >= 1):
+    if not (text.isascii() and text.isdigit() and len(text) <= 100 and int(text) >= 1):
         raise ApiError(400, f"cannot read the query parameter {name}; it is a whole number from 1 on")
     return int(text)
 
