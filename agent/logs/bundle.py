@@ -1,0 +1,114 @@
+"""Files kept beside the log: replays, crash dumps, a core. Finds them, reads them, says what is missing."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from agent.logs.redact import Redactor
+
+_PIECE = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A file that is to be kept.
+
+    Attributes:
+        path: where it is.
+        size: bytes.
+    """
+
+    path: str
+    size: int
+
+
+@dataclass(slots=True)
+class Manifest:
+    """What became of every path that was to be kept.
+
+    Attributes:
+        collected: path, bytes and key of each file that was shipped.
+        missing: patterns that match nothing.
+        unreadable: paths that cannot be read, each with the reason.
+        not_shipped: paths that there was no time for or that the store did not take, each with the reason.
+    """
+
+    collected: list[dict[str, object]] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unreadable: list[dict[str, str]] = field(default_factory=list)
+    not_shipped: list[dict[str, str]] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {
+            "collected": self.collected,
+            "missing": self.missing,
+            "unreadable": self.unreadable,
+            "not_shipped": self.not_shipped,
+        }
+
+
+def find(patterns: Iterable[str], manifest: Manifest) -> list[Kept]:
+    """The files that patterns match, smallest first, so that one large file does not take the time of many small ones.
+
+    Args:
+        patterns: paths with `*`, `?`, `[...]` and `**`.
+        manifest: gets the patterns that match nothing, and what is no regular file or cannot be read.
+    """
+    found: dict[tuple[int, int], Kept] = {}
+    for pattern in patterns:
+        paths = glob.glob(pattern, recursive=True, include_hidden=True)
+        files = [path for path in paths if not os.path.isdir(path)]
+        if not files:
+            manifest.missing.append(pattern)
+        for path in files:
+            try:
+                fd = _open(path)
+            except OSError as problem:
+                manifest.unreadable.append({"path": path, "why": _why(problem)})
+                continue
+            status = os.fstat(fd)
+            os.close(fd)
+            if stat.S_ISREG(status.st_mode):
+                found.setdefault((status.st_dev, status.st_ino), Kept(os.path.abspath(path), status.st_size))
+            else:
+                manifest.unreadable.append({"path": path, "why": "is not a regular file"})
+    return sorted(found.values(), key=lambda kept: kept.size)
+
+
+def read(kept: Kept, redactor: Redactor) -> Iterator[bytes]:
+    """The bytes of a file, in pieces, with secrets overwritten so that its length stays as it is.
+
+    A file that grows meanwhile is read to the size that it had when it was found.
+
+    Raises:
+        OSError: it cannot be opened or read.
+    """
+    stream = redactor.stream(keep_length=True)
+    left = kept.size
+    fd = _open(kept.path)
+    try:
+        while left > 0 and (piece := os.read(fd, min(left, _PIECE))):
+            left -= len(piece)
+            yield stream.feed(piece)
+        yield stream.flush()
+    finally:
+        os.close(fd)
+
+
+def key_of(kept: Kept) -> str:
+    """The name of a kept file below the run's directory."""
+    return "keep" + kept.path
+
+
+def _open(path: str) -> int:
+    # Without O_NONBLOCK, opening a FIFO that nobody writes to would wait for ever.
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+
+
+def _why(problem: OSError) -> str:
+    return os.strerror(problem.errno).lower() if problem.errno else str(problem)

@@ -1,0 +1,251 @@
+"""Ships what is left when the game has ended: most useful first, inside a deadline, and says what did not make it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.logs import bundle, objects, rundir
+from agent.logs.outbox import Manner, Outbox
+from agent.logs.redact import Redactor
+from agent.logs.runs import Segment
+from agent.logs.spool import Spool
+from agent.logs.store import StoreError
+from agent.logs.worker import Worker
+
+_AT_ONCE = 4  # segments on their way at the same time
+_NO_TIME = "the deadline came first"
+
+
+@dataclass(slots=True)
+class ShipReport:
+    """What became of the log and of the bundle; a part of `exit.json`.
+
+    Attributes:
+        destination: the URL, without secrets; None where logs go nowhere.
+        directory: key of the run's directory below that.
+        shipped: names below the directory that the store confirmed at the end (segments that were shipped while the
+            game ran are counted in `spool`).
+        not_shipped: name, bytes and reason of each part that it did not confirm.
+        spool: what the spool counts.
+        local: path of the local `exit.json`, or None where it could not be written.
+    """
+
+    destination: str | None = None
+    directory: str = ""
+    shipped: list[str] = field(default_factory=list)
+    not_shipped: list[dict[str, object]] = field(default_factory=list)
+    spool: dict[str, int] = field(default_factory=dict)
+    local: str | None = None
+
+
+class Ending:
+    """One end of a run. Fill in, then `run`.
+
+    Attributes:
+        outbox: the way to the store, or None where logs go nowhere.
+        spool, worker, redactor: the shipper's.
+        form: how segments are written.
+        directories: key of the directory of each earlier run whose segments were adopted.
+        report: the content of `exit.json`.
+        tail: the last bytes of output.
+        keep: patterns of files to keep.
+        core: path of a core file, or None.
+        result: what became of it all.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox | None,
+        spool: Spool,
+        worker: Worker,
+        redactor: Redactor,
+        form: objects.Form,
+        *,
+        report: Mapping[str, object],
+        tail: bytes,
+        keep: list[str],
+        core: str | None,
+    ) -> None:
+        """Takes all it needs; see the class."""
+        self.outbox = outbox
+        self.spool = spool
+        self.worker = worker
+        self.redactor = redactor
+        self.form = form
+        self.report = report
+        self.tail = tail
+        self.keep = keep
+        self.core = core
+        self.directories: Mapping[str, str] = {}
+        self.result = ShipReport(destination=outbox.target.shown if outbox else None)
+        self._left: dict[str, tuple[int, str]] = {}
+        self._manifest = bundle.Manifest()
+        self._complete = False
+
+    async def main_part(self, seconds: float) -> None:
+        """Everything but the last word, which `last_word` is.
+
+        Args:
+            seconds: how long it may take, to choose how long to wait for single steps; the caller ends it in time.
+        """
+        loop = asyncio.get_running_loop()
+        self.spool.seal()
+        # A disk that hangs must not cost the store its time: what is still queued after that is lost.
+        await self.worker.within(seconds * 0.25, self.spool.flush, loop.time() + seconds * 0.2)
+        segments = [segment for segment in reversed(self.spool.segments()) if segment.run == self.spool.run]
+        files = await self.worker.within(seconds * 0.1, bundle.find, self.keep, self._manifest) or []
+        core = (
+            await self.worker.within(seconds * 0.1, bundle.find, [self.core] if self.core else [], self._manifest) or []
+        )
+        if self.outbox is None:
+            self._complete = True
+            await self._write_locally()
+            return
+        small = Manner(patience=max(1.0, seconds / 3), first=0.1, longest=1.0, give_up=True)
+        large = Manner(patience=None, first=0.1, longest=1.0, give_up=True)
+        self._left = {
+            rundir.EXIT: (0, _NO_TIME),
+            "tail.log": (len(self.tail), _NO_TIME),
+            **{objects.name(segment, self.form): (segment.size, _NO_TIME) for segment in segments},
+            **{kept.path: (kept.size, _NO_TIME) for kept in files + core},
+        }
+        await self._write_locally()
+        try:
+            # exit.json alone first: on a slow line, whatever goes beside it makes it later.
+            await self.outbox.put(self._key(rundir.EXIT), self._exit_json(), small)
+            await self.outbox.put(self._key("tail.log"), self.tail, small)
+        except StoreError as problem:
+            self._left = {name: (size, self.redactor.text(str(problem))) for name, (size, _) in self._left.items()}
+            return
+        self._done("tail.log")
+        await self._segments(segments, large)
+        for kept, key in [(kept, bundle.key_of(kept)) for kept in files] + [(kept, "core") for kept in core]:
+            await self._file(kept, f"{key}.zst", large)
+        if self.keep or self.core:
+            await self.outbox.put(self._key("manifest.json"), self._manifest_json(), small)
+            self.result.shipped.append("manifest.json")
+        await self._segments([segment for segment in self.spool.segments() if segment.run in self.directories], large)
+
+    async def last_word(self, seconds: float) -> None:
+        """Writes `exit.json` once more, now that it is known what became of everything else."""
+        self._complete = True
+        exit_left = self._left.pop(rundir.EXIT, None)
+        self.result.not_shipped = [
+            {"what": name, "bytes": size, "why": why} for name, (size, why) in self._left.items()
+        ]
+        self.result.spool = self.spool.counters()
+        await self._write_locally()
+        if self.outbox is None or exit_left is None:
+            return
+        manner = Manner(patience=max(0.5, seconds / 2), first=0.1, longest=0.5, give_up=True)
+        try:
+            await self.outbox.put(self._key(rundir.EXIT), self._exit_json(), manner)
+        except StoreError as problem:
+            self.result.not_shipped.append({"what": rundir.EXIT, "bytes": 0, "why": self.redactor.text(str(problem))})
+            await self._write_locally()
+        else:
+            self.result.shipped.insert(0, rundir.EXIT)
+            await self.worker.do(rundir.mark_shipped, self.spool.run)
+
+    async def _segments(self, segments: list[Segment], manner: Manner) -> None:
+        """The segments that are left, the newest first: they say most about the end."""
+        waiting = iter(segments)
+
+        async def some() -> None:
+            for segment in waiting:
+                await self._segment(segment, manner)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(_AT_ONCE, len(segments))):
+                group.create_task(some())
+
+    async def _segment(self, segment: Segment, manner: Manner) -> None:
+        assert self.outbox is not None, "main_part looked"
+        name = objects.name(segment, self.form)
+        own = segment.run not in self.directories
+        key = self._key(name) if own else f"{self.directories[segment.run]}/{name}"
+        segment.busy = True
+        try:
+            data = await self.worker.do(objects.encode, segment, self.form, self.spool.dropped_before(segment))
+            await self.outbox.put(key, data, manner)
+        except (OSError, StoreError) as problem:
+            if own:
+                self._left[name] = (segment.size, self.redactor.text(str(problem)))
+            return
+        finally:
+            segment.busy = False
+        if own:
+            self._done(name)
+        await self.worker.do(self.spool.confirm, segment)
+
+    async def _file(self, kept: bundle.Kept, name: str, manner: Manner) -> None:
+        assert self.outbox is not None, "main_part looked"
+
+        async def pieces() -> AsyncIterator[bytes]:
+            source = objects.compress(bundle.read(kept, self.redactor))
+            while (piece := await self.worker.do(_next, source)) is not None:
+                yield piece
+
+        try:
+            await self.outbox.put_pieces(self._key(name), pieces, manner)
+        except (OSError, StoreError) as problem:
+            why = self.redactor.text(str(problem))
+            self._left[kept.path] = (kept.size, why)
+            self._manifest.not_shipped.append({"path": kept.path, "why": why})
+            return
+        self._left.pop(kept.path, None)
+        self.result.shipped.append(name)
+        self._manifest.collected.append({"path": kept.path, "bytes": kept.size, "key": name})
+
+    def _done(self, name: str) -> None:
+        self._left.pop(name, None)
+        self.result.shipped.append(name)
+
+    def _key(self, name: str) -> str:
+        return f"{self.result.directory}/{name}"
+
+    def _manifest_json(self) -> bytes:
+        return _json(self._scrub(self._manifest.as_dict()))
+
+    def _exit_json(self) -> bytes:
+        result = self.result
+        not_shipped = result.not_shipped or [
+            {"what": name, "bytes": size, "why": "not yet"}
+            for name, (size, _) in self._left.items()
+            if name != rundir.EXIT
+        ]
+        shipping = {
+            "destination": result.destination,
+            "directory": result.directory,
+            "complete": self._complete and not result.not_shipped,
+            "shipped": result.shipped,
+            "not_shipped": not_shipped if not self._complete else result.not_shipped,
+            "spool": self.spool.counters(),
+        }
+        return _json(self._scrub({**self.report, "shipping": shipping, "bundle": self._manifest.as_dict()}))
+
+    async def _write_locally(self) -> None:
+        # A disk that hangs is given up here, so that the store still gets its copy.
+        write = self.worker.within(1.0, rundir.write, self.spool.run, rundir.EXIT, self._exit_json())
+        self.result.local = await write or self.result.local
+
+    def _scrub(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self.redactor.text(value)
+        if isinstance(value, Mapping):
+            return {self._scrub(key): self._scrub(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._scrub(item) for item in value]
+        return value
+
+
+def _next(source: Iterator[bytes]) -> bytes | None:
+    return next(source, None)
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace") + b"\n"

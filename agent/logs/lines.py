@@ -1,0 +1,107 @@
+"""Turns the frames of a segment into what people read: one JSON object a line, or the bytes as they were.
+
+One line of NDJSON:
+
+    {"ts": "2025-11-24T08:12:00.123456Z", "stream": "stdout", "line": "player joined"}
+
+`line` has no line break at its end. Where the bytes are not UTF-8, `line` is an approximation and `base64` has them
+exactly. `"partial": true` says that the line goes on in the next object of the same stream: it was very long, or was
+not finished when the segment was closed. `dropped_bytes` says how much is missing at this place.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from json.encoder import encode_basestring  # the C function under json.dumps
+
+from agent.logs import frames
+
+LONGEST = 256 * 1024  # bytes of a line in one object; a longer one continues in the next
+
+
+def stamp(ns: int) -> str:
+    """Nanoseconds since 1970 as ISO 8601 in UTC, to the microsecond."""
+    seconds, rest = divmod(ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest // 1000:06d}Z"
+
+
+def gap_text(dropped: int, why: str) -> str:
+    """The line that stands where bytes are missing."""
+    return f"[arbitrium-agent] {dropped} bytes of log are missing here: {why}"
+
+
+def ndjson(pieces: Iterable[bytes], dropped_before: int = 0, why: str = "") -> Iterator[bytes]:
+    """The lines of a segment as JSON objects, one a line, some at a time.
+
+    Args:
+        pieces: the segment's bytes, cut anywhere.
+        dropped_before: bytes that are missing before it.
+        why: why they are.
+    """
+    unfinished: dict[str, tuple[str, bytes]] = {}
+    first = True
+    for kind, ns, stream, body in frames.parse(pieces):
+        ts = stamp(ns)
+        if first and dropped_before:
+            yield _gap(ts, dropped_before, why)
+        first = False
+        if kind == frames.GAP:
+            count, _, reason = body.partition(b" ")
+            yield _gap(ts, int(count), reason.decode("utf-8", "replace"))
+            continue
+        began, before = unfinished.pop(stream, (ts, b""))
+        data = before + body if before else body
+        cut = data.rfind(b"\n")
+        head = f'"stream":{encode_basestring(stream)},"line":'
+        if cut >= 0:
+            yield _whole(began, ts, head, data[:cut])
+            began = ts
+        rest = data[cut + 1 :]
+        if len(rest) > LONGEST:
+            yield _object(began, head, rest, partial=True)
+        elif rest:
+            unfinished[stream] = (began, rest)
+    for stream, (began, rest) in unfinished.items():
+        yield _object(began, f'"stream":{encode_basestring(stream)},"line":', rest, partial=True)
+
+
+def verbatim(pieces: Iterable[bytes], dropped_before: int = 0, why: str = "") -> Iterator[bytes]:
+    """The bytes of a segment as they were, all streams in the order in which they were read; arguments as `ndjson`."""
+    if dropped_before:
+        yield f"{gap_text(dropped_before, why)}\n".encode()
+    for kind, _, _, body in frames.parse(pieces):
+        if kind == frames.GAP:
+            count, _, reason = body.partition(b" ")
+            yield f"{gap_text(int(count), reason.decode('utf-8', 'replace'))}\n".encode()
+        else:
+            yield body
+
+
+def _gap(ts: str, dropped: int, why: str) -> bytes:
+    line = encode_basestring(gap_text(dropped, why))
+    return f'{{"ts":"{ts}","stream":"{frames.AGENT}","line":{line},"dropped_bytes":{dropped}}}\n'.encode()
+
+
+def _whole(began: str, ts: str, head: str, data: bytes) -> bytes:
+    """Complete lines; the first of them began at `began`, the others at `ts`."""
+    try:
+        lines = data.decode().split("\n")
+    except UnicodeDecodeError:
+        raw = data.split(b"\n")
+        return b"".join([_object(began, head, raw[0])] + [_object(ts, head, line) for line in raw[1:]])
+    prefix = f'{{"ts":"{ts}",{head}'
+    out = [prefix + encode_basestring(line) + "}\n" for line in lines]
+    if began != ts:
+        out[0] = f'{{"ts":"{began}",{head}{encode_basestring(lines[0])}}}\n'
+    return "".join(out).encode()
+
+
+def _object(ts: str, head: str, line: bytes, *, partial: bool = False) -> bytes:
+    try:
+        text, exact = line.decode(), ""
+    except UnicodeDecodeError:
+        text, exact = line.decode("utf-8", "replace"), f',"base64":"{base64.b64encode(line).decode()}"'
+    end = ',"partial":true' if partial else ""
+    return f'{{"ts":"{ts}",{head}{encode_basestring(text)}{exact}{end}}}\n'.encode()

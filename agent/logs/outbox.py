@@ -1,0 +1,141 @@
+"""Hands objects to the store, again and again until it has them, and says so once when it does not take any."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agent.logs.redact import Redactor
+from agent.logs.store import Store, StoreError, open_store
+from agent.logs.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How hard to try.
+
+    Attributes:
+        patience: seconds for one attempt, or None for as long as the caller lets it go on.
+        first: seconds before the second attempt; doubles with each, with jitter.
+        longest: the longest such pause.
+        give_up: whether a final refusal ends the attempts; otherwise somebody may set it right meanwhile.
+    """
+
+    patience: float | None
+    first: float
+    longest: float
+    give_up: bool
+
+
+class Outbox:
+    """The way to one store.
+
+    Attributes:
+        target: where to.
+        problem: why the store takes nothing at present, in words; "" while it does.
+        objects, bytes: confirmed so far.
+        failures: attempts that failed.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        redactor: Redactor,
+        say: Callable[[str], None],
+        environ: Mapping[str, str] | None = None,
+        store: Store | None = None,
+    ) -> None:
+        """Opens nothing yet.
+
+        Args:
+            target: where to.
+            redactor: for messages.
+            say: called with one line for people when the store takes nothing, and when it takes something again.
+            environ: where `AGENT_STORE_*` is looked up; the process's environment by default.
+            store: used instead of the one behind the target.
+        """
+        self.target = target
+        self.problem = ""
+        self.objects = 0
+        self.bytes = 0
+        self.failures = 0
+        self._redactor = redactor
+        self._say = say
+        self._environ = environ
+        self._store = store
+
+    async def put(self, key: str, data: bytes, manner: Manner) -> None:
+        """Returns when the store has confirmed the object.
+
+        Raises:
+            StoreError: the store cannot be used as it is configured, or (with `give_up`) refused for good.
+        """
+        await self._attempts(lambda store: store.put(key, data), len(data), manner)
+
+    async def put_pieces(self, key: str, pieces: Callable[[], AsyncIterator[bytes]], manner: Manner) -> int:
+        """As `put`, for an object that is made anew for each attempt.
+
+        Returns:
+            Its size in bytes.
+        """
+        size = 0
+
+        async def attempt(store: Store) -> None:
+            nonlocal size
+            size = 0
+
+            async def counted() -> AsyncIterator[bytes]:
+                nonlocal size
+                async for piece in pieces():
+                    size += len(piece)
+                    yield piece
+
+            await store.put_pieces(key, counted())
+
+        await self._attempts(attempt, 0, manner)
+        self.bytes += size
+        return size
+
+    async def close(self) -> None:
+        """Lets connections go."""
+        if self._store is not None:
+            await self._store.close()
+
+    async def _attempts(self, attempt: Callable[[Store], Coroutine[Any, Any, None]], size: int, manner: Manner) -> None:
+        delay = manner.first
+        while True:
+            try:
+                if self._store is None:
+                    self._store = open_store(self.target, self._environ)
+                async with asyncio.timeout(manner.patience):
+                    await attempt(self._store)
+            except (StoreError, TimeoutError) as raised:
+                problem = raised
+                if not isinstance(raised, StoreError):
+                    problem = StoreError(f"no answer within {manner.patience} s", final=False)
+                assert isinstance(problem, StoreError), "a timeout was made one above"
+                self._failed(problem)
+                if manner.give_up and problem.final:
+                    raise problem from None
+            else:
+                self.objects += 1
+                self.bytes += size
+                if self.problem:
+                    self.problem = ""
+                    self._say("the store takes logs again")
+                return
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
+            delay = min(delay * 2, manner.longest)
+
+    def _failed(self, problem: StoreError) -> None:
+        self.failures += 1
+        text = self._redactor.text(str(problem))
+        if not self.problem:
+            self._say(
+                f"cannot ship logs to {self.target.shown}: {text}; they stay in the spool meanwhile: look at the "
+                "store, AGENT_LOG_URL and the store's credentials"
+            )
+        self.problem = text

@@ -1,0 +1,277 @@
+"""Ships the log while the game runs, and the rest when it has ended.
+
+A segment is deleted only after the store confirmed it. Its key depends on nothing but the run and the segment's number
+and time, so that one that is shipped twice (the agent was killed between the confirmation and the deletion) replaces
+itself instead of being there twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+
+from agent.logs import lines, objects, rundir
+from agent.logs.ending import Ending, ShipReport
+from agent.logs.outbox import Manner, Outbox
+from agent.logs.redact import Redactor
+from agent.logs.runs import Segment
+from agent.logs.spool import Spool
+from agent.logs.store import Store
+from agent.logs.target import Target
+from agent.logs.worker import Worker
+
+__all__ = ["ShipReport", "Shipper"]
+
+_STEADY = Manner(patience=60.0, first=0.5, longest=60.0, give_up=False)
+
+
+class Shipper:
+    """Ships one run's log, and what earlier runs in the same spool directory left.
+
+    Attributes:
+        directory: key of the run's directory in the store; known once `run` or `finish` has begun.
+    """
+
+    def __init__(
+        self,
+        target_url: str | None,
+        spool: Spool,
+        identity: Mapping[str, str],
+        *,
+        redactor: Redactor | None = None,
+        interval: float = 15.0,
+        keep: Iterable[str] = (),
+        form: objects.Form = "ndjson",
+        say: Callable[[str], None] | None = None,
+        environ: Mapping[str, str] | None = None,
+        store: Store | None = None,
+    ) -> None:
+        """Opens nothing yet.
+
+        Args:
+            target_url: `AGENT_LOG_URL`, checked; None or "" for nowhere: then the log stays in the spool, and
+                `exit.json` beside it.
+            spool: where the segments come from.
+            identity: what is known of `application`, `version`, `deployment_id`, `host_id` and `attempt`; the last is
+                counted in the spool directory where it is not given.
+            redactor: for kept files, `exit.json` and messages; without one nothing is replaced there.
+            interval: seconds after which a segment is shipped though it is small.
+            keep: patterns of files that are shipped at the end.
+            form: how segments are written.
+            say: called with one line for people when shipping fails, and when it works again.
+            environ: where `AGENT_STORE_*` is looked up; the process's environment by default.
+            store: used instead of the one behind the URL.
+
+        Raises:
+            ValueError: the URL is none that logs can go to.
+        """
+        self.directory = ""
+        self._target = Target(target_url) if target_url else None
+        self._spool = spool
+        self._identity = dict(identity)
+        self._redactor = redactor or Redactor()
+        self._interval = interval
+        self._keep = list(keep)
+        self._form = form
+        self._say = say or (lambda _: None)
+        self._outbox = Outbox(self._target, self._redactor, self._say, environ, store) if self._target else None
+        self._worker = Worker("ship")
+        self._wakeup = asyncio.Event()
+        self._finishing = False
+        self._preparing: asyncio.Task[None] | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._deadline = 0.0
+        self._reserve = 0.0
+        self._timeout: asyncio.Timeout | None = None
+        self._adopted: dict[str, str] = {}  # directory of an earlier run: its key in the store
+
+    @property
+    def problem(self) -> str:
+        """Why the store takes nothing at present, in words; "" while it does."""
+        return self._outbox.problem if self._outbox else ""
+
+    def counters(self) -> dict[str, int]:
+        """Objects and (compressed) bytes that the store confirmed, and attempts that failed."""
+        box = self._outbox
+        return {
+            "objects": box.objects if box else 0,
+            "bytes": box.bytes if box else 0,
+            "failures": box.failures if box else 0,
+        }
+
+    def keep(self, path: str) -> None:
+        """Ships this file, or what this pattern matches, at the end as well."""
+        if path not in self._keep:
+            self._keep.append(path)
+
+    async def run(self) -> None:
+        """Ships segments as they are closed, until it is cancelled or `finish` is called. Never raises."""
+        self._running = task = asyncio.create_task(self._run(), name="ship")
+        try:
+            await asyncio.wait([task])
+            if not task.cancelled() and (problem := task.exception()) is not None:
+                self._say(f"cannot go on shipping ({type(problem).__name__}: {problem}); the rest is tried at the end")
+        finally:
+            await _cancel(task)
+
+    async def finish(
+        self, deadline: float, report: Mapping[str, object], *, tail: bytes = b"", core: str | None = None
+    ) -> ShipReport:
+        """Ships the rest: `exit.json`, the tail, the segments, the files to keep, the core, and `exit.json` once more.
+
+        The game is gone and its output drained. Never raises; what could not be shipped is in the report, on `say`, and
+        stays in the spool.
+
+        Args:
+            deadline: seconds of the event loop's clock; `hurry` moves it.
+            report: the content of `exit.json`; what became of shipping is added.
+            tail: the last bytes of output, redacted.
+            core: path of a core file, or None.
+        """
+        loop = asyncio.get_running_loop()
+        self._finishing = True
+        self._deadline = deadline
+        seconds = max(0.0, deadline - loop.time())
+        self._reserve = min(1.0, seconds * 0.2)
+        self._spool.listen(None)
+        if self._running is not None:
+            await _cancel(self._running)
+        ending = Ending(
+            self._outbox,
+            self._spool,
+            self._worker,
+            self._redactor,
+            self._form,
+            report=report,
+            tail=tail,
+            keep=self._keep,
+            core=core,
+        )
+        ending.directories = self._adopted
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(deadline - self._reserve) as self._timeout:
+                    await self._prepare()
+                    ending.result.directory = self.directory
+                    await ending.main_part(seconds - self._reserve)
+            self._reserve = 0.0
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(self._deadline) as self._timeout:
+                    await ending.last_word(max(0.0, self._deadline - loop.time()))
+        except Exception as problem:  # whatever it is, the agent has to leave properly
+            self._say(f"cannot finish shipping ({type(problem).__name__}: {problem}); the log is in {self._spool.run}")
+        finally:
+            self._timeout = None
+            self._worker.end()
+            if self._outbox is not None:
+                await self._outbox.close()
+        self._summarize(ending.result)
+        return ending.result
+
+    def hurry(self, deadline: float) -> None:
+        """Moves the deadline of a `finish` that is under way."""
+        self._deadline = deadline
+        if self._timeout is not None and not self._timeout.expired():
+            self._timeout.reschedule(deadline - self._reserve)
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        await self._prepare()
+        await self._release()
+        if self._outbox is None:
+            return
+        self._spool.seal_seconds = self._interval
+        self._spool.listen(lambda: _soon(loop, self._wakeup))
+        # The first object shows at once whether the store can be used.
+        await self._outbox.put(f"{self.directory}/{rundir.RUN}", self._run_json(), _STEADY)
+        while not self._finishing:
+            self._wakeup.clear()
+            segment = next(iter(self._spool.segments()), None)
+            if segment is None:
+                await self._wakeup.wait()
+            else:
+                await self._ship(segment)
+                await self._release()
+
+    async def _ship(self, segment: Segment) -> None:
+        assert self._outbox is not None, "_run looked"
+        directory = self._adopted.get(segment.run, self.directory)
+        segment.busy = True
+        try:
+            data = await self._worker.do(objects.encode, segment, self._form, self._spool.dropped_before(segment))
+            await self._outbox.put(f"{directory}/{objects.name(segment, self._form)}", data, _STEADY)
+        except OSError:
+            # Somebody deleted it, or the disk is broken.
+            self._spool.forget(segment)
+            return
+        finally:
+            segment.busy = False
+        await self._worker.do(self._spool.confirm, segment)
+
+    async def _prepare(self) -> None:
+        """Finds out which attempt this is, leaves word of the run in the spool, and adopts earlier ones. Once."""
+        if self._preparing is None:
+            self._preparing = asyncio.create_task(self._prepare_once())
+        await asyncio.shield(self._preparing)
+
+    async def _prepare_once(self) -> None:
+        identity, spool, do = self._identity, self._spool, self._worker.do
+        if not identity.get("deployment_id"):
+            identity["deployment_id"] = f"local-{spool.run_id[-8:]}"
+        if not identity.get("attempt"):
+            identity["attempt"] = str(await do(rundir.count_attempt, spool.directory, identity["deployment_id"]))
+        target = self._target or Target("file:///nowhere")
+        self.directory = target.directory(identity, _time(spool.run_id))
+        await do(rundir.write, spool.run, rundir.RUN, self._run_json())
+        for run in await do(spool.adopt):
+            # Without its run.json it died within its first second; the attempt that it was is not known.
+            known = str((await do(rundir.read, run, rundir.RUN)).get("directory") or "")
+            self._adopted[run] = known or target.directory({**identity, "attempt": "0"}, _time(os.path.basename(run)))
+
+    async def _release(self) -> None:
+        """Lets go of the earlier runs of which nothing is left to ship."""
+        do = self._worker.do
+        held = {segment.run for segment in self._spool.segments()}
+        done = [run for run in self._adopted if run not in held]
+        for run in done:
+            data = await do(rundir.unshipped_exit, run)
+            if data is not None and self._outbox is not None:
+                await self._outbox.put(f"{self._adopted[run]}/{rundir.EXIT}", data, _STEADY)
+                await do(rundir.mark_shipped, run)
+            del self._adopted[run]
+        if done:
+            for run in await do(rundir.stale, self._spool.directory, done):
+                await do(lambda run=run: self._spool.release(run, delete=True))
+
+    def _run_json(self) -> bytes:
+        started = lines.stamp(self._spool.started_ns)
+        content = {"directory": self.directory, "started": started, "form": self._form, **self._identity}
+        return json.dumps(content, indent=2).encode() + b"\n"
+
+    def _summarize(self, result: ShipReport) -> None:
+        if result.not_shipped:
+            names = ", ".join(str(part["what"]) for part in result.not_shipped[:5])
+            more = f" and {len(result.not_shipped) - 5} more" if len(result.not_shipped) > 5 else ""
+            size = sum(int(str(part["bytes"])) for part in result.not_shipped)
+            self._say(
+                f"cannot ship everything to {result.destination}: {names}{more} ({size} bytes; "
+                f"{result.not_shipped[0]['why']}); it stays in {self._spool.run or 'memory, and is lost'}"
+            )
+
+
+def _time(run_id: str) -> str:
+    return run_id.partition("-")[0]
+
+
+def _soon(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(event.set)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError, Exception):
+        await task

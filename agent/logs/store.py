@@ -1,0 +1,187 @@
+"""The stores that logs are shipped to: object storage and directories through obstore, and plain HTTP PUT.
+
+Imported late: obstore costs memory and 10 to 40 ms.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Protocol
+
+from agent.logs.target import KEY, Target, store_config
+
+if TYPE_CHECKING:
+    import aiohttp
+    from obstore.store import ObjectStore
+
+
+class StoreError(Exception):
+    """A store did not take something.
+
+    Attributes:
+        final: whether trying again is useless until somebody changes something (wrong key, no such bucket).
+    """
+
+    def __init__(self, message: str, *, final: bool) -> None:
+        """Takes one line for people, without secrets."""
+        super().__init__(message)
+        self.final = final
+
+
+class Store(Protocol):
+    """What shipping needs of a store. Keys are paths with slashes below the target's base."""
+
+    async def put(self, key: str, data: bytes) -> None:
+        """Stores an object as a whole or not at all; it is confirmed when this returns.
+
+        Raises:
+            StoreError: it is not stored.
+        """
+
+    async def put_pieces(self, key: str, pieces: AsyncIterator[bytes]) -> None:
+        """Stores an object of unknown size, without having all of it in memory where the store permits; as `put`."""
+
+    async def close(self) -> None:
+        """Lets connections go."""
+
+
+def open_store(target: Target, environ: Mapping[str, str] | None = None) -> Store:
+    """The store behind a target.
+
+    Args:
+        target: where to.
+        environ: where `AGENT_STORE_*` is looked up; the process's own environment by default, which is also where
+            the stores look for their usual variables.
+
+    Raises:
+        StoreError: a part of the configuration is missing or wrong.
+    """
+    if target.kind == "http":
+        return HttpStore(target.base)
+    return ObstoreStore(target, os.environ if environ is None else environ)
+
+
+class ObstoreStore:
+    """S3, GCS, Azure or a directory."""
+
+    def __init__(self, target: Target, environ: Mapping[str, str]) -> None:
+        """Opens it; nothing is sent yet. Raises StoreError."""
+        self.raw = open_obstore(target, environ)
+
+    async def put(self, key: str, data: bytes) -> None:
+        """As `Store`."""
+        import obstore  # noqa: PLC0415 - late, see above
+
+        try:
+            await obstore.put_async(self.raw, key, data, use_multipart=False)
+        except Exception as problem:
+            raise explain(problem) from None
+
+    async def put_pieces(self, key: str, pieces: AsyncIterator[bytes]) -> None:
+        """As `Store`; a multipart upload of parts of 5 MiB, two at a time."""
+        import obstore  # noqa: PLC0415 - late, see above
+
+        try:
+            await obstore.put_async(self.raw, key, pieces, use_multipart=True, max_concurrency=2)
+        except Exception as problem:
+            raise explain(problem) from None
+
+    async def close(self) -> None:
+        """Nothing is to be done: the connections end with the object."""
+
+
+class HttpStore:
+    """PUT to a URL: a server that takes files, or a presigned URL."""
+
+    def __init__(self, url: str) -> None:
+        """Takes the URL; the key goes in the place of `{key}` or behind the path. A presigned one has no such place."""
+        self._url = url
+        self._session: aiohttp.ClientSession | None = None
+
+    def address(self, key: str) -> str:
+        """The URL of an object."""
+        if KEY in self._url:
+            return self._url.replace(KEY, key)
+        return self._url if "?" in self._url else f"{self._url}/{key}"
+
+    async def put(self, key: str, data: bytes) -> None:
+        """As `Store`."""
+        import aiohttp  # noqa: PLC0415 - late, see above
+        from yarl import URL  # noqa: PLC0415 - comes with aiohttp
+
+        if self._session is None:
+            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=10))
+        url = URL(self.address(key), encoded="?" in self._url)
+        headers = {"Content-Type": "application/octet-stream"}
+        if (url.host or "").endswith(".blob.core.windows.net"):
+            headers["x-ms-blob-type"] = "BlockBlob"  # Azure refuses a PUT without it
+        try:
+            async with self._session.put(url, data=data, headers=headers, allow_redirects=False) as answer:
+                status, text = answer.status, (await answer.content.read(300)).decode("utf-8", "replace")
+        except (aiohttp.ClientError, OSError) as problem:
+            raise StoreError(f"{type(problem).__name__}: {problem}", final=False) from None
+        if not 200 <= status < 300:
+            busy = status in (408, 425, 429) or status >= 500
+            raise StoreError(f"the server answered {status}: {' '.join(text.split())}", final=not busy)
+
+    async def put_pieces(self, key: str, pieces: AsyncIterator[bytes]) -> None:
+        """As `Store`; collected first, because a presigned PUT needs a Content-Length."""
+        parts = [bytes(piece) async for piece in pieces]
+        await self.put(key, b"".join(parts))
+
+    async def close(self) -> None:
+        """As `Store`."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+
+def open_obstore(target: Target, environ: Mapping[str, str]) -> ObjectStore:
+    """The obstore object behind a target that is no http URL; for reading as well. Raises StoreError."""
+    from obstore.store import LocalStore, from_url  # noqa: PLC0415 - late, see above
+
+    try:
+        if target.kind == "file":
+            return LocalStore.from_url(target.base, mkdir=True)
+        config: Any = store_config(environ)
+        endpoint = config.get("endpoint") or environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or ""
+        if target.kind == "s3" and "access_key_id" in config and not {"token", "session_token"} & config.keys():
+            # A session token in the environment belongs to other keys, and would make every signature wrong.
+            config["token"] = ""
+        return from_url(
+            target.base,
+            config=config,
+            client_options={"allow_http": endpoint.startswith("http://"), "connect_timeout": "5s", "timeout": "10m"},
+            retry_config={
+                "max_retries": 2,
+                "backoff": {
+                    "init_backoff": timedelta(milliseconds=100),
+                    "max_backoff": timedelta(seconds=1),
+                    "base": 2,
+                },
+                "retry_timeout": timedelta(seconds=20),
+            },
+        )
+    except Exception as problem:
+        raise explain(problem) from None
+
+
+def explain(problem: Exception) -> StoreError:
+    """What obstore raised, as one line for people and whether it is final."""
+    from obstore import exceptions  # noqa: PLC0415 - late, see above
+
+    final = isinstance(
+        problem,
+        (
+            exceptions.PermissionDeniedError,
+            exceptions.UnauthenticatedError,
+            exceptions.NotFoundError,
+            exceptions.InvalidPathError,
+            exceptions.NotSupportedError,
+            exceptions.UnknownConfigurationKeyError,
+        ),
+    )
+    text = " ".join(str(problem).partition("\n\nDebug source:")[0].split())
+    return StoreError(text or type(problem).__name__, final=final)
