@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections import deque
+from collections import Counter, deque
 from typing import Any
 
 from aiohttp import web
@@ -25,12 +25,16 @@ class Records:
 
     def __init__(self) -> None:
         """None yet."""
+        self.counts: Counter[tuple[str, int]] = Counter()
+        """How often each operation was answered each status, since the start."""
         self._records: deque[dict[str, Any]] = deque(maxlen=MOST_RECORDS)
 
     def add(self, request: web.Request, status: int | None, seconds: float) -> None:
         """Keep one; `status` is None when it was never answered."""
         if request.path.startswith("/emulator/") or request.path == "/":
             return
+        if status is not None and OPERATION in request:
+            self.counts[request[OPERATION], status] += 1
         self._records.append(
             {
                 "at": time.time(),

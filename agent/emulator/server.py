@@ -46,6 +46,7 @@ class Emulator:
 
     Attributes:
         platform: what exists on it.
+        records: what was called.
     """
 
     def __init__(self, settings: EmulatorSettings | None = None) -> None:
@@ -54,6 +55,7 @@ class Emulator:
         self._runner: web.AppRunner | None = None
         self._sampler: Sampler | None = None
         self.platform: Platform
+        self.records = Records()
 
     @property
     def url(self) -> str:
@@ -94,7 +96,7 @@ class Emulator:
         )
         app[PLATFORM] = platform
         app[FAULTS] = Faults(platform.closing)
-        app[RECORDS] = Records()
+        app[RECORDS] = self.records
         app[LIMITS] = RateLimits(self.settings.rate_limits)
         for operation in OPERATIONS:
             app.router.add_route(operation.method, operation.path, operation.handler)

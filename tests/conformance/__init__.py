@@ -1,0 +1,1 @@
+"""The emulator against the OpenAPI document: `python -m tests.conformance` (`make conformance`)."""
