@@ -37,18 +37,24 @@ class CannedAnswers(aioresponses):
 
 
 class FakeSleep:
-    """Waits that take no time and are remembered; a loop that never ends is caught."""
+    """Waits that take no time, are remembered, and move a clock of their own; a loop that never ends is caught."""
 
     def __init__(self, limit: int = 200) -> None:
         self.waits: list[float] = []
+        self.now = 0.0
         self._limit = limit
 
     async def __call__(self, seconds: float) -> None:
         """Pretend to wait."""
         self.waits.append(seconds)
+        self.now += seconds
         if len(self.waits) > self._limit:
             raise AssertionError(f"more than {self._limit} waits: {self.waits[-5:]}")
         await asyncio.sleep(0)
+
+    def monotonic(self) -> float:
+        """The time that was waited, in seconds."""
+        return self.now
 
 
 @asynccontextmanager

@@ -47,7 +47,8 @@ class EdgegapClient:
         backoff: the waits between attempts.
         limiter: keeps to the platform's limits; share one between clients of one organisation.
         rng: where the jitter comes from.
-        sleep: how to wait.
+        sleep: how to wait between attempts.
+        wall: Unix time in seconds, for a `Retry-After` with a date.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class EdgegapClient:
             attempt_seconds=attempt_seconds,
             retries=retries,
             backoff=backoff,
-            limiter=limiter or Limiter(sleep=sleep),
+            limiter=limiter or Limiter(),
             rng=rng or random.SystemRandom(),
             sleep=sleep,
             wall=wall,

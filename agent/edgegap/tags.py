@@ -4,6 +4,8 @@ Two ways lead to them: the context URL, where the platform injected one, else an
 to the container. Where neither is there, every operation says so.
 """
 
+import contextlib
+
 from pydantic import SecretStr
 
 from agent.edgegap.client import BASE_URL, EdgegapClient
@@ -68,14 +70,11 @@ class DeploymentTags:
                 return (await platform.get_context(url, token)).tags
             return [tag.name for tag in await platform.list_tags(self._deployment_id or "").first()]
 
-    async def add(self, name: str) -> bool:
-        """Add a tag.
+    async def add(self, name: str) -> None:
+        """Add a tag; one that is there already is no error.
 
         Args:
             name: 1 to 40 characters.
-
-        Returns:
-            False where the deployment had that tag already.
 
         Raises:
             InvalidArgumentError: the platform does not take such a name.
@@ -84,24 +83,18 @@ class DeploymentTags:
         """
         _check(f"add tag {name!r}", name)
         async with self._client(f"add tag {name}") as platform:
-            try:
+            with contextlib.suppress(ConflictError):
                 if self._context is not None:
                     url, token = self._context
                     await platform.create_context_tag(url, token, name)
                 else:
                     await platform.create_tag(self._deployment_id or "", name)
-            except ConflictError:
-                return False
-        return True
 
-    async def remove(self, name: str) -> bool:
-        """Remove a tag.
+    async def remove(self, name: str) -> None:
+        """Remove a tag; one that is not there is no error.
 
         Args:
             name: 1 to 40 characters.
-
-        Returns:
-            False where the deployment does not have that tag.
 
         Raises:
             InvalidArgumentError: the platform does not take such a name.
@@ -117,11 +110,9 @@ class DeploymentTags:
                 else:
                     await platform.delete_tag(self._deployment_id or "", name)
             except NotFoundError:
-                # 404 is also said for a deployment that is not known, and that has to be told apart.
+                # 404 is also said for a deployment that is not known; then the list fails too, and says so.
                 if name in await self.list():
                     raise
-                return False
-        return True
 
     async def rename(self, name: str, new_name: str) -> None:
         """Give a tag another name.
