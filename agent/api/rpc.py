@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import select
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from agent.api.access import allowed_users, peer_of
+from agent.api.access import Peer, allowed_users, peer_of
 from agent.api.contracts import Caller, OnRequest
 from agent.api.events import Subscription
 from agent.api.feed import Feed
@@ -40,18 +39,18 @@ async def serve(
     operations: Operations,
     feed: Feed,
     *,
-    is_game: Callable[[int], bool],
+    is_game: Callable[[Peer], bool],
     users: frozenset[int] | None = None,
     on_request: OnRequest | None = None,
 ) -> RpcServer:
     """Serves the operations.
 
     Args:
-        sock: a Unix stream socket, bound and listening; it and its file belong to the server from now on.
+        sock: a Unix stream socket, bound and listening; it belongs to the server from now on, its file does not.
         operations: what is served.
         feed: where events come from.
-        is_game: whether a process id belongs to the game; a stop request from there counts as the game's, any other
-            one as an operator's.
+        is_game: whether a process is part of the game; a stop request of such a one counts as the game's, any other as
+            an operator's.
         users: user ids that may connect; by default root and the agent's own.
         on_request: told of each call when it is answered.
 
@@ -70,7 +69,7 @@ class RpcServer:
         self,
         operations: Operations,
         feed: Feed,
-        is_game: Callable[[int], bool],
+        is_game: Callable[[Peer], bool],
         users: frozenset[int],
         on_request: OnRequest | None,
     ) -> None:
@@ -84,19 +83,14 @@ class RpcServer:
         self._empty = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener: asyncio.Server | None = None
-        self._file: tuple[str, int, int] | None = None
 
     async def start(self, sock: socket.socket) -> None:
         """Begins to accept connections on a socket that is bound and listening."""
-        path = sock.getsockname()
-        with contextlib.suppress(OSError):
-            found = os.stat(path)
-            self._file = (path, found.st_dev, found.st_ino)
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_unix_server(lambda: _Connection(self), sock=sock, backlog=BACKLOG)
 
     async def close(self, seconds: float = 1.0) -> None:
-        """Stops accepting, lets calls under way finish for `seconds` at most, closes all and removes the file.
+        """Stops accepting, lets calls under way finish for `seconds` at most, and closes all.
 
         Close the event bus first: subscriptions end by that, after what waits in them was sent.
         """
@@ -117,17 +111,6 @@ class RpcServer:
         for connection in tuple(self._connections):
             connection.abort()
         await asyncio.sleep(0)  # what was aborted hears of it in the next round
-        self._remove_file()
-
-    def _remove_file(self) -> None:
-        """Removes the socket's file, unless another agent has put its own there."""
-        if self._file is None:
-            return
-        path, device, inode = self._file
-        with contextlib.suppress(OSError):
-            found = os.stat(path)
-            if (found.st_dev, found.st_ino) == (device, inode):
-                os.unlink(path)
 
     # For its connections ----------------------------------------------------------------------------------------------
 
@@ -154,7 +137,7 @@ class RpcServer:
             allowed = ", ".join(str(user) for user in sorted(self._users))
             raise OperationError(Kind.FORBIDDEN, f"cannot answer user {peer.uid}: the socket is for users {allowed}")
         # Now rather than at the stop: by then a process that only wrote its line may be gone.
-        return Source.GAME if self._is_game(peer.pid) else Source.OPERATOR
+        return Source.GAME if self._is_game(peer) else Source.OPERATOR
 
     def left(self, connection: _Connection) -> None:
         """Counts a connection off."""
