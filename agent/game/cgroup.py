@@ -1,0 +1,180 @@
+"""Reads what the kernel counts for the container: memory, OOM kills, CPU throttling. cgroup v2 and v1.
+
+Files and meanings: Linux Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst. What a kernel or a container
+runtime does not show is None, never an error.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+# v1 says "no limit" with the largest multiple of the page size that fits in 63 bits.
+_NO_LIMIT = 1 << 60
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupReading:
+    """The counters at one moment; None where they are not to be had.
+
+    Attributes:
+        version: 1 or 2, or None where no cgroup is visible at all.
+        memory_path: directory that the memory figures come from, or None.
+        memory_limit: bytes, or None without a limit.
+        memory_current: bytes in use.
+        memory_peak: the most bytes that were in use at once (v2: since Linux 5.19).
+        oom_kills: processes of this cgroup that the OOM killer has killed so far.
+        oom_events: how often the limit could not be kept by reclaiming (v2), or was hit (v1: `failcnt`).
+        cpu_seconds: CPU time used.
+        cpu_periods: enforcement periods so far; 0 without a CPU limit.
+        cpu_throttled_periods: those in which the limit was reached.
+        cpu_throttled_seconds: how long tasks had to wait for that, all CPUs added up.
+        cpu_limit: CPUs that may be used, such as 1.5; None without a limit.
+    """
+
+    version: int | None = None
+    memory_path: str | None = None
+    memory_limit: int | None = None
+    memory_current: int | None = None
+    memory_peak: int | None = None
+    oom_kills: int | None = None
+    oom_events: int | None = None
+    cpu_seconds: float | None = None
+    cpu_periods: int | None = None
+    cpu_throttled_periods: int | None = None
+    cpu_throttled_seconds: float | None = None
+    cpu_limit: float | None = None
+
+
+def read_cgroup(root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> CgroupReading:
+    """Reads the counters of the cgroup that this process is in.
+
+    Args:
+        root: where the cgroup file systems are mounted.
+        membership: the file that says which cgroup the process is in (man 7 cgroups).
+    """
+    paths = _memberships(membership)
+    if os.path.exists(f"{root}/cgroup.controllers"):
+        return _read_v2(root, paths.get("", "/"))
+    if os.path.isdir(f"{root}/memory") or os.path.isdir(f"{root}/cpu") or os.path.isdir(f"{root}/cpu,cpuacct"):
+        return _read_v1(root, paths)
+    return CgroupReading()
+
+
+def oom_kills_between(before: CgroupReading | None, after: CgroupReading | None) -> int | None:
+    """How many processes the OOM killer took between two readings; None where that cannot be known."""
+    if before is None or after is None or after.oom_kills is None or before.oom_kills is None:
+        return None
+    return max(0, after.oom_kills - before.oom_kills)
+
+
+def _read_v2(root: str, path: str) -> CgroupReading:
+    directory = _directory(root, path, "memory.events")
+    cpu = _directory(root, path, "cpu.stat")
+    events = _table(directory, "memory.events")
+    stat = _table(cpu, "cpu.stat")
+    quota, _, period = (_text(cpu, "cpu.max") or "").partition(" ")
+    return CgroupReading(
+        version=2,
+        memory_path=directory,
+        memory_limit=_least_limit(root, directory, "memory.max"),
+        memory_current=_number(directory, "memory.current"),
+        memory_peak=_number(directory, "memory.peak"),
+        oom_kills=events.get("oom_kill"),
+        oom_events=events.get("oom"),
+        cpu_seconds=_scaled(stat.get("usage_usec"), 1e6),
+        cpu_periods=stat.get("nr_periods"),
+        cpu_throttled_periods=stat.get("nr_throttled"),
+        cpu_throttled_seconds=_scaled(stat.get("throttled_usec"), 1e6),
+        cpu_limit=int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else None,
+    )
+
+
+def _read_v1(root: str, paths: dict[str, str]) -> CgroupReading:
+    directory = _directory(f"{root}/memory", paths.get("memory", "/"), "memory.usage_in_bytes")
+    cpu_root = next((f"{root}/{name}" for name in ("cpu", "cpu,cpuacct") if os.path.isdir(f"{root}/{name}")), root)
+    usage_root = next(
+        (f"{root}/{name}" for name in ("cpuacct", "cpu,cpuacct") if os.path.isdir(f"{root}/{name}")), root
+    )
+    cpu = _directory(cpu_root, paths.get("cpu", "/"), "cpu.stat")
+    usage = _directory(usage_root, paths.get("cpuacct", "/"), "cpuacct.usage")
+    stat = _table(cpu, "cpu.stat")
+    quota, period = _number(cpu, "cpu.cfs_quota_us"), _number(cpu, "cpu.cfs_period_us")
+    return CgroupReading(
+        version=1,
+        memory_path=directory,
+        memory_limit=_least_limit(f"{root}/memory", directory, "memory.limit_in_bytes"),
+        memory_current=_number(directory, "memory.usage_in_bytes"),
+        memory_peak=_number(directory, "memory.max_usage_in_bytes"),
+        # Since Linux 4.13; the file has had the other two fields for longer.
+        oom_kills=_table(directory, "memory.oom_control").get("oom_kill"),
+        oom_events=_number(directory, "memory.failcnt"),
+        cpu_seconds=_scaled(_number(usage, "cpuacct.usage"), 1e9),
+        cpu_periods=stat.get("nr_periods"),
+        cpu_throttled_periods=stat.get("nr_throttled"),
+        cpu_throttled_seconds=_scaled(stat.get("throttled_time"), 1e9),
+        cpu_limit=quota / period if quota is not None and period and quota > 0 else None,
+    )
+
+
+def _memberships(path: str) -> dict[str, str]:
+    """Path by controller; the one of v2 has an empty name."""
+    found: dict[str, str] = {}
+    for line in (_read(path) or "").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, cgroup = rest.partition(":")
+        for name in controllers.split(","):
+            found[name] = cgroup
+    return found
+
+
+def _directory(root: str, path: str, file: str) -> str | None:
+    """The directory of a cgroup: below the mount, or the mount itself where a container sees only its own part."""
+    for directory in (os.path.normpath(f"{root}/{path}"), root):
+        if os.path.exists(f"{directory}/{file}"):
+            return directory
+    return None
+
+
+def _least_limit(root: str, directory: str | None, file: str) -> int | None:
+    """The limit that bites first: a parent's may be lower than one's own."""
+    limits = []
+    while directory is not None and (directory == root or directory.startswith(f"{root}/")):
+        limit = _number(directory, file)
+        if limit is not None and limit < _NO_LIMIT:
+            limits.append(limit)
+        directory = os.path.dirname(directory) if directory != root else None
+    return min(limits, default=None)
+
+
+def _table(directory: str | None, file: str) -> dict[str, int]:
+    table = {}
+    for line in (_text(directory, file) or "").splitlines():
+        name, _, value = line.partition(" ")
+        if value.strip().isdigit():
+            table[name] = int(value)
+    return table
+
+
+def _number(directory: str | None, file: str) -> int | None:
+    text = _text(directory, file)
+    try:
+        return int(text) if text is not None else None
+    except ValueError:
+        return None  # "max": no limit
+
+
+def _scaled(value: int | None, unit: float) -> float | None:
+    return None if value is None else value / unit
+
+
+def _text(directory: str | None, file: str) -> str | None:
+    return None if directory is None else _read(f"{directory}/{file}")
+
+
+def _read(path: str) -> str | None:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return None
