@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMethod
 from pydantic import BaseModel
 
 from agent import log
@@ -44,6 +46,8 @@ _STREAM = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
 # curl -d says that it sends a form, Unity's Put that it sends bytes; what they send is JSON all the same.
 _TAKEN_FOR_JSON = ("application/json", "application/x-www-form-urlencoded", "application/octet-stream", "text/plain")
 _CALLER = Caller("http", Source.GAME)
+
+_REQUEST_LINE = re.compile(r"(?P<method>[!#$%&'*+.^_`|~0-9A-Za-z-]+) (?P<path>/[^\s?]*)\S* HTTP/1\.[01]")
 
 _Target: TypeAlias = "Operation | _Page"
 _Page: TypeAlias = tuple[str, Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]]
@@ -95,9 +99,10 @@ class HttpServer:
 
         def connection() -> _Connection:
             return _Connection(
+                self._router,
                 self._web,
                 loop=loop,
-                access_log=None,  # type: ignore[arg-type]  # aiohttp's own runner passes None to switch it off
+                access_log=None,
                 keepalive_timeout=KEEPALIVE_SECONDS,
                 lingering_time=1.0,
                 # A compressed body is refused, so none can be a bomb.
@@ -196,7 +201,10 @@ class _Stream(web.StreamResponse):
 class _Connection(web.RequestHandler):
     """A connection that answers what is not HTTP with a problem, and says when its client is gone."""
 
-    gone: Callable[[], None] | None = None
+    def __init__(self, router: Router[_Target], server: web.Server, **options: Any) -> None:
+        super().__init__(server, **options)
+        self.gone: Callable[[], None] | None = None
+        self._router = router
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Refuses one connection too many."""
@@ -217,8 +225,17 @@ class _Connection(web.RequestHandler):
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
         """Called for what cannot be parsed as HTTP; the connection is closed after it."""
-        reason = " ".join((message or "it is not HTTP").split())[:200]
-        response = _problem(OperationError(Kind.BAD_REQUEST, f"cannot read the request: {reason}"))
+        # Its first line says what is wrong; the rest quotes the request, headers with secrets included.
+        reason, _, quoted = (message or "it is not HTTP").partition("\n")
+        wrong = OperationError(Kind.BAD_REQUEST, f"cannot read the request: {reason.rstrip(':')[:200]}")
+        # The parser knows a list of methods; one that is not on it is still a method that a path does not take.
+        line = _REQUEST_LINE.search(quoted) if isinstance(exc, BadHttpMethod) else None
+        if line is not None:
+            try:
+                self._router.find(line["method"], line["path"])
+            except OperationError as why:
+                wrong = why
+        response = _problem(wrong)
         response.force_close()
         return response
 
