@@ -194,6 +194,7 @@ def parse(argv: "list[str]") -> "tuple[list[str], dict[str, str]]":
 
 def start_game(boot: Boot) -> None:
     """Spawns the game and connects its output; a failure is kept in `boot.failure` for the lifecycle to deal with."""
+    again = boot.game is not None
     boot.failure = None
     try:
         boot.game = spawn(boot.command, boot.game_env, cwd=boot.workdir, capture=boot.capture is not None)
@@ -202,7 +203,8 @@ def start_game(boot: Boot) -> None:
         boot.failure = failure
         return
     if boot.capture is not None:
-        boot.capture.attach(boot.game.streams)
+        take = boot.capture.attach if again else boot.capture.start
+        take(boot.game.streams)
 
 
 def supervise(boot: Boot) -> int:
@@ -298,7 +300,7 @@ def _open(boot: Boot) -> None:
     limit = boot.setting("spool_max", checks.size, 64 * 1024**2)
     intercept = boot.setting("intercept", checks.boolean, False)
     if boot.setting("capture", checks.boolean, True) and not boot.problems:
-        boot.spool = Spool(directory or default_spool(), limit)
+        boot.spool = Spool(directory or default_spool(), limit, say=log.warning)
         boot.capture = Capture(boot.spool, boot.redactor, {"stdout": 1, "stderr": 2})
     boot.game_env = game_environment(boot.environ, _exported(boot))
     if intercept:

@@ -1,0 +1,296 @@
+"""The composition root: builds every room, wires them, and takes them apart. The only module that knows all of them.
+
+Imported by boot when the game runs already; from here on there is one event loop, and everything that happens reaches
+the conductor as an event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import os
+import signal
+import time
+from collections.abc import Mapping
+from typing import Protocol
+
+from pydantic import JsonValue
+
+from agent import __version__, log
+from agent import settings as settings_module
+from agent.api import http, rpc
+from agent.api.access import Peer
+from agent.api.contracts import DropIn
+from agent.api.events import EventBus
+from agent.api.feed import Feed
+from agent.api.operations import Operations
+from agent.boot import FORWARDED, STOP_SIGNALS, Boot, forward_signal
+from agent.conductor import Conductor
+from agent.deployment import Injected, parse
+from agent.edgegap.self_stop import Result, SelfStop
+from agent.farewell import Farewell
+from agent.game.tree import descendants
+from agent.hands import Hands
+from agent.lifecycle import initial
+from agent.metrics.registry import LogCounts, Metrics
+from agent.report import GameReport
+from agent.settings import Settings
+from agent.states import (
+    Event,
+    ExitStatus,
+    GameExited,
+    GameGone,
+    Phase,
+    Rules,
+    State,
+    StopSignal,
+)
+
+# Servers that do not end by themselves by then are left to the end of the process.
+_CLOSE_SECONDS = 1.0
+
+
+class _Closable(Protocol):
+    async def close(self) -> None: ...
+
+
+def run(boot: Boot) -> int:
+    """Runs the whole agent around the game that boot has started.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        SettingsError: a setting is wrong; nothing was built yet.
+    """
+    settings = settings_module.load(boot.options)
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        return loop.run_until_complete(_Agent(boot, settings, loop).live())
+    finally:
+        signal.set_wakeup_fd(-1)
+        loop.close()
+
+
+class _Agent:
+    """All rooms of one agent."""
+
+    def __init__(self, boot: Boot, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
+        self._boot = boot
+        self._settings = settings
+        self._loop = loop
+        self._injected = parse(boot.environ)
+        self._report = GameReport()
+        self._events = EventBus()
+        self._servers: list[_Closable] = []
+        self._main_ended = False
+        self._farewell = Farewell(boot, settings, self._injected.deployment, self._report)
+        self._hands = Hands(
+            boot,
+            settle=self._events.settle,
+            listeners=lambda: self._events.subscribers,
+            flush=self._farewell.flush,
+            self_stop=self._self_stop,
+            on_attempt=lambda attempt: self._metrics.on_self_stop_attempt(attempt.result),
+        )
+        self._conductor = self._hands.conductor = Conductor(
+            initial(_rules(settings, self._injected), boot.began), self._hands, loop
+        )
+        self._metrics = Metrics(
+            version=__version__,
+            deployment=self._injected.deployment,
+            state=lambda: self._conductor.state,
+            pids=self._game_pids,
+            report=self._report,
+            logs=self._log_counts,
+            attempt_results=list(Result),
+        )
+        self._operations = Operations(
+            self._conductor,
+            self._report,
+            self._events,
+            deployment=self._deployment,
+            game_pid=lambda: boot.game.pid if boot.game is not None and not self._main_ended else None,
+            urls={
+                name: boot.game_env[key]
+                for name, key in (("api", "AGENT_URL"), ("socket", "AGENT_SOCKET"), ("metrics", "AGENT_METRICS_URL"))
+                if key in boot.game_env
+            },
+            drop_in=_drop_in(boot, self._injected),
+        )
+        self._feed = Feed(self._conductor, self._report, self._events, self._operations.view)
+        self._conductor.watch(self._metrics.on_transition)
+        self._conductor.watch(self._feed.on_transition)
+        self._conductor.watch(self._say)
+
+    async def live(self) -> int:
+        """From taking over to the exit code."""
+        _route_logging()
+        self._say_hello()
+        self._hands.start_game()
+        self._take_over_signals()
+        await self._serve()
+        self._farewell.begin()
+        # What was imported stays until the end: keeping it out of every collection makes those, and the exit, faster.
+        gc.collect()
+        gc.freeze()
+        log.debug("ready to serve", seconds=round(time.monotonic() - self._boot.began, 3))
+        try:
+            return await self._conductor.exited
+        finally:
+            await self._close()
+
+    # Beginning -------------------------------------------------------------------------------------------------------
+
+    def _say_hello(self) -> None:
+        deployment = self._injected.deployment
+        for problem in settings_module.unknown_variables(self._boot.environ):
+            log.warning(f"{problem}; it has no effect")
+        for problem in self._injected.problems:
+            log.warning(str(problem))
+        if deployment.on_platform:
+            log.info(f"version {__version__}, deployment {deployment.request_id}")
+        else:
+            log.info(f"version {__version__}, not on the platform: self-stop, tags and injected values are off")
+
+    def _take_over_signals(self) -> None:
+        """From boot's handlers to the loop's; what came in between is not lost."""
+        for number in STOP_SIGNALS:
+            self._loop.add_signal_handler(number, self._on_stop_signal, number)
+        for forwarded in FORWARDED:
+            # Two real-time signals belong to the C library and cannot be had.
+            with contextlib.suppress(RuntimeError, ValueError, OSError):
+                self._loop.add_signal_handler(forwarded, forward_signal, self._boot, forwarded)
+        self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
+        self._reap()
+        for sent, at in self._boot.signals:
+            self._conductor.post(StopSignal(at, interrupt=sent == signal.SIGINT))
+
+    async def _serve(self) -> None:
+        boot = self._boot
+        if boot.control is not None:
+            self._servers.append(
+                await http.serve(boot.control.sock, self._operations, self._feed, on_request=self._metrics.on_request)
+            )
+        if boot.unix is not None:
+            self._servers.append(
+                await rpc.serve(
+                    boot.unix.sock,
+                    self._operations,
+                    self._feed,
+                    on_request=self._metrics.on_request,
+                    is_game=self._is_game,
+                )
+            )
+        if boot.metrics is not None:
+            self._servers.append(await self._metrics.serve(boot.metrics.sock))
+
+    # Living ----------------------------------------------------------------------------------------------------------
+
+    def _on_stop_signal(self, number: int) -> None:
+        self._conductor.post(StopSignal(self._loop.time(), interrupt=number == signal.SIGINT))
+
+    def _reap(self) -> None:
+        ended, left = self._boot.reaper.reap()
+        game = self._boot.game
+        if game is None:
+            return
+        status = ended.get(game.pid)
+        if status is not None:
+            self._main_ended = True
+            self._conductor.post(GameExited(self._loop.time(), _exit_status(status)))
+        if self._main_ended and not left:
+            self._conductor.post(GameGone(self._loop.time()))
+
+    def _say(self, before: State, after: State, event: Event) -> None:
+        """What an operator reads, and what is counted, at each transition."""
+        if after.stop is not None and before.stop is None:
+            self._metrics.on_stop_request(after.stop.source, after.stop.reason)
+        if isinstance(event, GameExited) and after.exit is not None:
+            how = f"signal {after.exit.signal}" if after.exit.signal is not None else f"code {after.exit.code}"
+            log.info(f"the game has ended with {how}")
+        if after.phase is not before.phase:
+            log.debug(f"{before.phase} -> {after.phase}")
+            if after.phase is Phase.READY:
+                log.info("the game is ready for players")
+            if after.phase is Phase.STARTING:
+                self._main_ended = False
+                log.info(f"starting the game again (attempt {after.attempt})")
+
+    def _self_stop(self, state: State) -> SelfStop:
+        secrets = self._injected.secrets
+        assert secrets.delete_url is not None, "the lifecycle releases only where there is what it takes"
+        assert secrets.delete_token is not None, "as above"
+        wanted = state.stop.log_storage if state.stop is not None else None
+        storage = wanted or self._settings.log_storage
+        return SelfStop(secrets.delete_url.get_secret_value(), secrets.delete_token, storage)
+
+    def _game_pids(self) -> list[int]:
+        return descendants(os.getpid(), self._boot.reaper.helpers)
+
+    def _is_game(self, peer: Peer) -> bool:
+        return peer.pid in self._game_pids()
+
+    def _deployment(self) -> dict[str, JsonValue]:
+        shown: dict[str, JsonValue] = json.loads(self._injected.deployment.model_dump_json())
+        return shown
+
+    def _log_counts(self) -> Mapping[str, LogCounts]:
+        return self._farewell.log_counts()
+
+    # Ending ----------------------------------------------------------------------------------------------------------
+
+    async def _close(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._hands.close()
+                self._events.close()
+                await asyncio.gather(*(server.close() for server in self._servers), return_exceptions=True)
+                await self._farewell.close()
+
+
+def _rules(settings: Settings, injected: Injected) -> Rules:
+    return Rules(
+        grace=settings.grace_seconds,
+        drain=settings.drain_seconds,
+        ship=settings.ship_seconds if settings.log_url else 0.0,
+        hold=settings.hold_seconds,
+        on_exit=settings.on_exit,
+        on_crash=settings.on_crash,
+        can_self_stop=injected.secrets.can_self_stop,
+    )
+
+
+def _drop_in(boot: Boot, injected: Injected) -> DropIn | None:
+    """What the drop-in route answers to: the path of the injected delete URL, `/v1/self/stop/<id>/<key>`."""
+    secrets = injected.secrets
+    if secrets.delete_url is None or secrets.delete_token is None:
+        return None
+    *_, identity, key = secrets.delete_url.get_secret_value().partition("?")[0].rstrip("/").split("/")
+    tokens = (secrets.delete_token.get_secret_value(), *([boot.substitute_token] if boot.substitute_token else []))
+    return DropIn(identity, key, tokens)
+
+
+def _exit_status(status: int) -> ExitStatus:
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        return ExitStatus(signal=-code, core_dumped=os.WCOREDUMP(status))
+    return ExitStatus(code=code)
+
+
+class _ToOwnLog(logging.Handler):
+    """Libraries log through `logging`; their lines go where the agent's own go."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        write = log.error if record.levelno >= logging.ERROR else log.warning
+        write(f"{record.name}: {record.getMessage()}")
+
+
+def _route_logging() -> None:
+    root = logging.getLogger()
+    root.handlers = [_ToOwnLog()]
+    root.setLevel(logging.WARNING)

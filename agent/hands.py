@@ -1,0 +1,222 @@
+"""Carries out what the lifecycle orders: signals to the game, the flush, the self-stop, the next start.
+
+Each order returns at once. What takes time goes on in a task that belongs to this object, and ends in an event for the
+conductor, whatever happens in it: a fault in here is said in the log, and the lifecycle goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from agent import log
+from agent.boot import Boot, start_game
+from agent.conductor import Conductor
+from agent.edgegap.self_stop import Attempt, Outcome, SelfStop
+from agent.game.stop import ask_to_end, kill_all, sweep
+from agent.states import (
+    Announce,
+    ApplyStop,
+    Effect,
+    Flush,
+    Flushed,
+    GameStarted,
+    Kill,
+    Phase,
+    Release,
+    Released,
+    Spawn,
+    SpawnFailed,
+    State,
+    Sweep,
+)
+
+# The game's own listeners hear of the stop before its signal; one that does not take the event does not hold it up.
+_SETTLE = 0.05
+# A process that forks while the others are killed may slip away: what is left is listed and killed again this often.
+_KILL_AGAIN = 0.02
+_AFTER_FAULT = 5.0
+
+
+class Deadline:
+    """A moment (seconds of the monotonic clock) that may be moved while somebody works towards it."""
+
+    __slots__ = ("at",)
+
+    def __init__(self, at: float) -> None:
+        """Takes the moment."""
+        self.at = at
+
+
+class Hands:
+    """The conductor's hands.
+
+    Attributes:
+        conductor: set by the composition root right after both exist.
+        attempts: what the self-stop has tried so far.
+        outcome: how it ended, or None.
+    """
+
+    conductor: Conductor
+
+    def __init__(
+        self,
+        boot: Boot,
+        *,
+        settle: Callable[[float], Awaitable[None]],
+        listeners: Callable[[], int],
+        flush: Callable[[State, Deadline], Awaitable[None]],
+        self_stop: Callable[[State], SelfStop],
+        on_attempt: Callable[[Attempt], None],
+    ) -> None:
+        """Takes what orders are carried out with.
+
+        Args:
+            boot: the game and what it needs to be started again.
+            settle: waits at most so many seconds until everybody who listens has taken what was announced.
+            listeners: how many listen.
+            flush: autopsy and shipping until the deadline, which may move; never raises, by its word.
+            self_stop: makes the call that stops the deployment.
+            on_attempt: told of every attempt of that call.
+        """
+        self._boot = boot
+        self._settle = settle
+        self._listeners = listeners
+        self._flush_work = flush
+        self._self_stop = self_stop
+        self._on_attempt = on_attempt
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._flush_deadline: Deadline | None = None
+        self._group_was_asked = False
+        self.attempts: list[Attempt] = []
+        self.outcome: Outcome | None = None
+
+    def __call__(self, effect: Effect, state: State) -> None:
+        """Carries out one order; see `agent.states` for what each means."""
+        match effect:
+            case Announce():
+                self._say_plan(state)
+            case ApplyStop():
+                self._apply_stop()
+            case Sweep():
+                self._sweep()
+            case Kill():
+                self._kill()
+            case Flush(until=until):
+                self._flush(state, until)
+            case Release():
+                self._start(self._release(state))
+            case Spawn():
+                self.start_game(again=True)
+
+    async def close(self) -> None:
+        """Ends what is still under way."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # The game --------------------------------------------------------------------------------------------------------
+
+    def start_game(self, *, again: bool = False) -> None:
+        """Tells the conductor of the game that boot has started, or (`again`) starts it anew."""
+        if again:
+            self._group_was_asked = False
+            start_game(self._boot)
+        game, failure = self._boot.game, self._boot.failure
+        if game is not None:
+            self.conductor.post(GameStarted(game.started_at, game.pid))
+        elif failure is not None:
+            log.error(str(failure))
+            self.conductor.post(SpawnFailed(self.conductor.now(), failure.exit_code))
+
+    def _say_plan(self, state: State) -> None:
+        request = state.stop
+        if request is None or state.plan is None:
+            return
+        words = f' ("{request.message}")' if request.message else ""
+        log.info(f"stopping: {request.source} asked, {request.reason}{words}; deadline {state.plan}")
+
+    def _apply_stop(self) -> None:
+        if self._listeners():
+            self._start(self._ask_after_settling())
+        else:
+            self._ask()
+
+    async def _ask_after_settling(self) -> None:
+        try:
+            await self._settle(_SETTLE)
+        finally:
+            self._ask()
+
+    def _ask(self) -> None:
+        if self._boot.game is not None and self.conductor.state.phase is Phase.STOPPING:
+            self._group_was_asked = ask_to_end(self._boot.game.pid)
+
+    def _sweep(self) -> None:
+        if self._boot.game is None:
+            return
+        left = sweep(self._boot.game.pid, self._boot.reaper, group_was_asked=self._group_was_asked)
+        if left:
+            log.info(f"the game has ended and left {left} process{'es' if left > 1 else ''} behind: asked to end")
+
+    def _kill(self) -> None:
+        log.warning("the game did not end in its time: SIGKILL to all of it")
+        self._start(self._kill_until_gone())
+
+    async def _kill_until_gone(self) -> None:
+        while self._boot.game is not None and self.conductor.state.phase is Phase.STOPPING:
+            kill_all(self._boot.game.pid, self._boot.reaper)
+            await asyncio.sleep(_KILL_AGAIN)
+
+    # The end ---------------------------------------------------------------------------------------------------------
+
+    def _flush(self, state: State, until: float) -> None:
+        if self._flush_deadline is not None:  # under way already
+            self._flush_deadline.at = min(self._flush_deadline.at, until)
+            return
+        self._flush_deadline = Deadline(until)
+        self._start(self._flush_and_tell(state, self._flush_deadline))
+
+    async def _flush_and_tell(self, state: State, deadline: Deadline) -> None:
+        try:
+            await self._flush_work(state, deadline)
+        finally:
+            self._flush_deadline = None
+            self.conductor.post(Flushed(self.conductor.now()))
+
+    async def _release(self, state: State) -> None:
+        call = self._self_stop(state)
+        log.info(f"stopping the deployment: DELETE {call.shown_url}")
+
+        def note(attempt: Attempt) -> None:
+            self.attempts.append(attempt)
+            self._on_attempt(attempt)
+            if attempt.retry_in is not None:
+                log.warning(f"{attempt.message} (attempt {attempt.number}, next in {attempt.retry_in:.1f} s)")
+
+        outcome = None
+        while outcome is None:
+            try:
+                outcome = await call.run(note)
+            except Exception as problem:
+                # A fault of the agent must not leave a deployment running that nobody plays on.
+                log.error(f"cannot self-stop ({type(problem).__name__}: {problem}); trying again in {_AFTER_FAULT:g} s")
+                await asyncio.sleep(_AFTER_FAULT)
+        self.outcome = outcome
+        if outcome.confirmed:
+            log.info(f"the platform will stop this deployment (attempts: {outcome.attempts}); holding until it does")
+        else:
+            log.error(f"{outcome.message}. The deployment may go on to be billed: stop it from a backend")
+        self.conductor.post(Released(self.conductor.now(), "confirmed" if outcome.confirmed else "refused"))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(self._guarded(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as problem:
+            log.error(f"cannot carry out an order of the lifecycle ({type(problem).__name__}: {problem}); going on")
