@@ -124,6 +124,8 @@ def _players(arguments: argparse.Namespace) -> int:
                 result = agent.call("players.join", id=arguments.id)
             case "leave":
                 result = agent.call("players.leave", id=arguments.id)
+            case _ if arguments.number is not None or arguments.limit is not None:
+                result = agent.call("players.set", count=arguments.number, capacity=arguments.limit)
             case _:
                 result = agent.call("players")
     of = f" of {result['capacity']}" if result["capacity"] is not None else ""
@@ -133,6 +135,8 @@ def _players(arguments: argparse.Namespace) -> int:
 
 
 def _add_players(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--count", metavar="N", dest="number", type=int, help="short for `set N`")
+    parser.add_argument("--capacity", metavar="N", dest="limit", type=int, help="short for `set --capacity N`")
     actions = parser.add_subparsers(dest="action", metavar="set|join|leave", help="without one: list the players")
     setting = actions.add_parser("set", help="say how many play, how many could, or both")
     setting.add_argument("count", nargs="?", type=int, help="players now")

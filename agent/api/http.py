@@ -47,7 +47,7 @@ _STREAM = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
 _TAKEN_FOR_JSON = ("application/json", "application/x-www-form-urlencoded", "application/octet-stream", "text/plain")
 _CALLER = Caller("http", Source.GAME)
 
-_REQUEST_LINE = re.compile(r"(?P<method>[!#$%&'*+.^_`|~0-9A-Za-z-]+) (?P<path>/[^\s?]*)\S* HTTP/1\.[01]")
+_REQUEST_LINE = re.compile(r"^\s*b['\"](?P<method>[!#$%&'*+.^_`|~0-9A-Za-z-]+) (?P<path>/[^\s?]*)\S* HTTP/1\.[01]")
 
 _Target: TypeAlias = "Operation | _Page"
 _Page: TypeAlias = tuple[str, Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]]
