@@ -22,6 +22,10 @@ CRASH_LOG_BYTES = 256 * 1024
 """Most of a crashed attempt's output that is kept as its crash log: the end of it."""
 
 
+WELL_SECONDS = 10.0
+"""A game that ran so long did not fall over at its start (what docker takes for the same question)."""
+
+
 class Life:
     """The life of one deployment.
 
@@ -35,6 +39,8 @@ class Life:
         self._deployment = deployment
         self._platform = platform
         self._settings = platform.settings
+        self._started = 0.0
+        self._falls = 0
 
     async def run(self, trouble: str = "") -> None:
         """All of it; whatever happens, nothing of the deployment is left afterwards.
@@ -78,6 +84,7 @@ class Life:
 
     async def _start(self) -> Container:
         """Start the game, as a process or a container."""
+        self._started = asyncio.get_running_loop().time()
         deployment, version = self._deployment, self._deployment.version
         user = environment.merged(version.envs, deployment.request.environment_variables)
         given = environment.injected(deployment, self._platform.url)
@@ -180,16 +187,14 @@ class Life:
                 return
             assert deployment.crash is not None
             raise CannotRun(f"cannot go on: the game {deployment.crash.message}, and its restart policy is {policy}")
+        moment = asyncio.get_running_loop().time()
+        # A game that had been well for a while is started again soon, one that falls over at once ever later.
+        if moment - self._started > WELL_SECONDS:
+            self._falls = 0
         delays = self._settings.delays
-        await self._wait_for_bell(
-            min(
-                end,
-                asyncio.get_running_loop().time()
-                + min(delays.restart * 2 ** min(deployment.restart_count, 16), delays.restart_max),
-            )
-        )
+        await self._wait_for_bell(min(end, moment + min(delays.restart * 2**self._falls, delays.restart_max)))
+        self._falls = min(self._falls + 1, 16)
         if deployment.stop_request is not None:
-            deployment.bell.set()
             return
         deployment.restart_count += 1
         deployment.logbook.attempt += 1

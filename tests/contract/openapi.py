@@ -1,0 +1,87 @@
+"""The OpenAPI document as a judge of answers: `Contract().check(...)` raises `AssertionError` for what it forbids."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import jsonschema
+import yaml
+
+DOCUMENT = Path(__file__).parent / "edgegap-api.openapi.yaml"
+FORMATS = jsonschema.FormatChecker(formats=())
+
+
+@FORMATS.checks("date-time", raises=ValueError)
+def _is_date_time(value: object) -> bool:
+    """RFC 3339, which always has a zone."""
+    return not isinstance(value, str) or datetime.fromisoformat(value).tzinfo is not None
+
+
+@FORMATS.checks("uri", raises=ValueError)
+def _is_uri(value: object) -> bool:
+    return not isinstance(value, str) or bool(urlsplit(value).scheme)
+
+
+class Contract:
+    """The document, with its references resolved and OpenAPI 3.0's `nullable` said as JSON Schema says it."""
+
+    def __init__(self) -> None:
+        self._document: dict[str, Any] = yaml.safe_load(DOCUMENT.read_text(encoding="utf-8"))
+        self._templates = {path: re.compile(re.sub(r"\{[^}]+\}", "[^/]+", path)) for path in self._document["paths"]}
+
+    def operations(self) -> Iterator[tuple[str, str, str]]:
+        """Method, path template and operation id of each."""
+        for path, methods in self._document["paths"].items():
+            for method, operation in methods.items():
+                yield method.upper(), path, operation["operationId"]
+
+    def is_inside(self, operation_id: str) -> bool:
+        """Whether an operation takes a deployment's own token rather than the organisation's."""
+        return any(
+            operation["operationId"] == operation_id and operation.get("security") == []
+            for methods in self._document["paths"].values()
+            for operation in methods.values()
+        )
+
+    def schema(self, name: str) -> dict[str, Any]:
+        """A named schema, as JSON Schema."""
+        return dict(self._resolved(self._document["components"]["schemas"][name]))
+
+    def check(self, method: str, path: str, status: int, body: Any) -> None:
+        """Assert that an answer is one that the document describes.
+
+        Args:
+            method: of the request.
+            path: of the request, as it was sent, without its query.
+            status: of the answer.
+            body: the answer's JSON; None for none.
+        """
+        template = next((each for each, pattern in self._templates.items() if pattern.fullmatch(path)), None)
+        operation = self._document["paths"].get(template, {}).get(method.lower())
+        if operation is None:
+            assert status in {404, 405}, f"{method} {path} is no operation of the document, and answered {status}"
+            self._validate(self.schema("Error"), body)
+            return
+        response = operation["responses"].get(str(status))
+        assert response is not None, f"{method} {path} answered {status}, which is not documented: {body}"
+        content = response.get("content")
+        if content is not None:
+            self._validate(self._resolved(content["application/json"]["schema"]), body)
+
+    def _validate(self, schema: dict[str, Any], body: Any) -> None:
+        jsonschema.validate(body, schema, cls=jsonschema.Draft202012Validator, format_checker=FORMATS)
+
+    def _resolved(self, schema: Any) -> Any:
+        if isinstance(schema, list):
+            return [self._resolved(each) for each in schema]
+        if not isinstance(schema, dict):
+            return schema
+        if "$ref" in schema:
+            return self._resolved(self._document["components"]["schemas"][schema["$ref"].rpartition("/")[2]])
+        resolved = {name: self._resolved(each) for name, each in schema.items() if name != "nullable"}
+        return {"anyOf": [resolved, {"type": "null"}]} if schema.get("nullable") else resolved
