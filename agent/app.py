@@ -93,7 +93,7 @@ class _Agent:
             boot,
             settle=self._events.settle,
             listeners=lambda: self._events.subscribers,
-            flush=self._farewell.flush,
+            last_words=self._farewell,
             self_stop=self._self_stop,
             on_attempt=lambda attempt: self._metrics.on_self_stop_attempt(attempt.result),
         )
@@ -134,7 +134,7 @@ class _Agent:
         self._hands.start_game()
         self._take_over_signals()
         await self._serve()
-        self._farewell.begin()
+        self._farewell.begin(self._loop)
         # What was imported stays until the end: keeping it out of every collection makes those, and the exit, faster.
         gc.collect()
         gc.freeze()
@@ -219,6 +219,7 @@ class _Agent:
                 log.info("the game is ready for players")
             if after.phase is Phase.STARTING:
                 self._main_ended = False
+                self._farewell.begin_again(self._loop)
                 log.info(f"starting the game again (attempt {after.attempt})")
 
     def _self_stop(self, state: State) -> SelfStop:

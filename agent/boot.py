@@ -21,6 +21,7 @@ from agent.listen import Port, TakenError, UnixSocket, listen_tcp, listen_unix
 from agent.logs.capture import Capture
 from agent.logs.redact import Redactor
 from agent.logs.spool import Spool
+from agent.logs.target import is_store_variable, store_secrets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # `typing` itself takes 5 ms
@@ -66,7 +67,7 @@ class Boot:
         unix: the Unix socket, or None.
         substitute_token: what the game has in place of the delete token, or None.
         game_env: the game's environment.
-            redactor, spool, capture: the log rooms, running; None with AGENT_CAPTURE=off.
+            redactor, spool, capture: the log rooms, running; no capture with AGENT_CAPTURE=off.
         reaper: the only one that waits.
         game: the running game, or None where it could not be started: then `failure` says why.
         signals: stop signals that came so far, each with its moment.
@@ -84,7 +85,7 @@ class Boot:
         self.substitute_token: str | None = None
         self.game_env: dict[str, str] = {}
         self.workdir: str | None = None
-        self.redactor = Redactor(environ[name] for name in SECRETS if environ.get(name))
+        self.redactor = Redactor(secrets(environ, self.raw("log_url")))  # completed once the settings are read
         self.spool: Spool | None = None
         self.capture: Capture | None = None
         self.reaper = Reaper()
@@ -127,7 +128,7 @@ def run(argv: "list[str]") -> int:
     """
     boot = Boot(*parse(argv), dict(os.environ))
     try:
-        log.hide([boot.environ[name] for name in SECRETS if boot.environ.get(name)])
+        log.hide(secrets(boot.environ, boot.raw("log_url")))
         log.configure(*_log_style(boot))
         _keep_standard_streams()
         _listen_for_signals(boot)
@@ -155,6 +156,8 @@ def run(argv: "list[str]") -> int:
     finally:
         if boot.capture is not None:
             boot.capture.close()
+        if boot.spool is not None:
+            boot.spool.close(time.monotonic() + 0.5)
         if boot.unix is not None:
             boot.unix.close()
 
@@ -299,12 +302,29 @@ def _open(boot: Boot) -> None:
     directory = boot.setting("spool_dir", checks.path, None)
     limit = boot.setting("spool_max", checks.size, 64 * 1024**2)
     intercept = boot.setting("intercept", checks.boolean, False)
-    if boot.setting("capture", checks.boolean, True) and not boot.problems:
+    words = boot.setting("redact", checks.names, ())
+    patterns = [word[1:-1] for word in words if word.startswith("/")]
+    named = [boot.environ[word] for word in words if boot.environ.get(word)]
+    boot.redactor = Redactor([*secrets(boot.environ, boot.raw("log_url")), *named], patterns)
+    log.hide(named)
+    capture = boot.setting("capture", checks.boolean, True)
+    redact_stdout = boot.setting("redact_stdout", checks.boolean, False)
+    if not boot.problems:
         boot.spool = Spool(directory or default_spool(), limit, say=log.warning)
-        boot.capture = Capture(boot.spool, boot.redactor, {"stdout": 1, "stderr": 2})
-    boot.game_env = game_environment(boot.environ, _exported(boot))
+        if capture:
+            boot.capture = Capture(
+                boot.spool, boot.redactor, {"stdout": 1, "stderr": 2}, redact_passthrough=redact_stdout
+            )
+    log_url = boot.raw("log_url")
+    hidden = [name for name in boot.environ if is_store_variable(name, log_url, boot.environ)]
+    boot.game_env = game_environment(boot.environ, _exported(boot), hidden)
     if intercept:
         _intercept(boot)
+
+
+def secrets(environ: "dict[str, str]", log_url: "str | None") -> "list[str]":
+    """The values that must be in no log: what lets its holder act for the deployment, or write to the store."""
+    return [environ[name] for name in SECRETS if environ.get(name)] + store_secrets(environ, log_url)
 
 
 def default_spool() -> str:

@@ -90,6 +90,41 @@ def path(value: str) -> str:
     return os.path.normpath(value)
 
 
+def names(value: str) -> "tuple[str, ...]":
+    """Words separated by commas; a regular expression between slashes may hold commas itself."""
+    found = []
+    rest = value.strip()
+    while rest:
+        if rest.startswith("/"):
+            expression, slash, rest = rest[1:].partition("/")
+            if not slash:
+                raise ValueError("takes names, or regular expressions between slashes, separated by commas")
+            import re  # noqa: PLC0415 - only where there is one
+
+            try:
+                re.compile(expression.encode())
+            except re.error as wrong:
+                raise ValueError(
+                    f"takes regular expressions between slashes; /{expression}/ is none: {wrong}"
+                ) from None
+            found.append(f"/{expression}/")
+            rest = rest.strip().removeprefix(",").strip()
+        else:
+            word, _, rest = rest.partition(",")
+            if word.strip():
+                found.append(word.strip())
+            rest = rest.strip()
+    return tuple(found)
+
+
+def patterns(value: str) -> "tuple[str, ...]":
+    """Absolute paths with `*`, `?`, `[...]` and `**`, separated by commas."""
+    found = tuple(pattern.strip() for pattern in value.split(",") if pattern.strip())
+    if any(not os.path.isabs(pattern) or "\0" in pattern for pattern in found):
+        raise ValueError("takes absolute paths, which may hold * and ?, separated by commas")
+    return found
+
+
 def socket_path(value: str) -> str:
     """An absolute path that fits in a Unix socket address (107 bytes), or `off`."""
     if value.strip().lower() in _FALSE:

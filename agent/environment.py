@@ -1,17 +1,26 @@
 """Which variables are the agent's, and which the game gets. Standard library only: boot needs it."""
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 PREFIX = "AGENT_"
 
 # Every setting by name. The model in `agent.settings` has the same ones (a test compares them); they are listed here
 # because boot has to take them out of the game's environment before that model is imported.
 SETTINGS = frozenset(
     {
+        "app_name",
+        "app_version",
         "capture",
         "control_port",
         "drain_seconds",
         "grace_seconds",
         "hold_seconds",
         "intercept",
+        "keep",
+        "log_files",
+        "log_form",
         "log_format",
         "log_level",
         "log_storage",
@@ -20,6 +29,9 @@ SETTINGS = frozenset(
         "metrics_port",
         "on_crash",
         "on_exit",
+        "redact",
+        "redact_stdout",
+        "ship_interval",
         "ship_seconds",
         "socket_path",
         "spool_dir",
@@ -51,8 +63,10 @@ def option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def game_environment(environ: "dict[str, str]", exported: "dict[str, str]") -> "dict[str, str]":
-    """The game's environment: the container's, without the agent's settings, and with what the agent exports."""
-    settings = {variable(name) for name in SETTINGS}
-    kept = {name: value for name, value in environ.items() if name not in settings and name not in EXPORTED}
+def game_environment(
+    environ: "dict[str, str]", exported: "dict[str, str]", hidden: "Iterable[str]" = ()
+) -> "dict[str, str]":
+    """The game's environment: the container's, without the agent's settings and `hidden`, and with what is exported."""
+    without = {variable(name) for name in SETTINGS} | EXPORTED | set(hidden)
+    kept = {name: value for name, value in environ.items() if name not in without}
     return kept | exported

@@ -1,37 +1,190 @@
-"""The story that a game server leaves behind: what is kept while it runs, and what is told when it is gone."""
+"""The story that a game server leaves behind: shipped while it runs, and told to its end when it is gone."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import json
+import time
 from collections.abc import Mapping
+from dataclasses import asdict
 
+from agent import __version__, log
 from agent.boot import Boot
 from agent.deployment import Deployment
-from agent.hands import Deadline
+from agent.game.autopsy import Evidence, examine
+from agent.game.cgroup import CgroupReading, read_cgroup
+from agent.game.report import build_report, last_line
+from agent.logs.ship import Shipper
 from agent.metrics.registry import LogCounts
 from agent.report import GameReport
 from agent.settings import Settings
-from agent.states import State
+from agent.states import Phase, State
+from agent.stop_plan import Step
+
+# Output that is still on its way gets this part of the time for shipping; the rest is for what is on disk already.
+_DRAIN_SHARE = 0.3
 
 
 class Farewell:
     """Ships the log while the game runs; finds the cause of death and ships the rest afterwards."""
 
     def __init__(self, boot: Boot, settings: Settings, deployment: Deployment, report: GameReport) -> None:
+        """Takes what the story is made of; nothing is opened yet."""
+        assert boot.spool is not None, "boot makes it before anything else is built"
         self._boot = boot
+        self._deployment = deployment
+        self._report = report
+        self._settings = settings
+        self._before: CgroupReading = read_cgroup()
+        self._shipping: asyncio.Task[None] | None = None
+        self._shipper = self._make_shipper()
 
-    def begin(self) -> None:
-        """Starts."""
+    def _make_shipper(self) -> Shipper:
+        assert self._boot.spool is not None, "looked at above"
+        return Shipper(
+            self._settings.log_url,
+            self._boot.spool,
+            {
+                "application": self._settings.app_name,
+                "version": self._settings.app_version,
+                "deployment_id": self._deployment.request_id or "",
+                "host_id": self._deployment.host_id or "",
+            },
+            redactor=self._boot.redactor,
+            interval=self._settings.ship_interval,
+            keep=self._settings.keep,
+            form=self._settings.log_form,
+            say=log.warning,
+            environ=self._boot.environ,
+        )
+
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begins to ship."""
+        self._shipping = loop.create_task(self._shipper.run(), name="shipper")
+
+    def begin_again(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The game is started again: its log follows the one that was told to its end."""
+        self._before = read_cgroup()
+        self._shipper = self._make_shipper()
+        self.begin(loop)
 
     def log_counts(self) -> Mapping[str, LogCounts]:
-        """By stream."""
+        """What became of the game's output, by stream."""
         return {}
 
-    async def flush(self, state: State, deadline: Deadline) -> None:
-        """Ends."""
-        import asyncio
+    async def flush(self, state: State, until: float) -> None:
+        """Finds the cause, writes `exit.json`, ships: see `agent.logs.ship` for the order.
 
-        if self._boot.capture is not None:
-            await asyncio.to_thread(self._boot.capture.drain, deadline.at)
+        Args:
+            state: of the lifecycle, in `flushing`.
+            until: moment of the monotonic clock by which it is over; `hurry` moves it.
+        """
+        now = time.monotonic()
+        capture = self._boot.capture
+        if capture is not None:
+            complete = await asyncio.to_thread(capture.drain, now + (until - now) * _DRAIN_SHARE)
+            if not complete:
+                log.warning("cannot keep the very last output: something holds the game's stdout or stderr open")
+        tail = capture.tail() if capture is not None else b""
+        document = self._document(state, now, tail)
+        log.info(f"autopsy: {document['summary']}")
+        result = await self._shipper.finish(until, document, tail=tail)
+        if result.local is not None:
+            log.info(f"exit.json: {result.local}")
+        if result.destination is not None:
+            log.info(f"logs: {result.destination}/{result.directory}")
+
+    def hurry(self, until: float) -> None:
+        """Moves the end of a flush that is under way."""
+        self._shipper.hurry(until)
 
     async def close(self) -> None:
-        """Ends."""
+        """Ends what is under way."""
+        if self._shipping is not None:
+            self._shipping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._shipping
+
+    def _document(self, state: State, now: float, tail: bytes) -> dict[str, object]:
+        before, after = self._before, read_cgroup()
+        status, stop, report = state.exit, state.stop, self._report
+        ended = state.history[-1].at
+        failure = self._boot.failure
+        verdict = examine(
+            Evidence(
+                code=status.code if status else None,
+                signal=status.signal if status else None,
+                core_dumped=status.core_dumped if status else False,
+                could_not_start=str(failure) if state.could_not_start is not None and failure else None,
+                stop_source=stop.source if stop else None,
+                stop_reason=stop.reason if stop else None,
+                stop_message=stop.message if stop else "",
+                stopped_seconds=ended - stop.at if stop else None,
+                killed=state.killed,
+                kill_after_seconds=state.killed_at - state.plan_began if state.killed_at is not None else None,
+                sent_signals=("SIGTERM",) if stop else (),
+                heartbeat_age_seconds=now - report.last_heartbeat if report.last_heartbeat is not None else None,
+                before=before,
+                after=after,
+                last_line=last_line(tail),
+            )
+        )
+        return build_report(
+            autopsy=verdict,
+            reason=state.reason,
+            exit_code=state.exit_code,
+            code=status.code if status else None,
+            signal=status.signal if status else None,
+            core_dumped=status.core_dumped if status else False,
+            wall_offset=time.time() - time.monotonic(),
+            started_at=state.started_at,
+            ready_at=state.ready_at,
+            ended_at=ended,
+            phases=[(moment.phase, moment.at) for moment in state.history],
+            stop=asdict(stop) if stop else None,
+            plan=_plan(state),
+            happened=_happened(state),
+            tail=tail,
+            heartbeat={"at": report.last_heartbeat, "count": report.heartbeats} if report.heartbeats else None,
+            players={"count": report.count, "capacity": report.capacity, "ids": list(report.ids)},
+            before=before,
+            after=after,
+            attempt=state.attempt,
+            restarts=state.restarts,
+            logs=self._boot.capture.counters() if self._boot.capture is not None else None,
+            deployment=json.loads(self._deployment.model_dump_json()),
+            command=[self._boot.redactor.text(word) for word in self._boot.command],
+            agent_version=__version__,
+        )
+
+
+def _plan(state: State) -> dict[str, object] | None:
+    if state.plan is None:
+        return None
+    steps = [{"step": share.step, "seconds": round(share.seconds, 3)} for share in state.plan.shares]
+    return {"total_seconds": round(state.plan.total, 3), "steps": steps}
+
+
+def _happened(state: State) -> list[dict[str, object]]:
+    """How long each step before the flush really took, beside what it had."""
+    if state.plan is None:
+        return []
+    bounds = [*state.history[1:], None]
+    steps: list[dict[str, object]] = []
+    for moment, following in zip(state.history, bounds, strict=True):
+        if following is None or moment.at < state.plan_began - 0.001:
+            continue
+        if moment.phase is Phase.DRAINING:
+            steps.append(_step(state, Step.DRAIN, following.at - moment.at))
+        elif moment.phase is Phase.STOPPING:
+            asked_until = state.killed_at if state.killed_at is not None else following.at
+            steps.append(_step(state, Step.STOP, asked_until - moment.at))
+            if state.killed_at is not None:
+                steps.append(_step(state, Step.KILL, following.at - state.killed_at))
+    return steps
+
+
+def _step(state: State, step: Step, seconds: float) -> dict[str, object]:
+    planned = state.plan.seconds(step) if state.plan is not None else 0.0
+    return {"step": step, "seconds": round(max(0.0, seconds), 3), "planned_seconds": round(planned, 3)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 from agent import log
 from agent.boot import Boot, start_game
@@ -39,14 +39,14 @@ _KILL_AGAIN = 0.02
 _AFTER_FAULT = 5.0
 
 
-class Deadline:
-    """A moment (seconds of the monotonic clock) that may be moved while somebody works towards it."""
+class LastWords(Protocol):
+    """Autopsy and shipping; `agent.farewell.Farewell` is it."""
 
-    __slots__ = ("at",)
+    async def flush(self, state: State, until: float) -> None:
+        """Finds the cause and ships, until a moment of the monotonic clock."""
 
-    def __init__(self, at: float) -> None:
-        """Takes the moment."""
-        self.at = at
+    def hurry(self, until: float) -> None:
+        """Moves the end of a flush that is under way."""
 
 
 class Hands:
@@ -66,7 +66,7 @@ class Hands:
         *,
         settle: Callable[[float], Awaitable[None]],
         listeners: Callable[[], int],
-        flush: Callable[[State, Deadline], Awaitable[None]],
+        last_words: LastWords,
         self_stop: Callable[[State], SelfStop],
         on_attempt: Callable[[Attempt], None],
     ) -> None:
@@ -76,18 +76,18 @@ class Hands:
             boot: the game and what it needs to be started again.
             settle: waits at most so many seconds until everybody who listens has taken what was announced.
             listeners: how many listen.
-            flush: autopsy and shipping until the deadline, which may move; never raises, by its word.
+            last_words: what is done when the game is gone.
             self_stop: makes the call that stops the deployment.
             on_attempt: told of every attempt of that call.
         """
         self._boot = boot
         self._settle = settle
         self._listeners = listeners
-        self._flush_work = flush
+        self._last_words = last_words
         self._self_stop = self_stop
         self._on_attempt = on_attempt
         self._tasks: set[asyncio.Task[None]] = set()
-        self._flush_deadline: Deadline | None = None
+        self._flushing = False
         self._group_was_asked = False
         self.attempts: list[Attempt] = []
         self.outcome: Outcome | None = None
@@ -172,17 +172,17 @@ class Hands:
     # The end ---------------------------------------------------------------------------------------------------------
 
     def _flush(self, state: State, until: float) -> None:
-        if self._flush_deadline is not None:  # under way already
-            self._flush_deadline.at = min(self._flush_deadline.at, until)
+        if self._flushing:
+            self._last_words.hurry(until)
             return
-        self._flush_deadline = Deadline(until)
-        self._start(self._flush_and_tell(state, self._flush_deadline))
+        self._flushing = True
+        self._start(self._flush_and_tell(state, until))
 
-    async def _flush_and_tell(self, state: State, deadline: Deadline) -> None:
+    async def _flush_and_tell(self, state: State, until: float) -> None:
         try:
-            await self._flush_work(state, deadline)
+            await self._last_words.flush(state, until)
         finally:
-            self._flush_deadline = None
+            self._flushing = False
             self.conductor.post(Flushed(self.conductor.now()))
 
     async def _release(self, state: State) -> None:

@@ -163,7 +163,7 @@ def _on_signal(state: State, event: StopSignal) -> Outcome:
         case Phase.RESTARTING:
             return _exit(_Change(replace(told, stop=request)), event.at)
         case Phase.DRAINING | Phase.STOPPING if second:
-            return _kill(_Change(told if told.phase is Phase.STOPPING else _entered_stopping(told, event.at)))
+            return _kill(_Change(told if told.phase is Phase.STOPPING else _entered_stopping(told, event.at)), event.at)
         case Phase.DRAINING | Phase.STOPPING:
             return _hurry(told, event.at)
         case Phase.FLUSHING:
@@ -224,10 +224,10 @@ def _on_timer(state: State, event: TimerFired) -> Outcome:  # noqa: PLR0911 - on
         case Phase.DRAINING, Timer.DRAIN if _is_due(event.at, state.due(Step.DRAIN)):
             return _stop(_Change(state), event.at)
         case Phase.STOPPING, Timer.KILL if _is_due(event.at, state.due(Step.STOP)):
-            return _kill(_Change(state))
+            return _kill(_Change(state), event.at)
         case Phase.STOPPING, Timer.GONE if _is_due(event.at, state.due(Step.KILL)):
             # A process in an uninterruptible wait survives SIGKILL; what is known is shipped all the same.
-            return _flush(_Change(replace(state, killed=True)), event.at)
+            return _flush(_Change(replace(state, killed_at=state.killed_at or event.at)), event.at)
         case Phase.FLUSHING, Timer.FLUSH if _is_due(event.at, state.due(Step.SHIP)):
             return _after_flush(state, event.at)
         case Phase.RELEASING, Timer.HOLD if state.release == "confirmed":
@@ -241,7 +241,7 @@ def _on_timer(state: State, event: TimerFired) -> Outcome:  # noqa: PLR0911 - on
                 started_at=None,
                 ready_at=None,
                 plan=None,
-                killed=False,
+                killed_at=None,
                 exit=None,
                 ended_alone=False,
             )
@@ -305,8 +305,8 @@ def _sweep(change: _Change, at: float) -> Outcome:
     return change.enter(Phase.STOPPING, at).do(Sweep(), Arm(Timer.KILL, until), Arm(Timer.GONE, gone)).done()
 
 
-def _kill(change: _Change) -> Outcome:
-    killed = _Change(replace(change.state, killed=True), change.effects)
+def _kill(change: _Change, at: float) -> Outcome:
+    killed = _Change(replace(change.state, killed_at=change.state.killed_at or at), change.effects)
     return killed.do(Kill(), Arm(Timer.GONE, killed.state.due(Step.KILL))).done()
 
 

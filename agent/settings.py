@@ -13,11 +13,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from agent import checks
 from agent.environment import EXPORTED, PREFIX, option, variable
 from agent.errors import Problem, SettingsError
+from agent.logs.target import check_url
 
 
 def _check(function: Callable[[str], Any]) -> BeforeValidator:
@@ -41,6 +42,8 @@ Seconds = Annotated[float, _check(checks.duration)]
 Bytes = Annotated[int, _check(checks.size)]
 Path = Annotated[str, _check(checks.path)]
 Text = Annotated[str, _check(checks.text)]
+Names = Annotated[tuple[str, ...], NoDecode, _check(checks.names)]
+Patterns = Annotated[tuple[str, ...], NoDecode, _check(checks.patterns)]
 
 
 class Settings(BaseSettings):
@@ -140,10 +143,62 @@ class Settings(BaseSettings):
         Bytes, Field(default=64 * 1024**2, description="Bytes that the spool may take; the oldest are dropped first.")
     ]
     log_url: Annotated[
-        Text | None,
+        str | None,
+        _check(check_url),
         Field(
-            default=None, description="Where logs and exit.json go: file:///path, s3://bucket/prefix. Not set: nowhere."
+            default=None,
+            description="Where logs and exit.json go: file:///path, s3://bucket/prefix, gs://, az://, https:// (PUT). "
+            "May hold {application}, {version}, {deployment_id}, {attempt}, {date}, {time}, {host_id}. Not set: they "
+            "stay in the spool.",
         ),
+    ]
+    log_form: Annotated[
+        Literal["ndjson", "verbatim"],
+        _choice("ndjson", "verbatim"),
+        Field(
+            default="ndjson",
+            description="How logs are shipped: one JSON object a line with time and stream, or byte for byte.",
+        ),
+    ]
+    log_files: Annotated[
+        Patterns,
+        Field(
+            default=(), description="Patterns of the game's own log files, separated by commas: followed as they grow."
+        ),
+    ]
+    keep: Annotated[
+        Patterns,
+        Field(
+            default=(),
+            description="Patterns of files that are shipped when the game has ended (replays, crash dumps), separated "
+            "by commas.",
+        ),
+    ]
+    ship_interval: Annotated[
+        Seconds,
+        Field(default=15.0, description="Seconds after which what was written is shipped, however little it is."),
+    ]
+    redact: Annotated[
+        Names,
+        Field(
+            default=(),
+            description="More that no log may hold, separated by commas: names of variables whose values are secret, "
+            "or regular expressions between slashes.",
+        ),
+    ]
+    redact_stdout: Annotated[
+        Switch,
+        Field(
+            default=False,
+            description="on: secrets are replaced in what is passed on to the container's stdout and stderr as well.",
+        ),
+    ]
+    app_name: Annotated[
+        Text,
+        Field(default="", description="Name of the application, which is not injected: for keys of shipped logs."),
+    ]
+    app_version: Annotated[
+        Text, Field(default="", description="Name of the version, which is not injected: for keys of shipped logs.")
     ]
     log_storage: Annotated[
         Text,

@@ -170,7 +170,7 @@ class State:
         plan: the plan of the stop under way, or None; it began at `plan_began`.
         told_by_platform: whether SIGTERM or SIGINT came: whoever sent it stops the container, no self-stop is owed.
         signals: how many of those came.
-        killed: whether the agent used SIGKILL.
+        killed_at: when the agent used SIGKILL, or None.
         exit: how the game's main process ended, or None.
         could_not_start: the exit code (126 or 127) where the game could not be executed.
         ended_alone: whether the game's main process ended before anybody asked for a stop.
@@ -190,11 +190,16 @@ class State:
     plan_began: float = 0.0
     told_by_platform: bool = False
     signals: int = 0
-    killed: bool = False
+    killed_at: float | None = None
     exit: ExitStatus | None = None
     could_not_start: int | None = None
     ended_alone: bool = False
     release: Literal["confirmed", "refused"] | None = None
+
+    @property
+    def killed(self) -> bool:
+        """Whether the agent used SIGKILL."""
+        return self.killed_at is not None
 
     @property
     def exit_code(self) -> int:
