@@ -124,7 +124,7 @@ def _oom_is_the_cause(evidence: Evidence) -> bool:
     if not oom_kills_between(evidence.before, evidence.after):
         return False
     # A child that was killed long ago is no cause of an orderly end, nor of one that the agent forced because somebody
-    # wanted the game to end: the game lived on. A policy's stop is different: a game falls silent when it loses a child.
+    # wanted the game to end: the game lived on. A policy's is different: a game falls silent when it loses a child.
     asked = evidence.stop_source is not None and evidence.stop_source != "policy"
     orderly = evidence.code == 0 and evidence.stop_source is not None
     forced = evidence.killed and evidence.signal == signal.SIGKILL and asked

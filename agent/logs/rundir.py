@@ -20,8 +20,6 @@ def write(directory: str, name: str, data: bytes) -> str | None:
     Returns:
         Its path, or None where it cannot be written.
     """
-    if not directory:
-        return None
     path = f"{directory}/{name}"
     try:
         fd = os.open(f"{path}.tmp", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

@@ -1,4 +1,13 @@
-"""The directories of runs in the spool directory, and the segments in them. Standard library only, quick to import."""
+"""The directories of runs in the spool directory, and the segments in them. Standard library only, quick to import.
+
+<spool directory>/20251124T081200Z-5f1e2d3c/     one run of an agent; its name sorts by time
+    lock            held with flock() for as long as that agent lives
+    000001.seg      closed segments
+    000002.open     the one that is being written
+    gaps            what was dropped before which segment
+    run.json        which deployment it was, and where its log goes
+    exit.json       how it ended
+"""
 
 import contextlib
 import fcntl
@@ -10,10 +19,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OPEN = ".open"  # a segment that is being written
-DONE = ".seg"  # one that is closed
-LOCK = "lock"
-GAPS = "gaps"
+OPEN = ".open"
+DONE = ".seg"
+_LOCK = "lock"
+_GAPS = "gaps"
 
 
 class Segment:
@@ -21,44 +30,67 @@ class Segment:
 
     Attributes:
         number: counts from 1 within its run; a missing number is a gap.
+        run: directory of the run that it belongs to, whether it could be made or not.
         path: its file, or None while it is in memory.
-        size: bytes.
+        memory: its frames while they are in memory.
+        size: bytes, with the headers of the frames.
+        streams: bytes of the log in it by stream; empty for one of an earlier run, whose frames nobody has read yet.
         since: when its first bytes were read, in nanoseconds since 1970.
-        run: directory of the run that it belongs to.
         busy: whether it is being shipped; it is then the last to be dropped.
     """
 
-    __slots__ = ("busy", "memory", "number", "path", "run", "since", "size")
+    __slots__ = ("busy", "memory", "number", "path", "run", "since", "size", "streams")
 
-    def __init__(self, number: int, run: str, path: "str | None" = None, size: int = 0, since: int = 0) -> None:
+    def __init__(self, number: int, run: str, since: int, path: "str | None" = None, size: int = 0) -> None:
         """Takes what is known of it."""
         self.number = number
         self.run = run
+        self.since = since
         self.path = path
         self.size = size
-        self.since = since
         self.memory: list[bytes] = []
+        self.streams: dict[str, int] = {}
         self.busy = False
 
+    @property
+    def log_bytes(self) -> int:
+        """Bytes of the log in it; its size where that is all that is known."""
+        return sum(self.streams.values()) or self.size
+
     def pieces(self) -> "Iterator[bytes]":
-        """Its bytes, for `frames.parse`; raises OSError when its file cannot be read."""
+        """Its frames, for `frames.parse`; raises OSError when its file cannot be read."""
         if self.path is None:
             yield from list(self.memory)
         else:
             yield from frames.read_file(self.path)
 
+    def discard(self) -> None:
+        """Deletes its bytes."""
+        self.memory = []
+        unlink(self.path)
 
-def unlink(path: "str | None") -> None:
-    """Deletes a file, if there is one."""
-    if path is not None:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
+
+def make(directory: str, run_id: str) -> int:
+    """Makes the directory of a run, and locks it before anybody else can see it under a name to be adopted.
+
+    Returns:
+        The descriptor that holds the lock; -1 where the file system knows no locks.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    os.makedirs(directory, 0o700, exist_ok=True)
+    hidden, path = f"{directory}/.{run_id}", f"{directory}/{run_id}"
+    os.mkdir(hidden, 0o700)
+    fd = lock(hidden)
+    os.rename(hidden, path)
+    return fd
 
 
 def lock(run: str) -> int:
-    """Locks a run's directory; -1 when its agent lives (or the directory cannot be used)."""
+    """Locks a run's directory; -1 when its agent lives, or the directory cannot be used."""
     try:
-        fd = os.open(f"{run}/{LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(f"{run}/{_LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:
         return -1
     try:
@@ -70,7 +102,7 @@ def lock(run: str) -> int:
 
 
 def all_runs(directory: str) -> "list[str]":
-    """Directories of runs, oldest first."""
+    """The directories of all runs, oldest first."""
     try:
         names = sorted(name for name in os.listdir(directory) if name[:1].isdigit())
     except OSError:
@@ -78,10 +110,10 @@ def all_runs(directory: str) -> "list[str]":
     return [f"{directory}/{name}" for name in names if os.path.isdir(f"{directory}/{name}")]
 
 
-def load(run: str) -> "tuple[list[Segment], dict[tuple[str, int], int]]":
-    """The segments that a run left, and how many bytes it dropped before each."""
+def load(run: str) -> "tuple[list[Segment], dict[int, int]]":
+    """The segments in a run's directory, in order, and how many bytes were dropped before which number."""
     found: list[Segment] = []
-    gaps: dict[tuple[str, int], int] = {}
+    gaps: dict[int, int] = {}
     try:
         for name in sorted(os.listdir(run)):
             base, dot, end = name.partition(".")
@@ -89,17 +121,45 @@ def load(run: str) -> "tuple[list[Segment], dict[tuple[str, int], int]]":
                 path = f"{run}/{name}"
                 size, since = _look(path)
                 if size:
-                    found.append(Segment(int(base), run, path, size, since))
+                    found.append(Segment(int(base), run, since, path, size))
                 else:
                     unlink(path)
-        with open(f"{run}/{GAPS}") as lines:
+        with open(f"{run}/{_GAPS}") as lines:
             for line in lines:
                 number, _, size_text = line.strip().partition(" ")
                 if number.isdigit() and size_text.isdigit():
-                    gaps[(run, int(number))] = int(size_text)
+                    gaps[int(number)] = int(size_text)
     except OSError:
         pass
     return found, gaps
+
+
+def save_gaps(run: str, gaps: "dict[int, int]") -> None:
+    """Leaves word of what was dropped for whoever adopts the run."""
+    try:
+        with open(f"{run}/{_GAPS}", "w") as file:
+            file.writelines(f"{number} {size}\n" for number, size in gaps.items())
+    except OSError:
+        pass
+
+
+def remove(run: str) -> None:
+    """Deletes a run's directory; it has no sub-directories."""
+    try:
+        names = os.listdir(run)
+    except OSError:
+        return
+    for name in sorted(names, key=lambda name: name == _LOCK):  # the lock last
+        unlink(f"{run}/{name}")
+    with contextlib.suppress(OSError):
+        os.rmdir(run)
+
+
+def unlink(path: "str | None") -> None:
+    """Deletes a file, if there is one."""
+    if path is not None:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
 
 
 def _look(path: str) -> "tuple[int, int]":
@@ -110,24 +170,3 @@ def _look(path: str) -> "tuple[int, int]":
     if len(first) < frames.HEADER.size:
         return 0, 0
     return size, int(frames.HEADER.unpack(first)[4])
-
-
-def save_gaps(run: str, gaps: "dict[int, int]") -> None:
-    """Leaves word of what was dropped for whoever adopts the run."""
-    try:
-        with open(f"{run}/{GAPS}", "w") as file:
-            file.writelines(f"{number} {size}\n" for number, size in gaps.items())
-    except OSError:
-        pass
-
-
-def remove(run: str) -> None:
-    """Deletes a run's directory; it has no sub-directories."""
-    try:
-        for name in os.listdir(run):
-            if name != LOCK:
-                unlink(f"{run}/{name}")
-        unlink(f"{run}/{LOCK}")
-        os.rmdir(run)
-    except OSError:
-        pass

@@ -162,7 +162,9 @@ class Shipper:
                 async with asyncio.timeout_at(self._deadline) as self._timeout:
                     await ending.last_word(max(0.0, self._deadline - loop.time()))
         except Exception as problem:  # whatever it is, the agent has to leave properly
-            self._say(f"cannot finish shipping ({type(problem).__name__}: {problem}); the log is in {self._spool.run}")
+            self._say(
+                f"cannot finish shipping ({type(problem).__name__}: {problem}); the rest stays in {self._spool.run}"
+            )
         finally:
             self._timeout = None
             self._worker.end()
@@ -183,7 +185,7 @@ class Shipper:
         await self._release()
         if self._outbox is None:
             return
-        self._spool.seal_seconds = self._interval
+        self._spool.seal_after(self._interval)
         self._spool.listen(lambda: _soon(loop, self._wakeup))
         # The first object shows at once whether the store can be used.
         await self._outbox.put(f"{self.directory}/{rundir.RUN}", self._run_json(), _STEADY)
@@ -258,7 +260,7 @@ class Shipper:
             size = sum(int(str(part["bytes"])) for part in result.not_shipped)
             self._say(
                 f"cannot ship everything to {result.destination}: {names}{more} ({size} bytes; "
-                f"{result.not_shipped[0]['why']}); it stays in {self._spool.run or 'memory, and is lost'}"
+                f"{result.not_shipped[0]['why']}); what is on disk stays in {self._spool.run}"
             )
 
 

@@ -8,38 +8,36 @@ Every run of an agent has a directory of its own below the spool directory, lock
 lives. Two agents never touch each other's; what a dead one left behind is adopted by a later one.
 """
 
-import errno
 import os
 import threading
 import time
 from collections import deque
 
-from agent.logs import frames, runs
+from agent.logs import runs
 from agent.logs.runs import Segment
+from agent.logs.writer import MEMORY, SegmentWriter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _QUEUE = 8 * 1024 * 1024  # bytes read from the game that the disk has not taken yet
-_MEMORY = 4 * 1024 * 1024  # bytes kept in memory where the disk takes none
 _SEGMENT = 4 * 1024 * 1024  # size at which a segment is closed
-_DISK_AGAIN = 5.0  # seconds between attempts to use a disk that failed
-_BATCH = 256  # frames written with one system call; each takes two of at most 1024 buffers (IOV_MAX, man 2 writev)
+_TOO_SLOW = "the disk was slower than the game wrote"
+_SAY_AGAIN = 60.0  # seconds between two lines on the same thing
+EARLIER = "earlier runs"  # stands for all streams of adopted segments where bytes are counted by stream
 
 
 class Spool:
     """One run's spool, and what earlier runs left in the same directory.
 
-    No method raises because of the disk, and none but `flush` and `close` waits for it.
+    No method raises because of the disk, and none but `flush`, `adopt` and `close` waits for it.
 
     Attributes:
         directory: the spool directory.
-        run: this run's own directory in it, or "" while it cannot be made.
-        run_id: its name: the time it started and a random part. Sorts by time.
+        run_id: name of this run's own directory in it: the time it started and a random part. Sorts by time.
         max_bytes: what all segments together may take on disk.
-        seal_seconds: age at which a segment is closed though it is small, or None for never.
-        problem: why the disk is not used at present, in words; "" while it is.
+        started_ns: when this run started, in nanoseconds since 1970.
     """
 
     def __init__(
@@ -61,16 +59,14 @@ class Spool:
         """
         self.directory = directory
         self.max_bytes = max(max_bytes, 65536)
-        self.segment_bytes = segment_bytes or min(_SEGMENT, self.max_bytes // 8)
-        self.seal_seconds: float | None = None
-        self.problem = ""
         self.started_ns = time.time_ns()
         self.run_id = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self.started_ns / 1e9)) + "-" + os.urandom(4).hex()
-        self.run = ""
-        self._say = say
+        self._segment_bytes = segment_bytes or min(_SEGMENT, self.max_bytes // 8)
+        self._say = say or (lambda _: None)
+        self._said_at = -_SAY_AGAIN
         self._listener: Callable[[], None] | None = None
-        self._lock = threading.Lock()  # guards what follows; never held while the disk is used
-        self._changed = threading.Condition(self._lock)
+        # Guards what follows; never held while the disk is used.
+        self._changed = threading.Condition(threading.Lock())
         self._queue: deque[tuple[int, str, bytes]] = deque()
         self._queued = 0
         self._writing = False
@@ -80,18 +76,30 @@ class Spool:
         self._thread: threading.Thread | None = None
         self._closing = False
         self._seal_now = False
-        self._counts = dict.fromkeys(
-            ("bytes_in", "bytes_dropped", "segments_dropped", "bytes_shipped", "segments_shipped", "disk_errors"), 0
+        self._received: dict[str, int] = {}
+        self._shipped: dict[str, int] = {}
+        self._dropped: dict[str, int] = {}
+        self._segments_shipped = 0
+        self._segments_dropped = 0
+        self._locks: dict[str, int] = {}  # adopted run: descriptor of its lock
+        self._writer = SegmentWriter(
+            directory,
+            self.run_id,
+            self._segment_bytes,
+            say=self._say,
+            sealed=self._take_in,
+            recovered=self._move_to_disk,
         )
-        # Owned by the writing thread.
-        self._number = 1
-        self._active: Segment | None = None
-        self._active_since = 0.0
-        self._fd = -1
-        self._streams: dict[str, int] = {}
-        self._disk_again = 0.0
-        self._locked: dict[str, int] = {}  # run directory: descriptor of its lock
-        self._make_run()
+
+    @property
+    def run(self) -> str:
+        """This run's own directory, whether it could be made or not."""
+        return self._writer.path
+
+    @property
+    def problem(self) -> str:
+        """Why the disk is not used at present, in words; "" while it is."""
+        return self._writer.problem
 
     # For whoever reads the game's output -----------------------------------------------------------------------------
 
@@ -108,25 +116,50 @@ class Spool:
         with self._changed:
             self._queue.append((time.time_ns() if ts is None else ts, stream, data))
             self._queued += len(data)
-            self._counts["bytes_in"] += len(data)
+            _add(self._received, stream, len(data))
             while self._queued > _QUEUE and len(self._queue) > 1:
-                lost = len(self._queue.popleft()[2])
-                self._queued -= lost
-                self._lost_in_queue += lost
-                self._counts["bytes_dropped"] += lost
+                _, lost_stream, lost = self._queue.popleft()
+                self._queued -= len(lost)
+                self._lost_in_queue += len(lost)
+                _add(self._dropped, lost_stream, len(lost))
             if self._thread is None and not self._closing:
                 self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
                 self._thread.start()
             else:
                 self._changed.notify_all()
 
+    # For whoever counts ----------------------------------------------------------------------------------------------
+
     def counters(self) -> "dict[str, int]":
-        """What happened so far: bytes and segments in, dropped, shipped; and `bytes_held`, `segments_held` now."""
-        with self._lock:
-            held = sum(segment.size for segment in self._segments) + (self._active.size if self._active else 0)
-            return {**self._counts, "bytes_held": held + self._queued, "segments_held": len(self._segments)}
+        """Bytes of log and segments so far: in, shipped, dropped; and what is held now."""
+        with self._changed:
+            return {
+                "bytes_in": sum(self._received.values()),
+                "bytes_shipped": sum(self._shipped.values()),
+                "bytes_dropped": sum(self._dropped.values()),
+                "bytes_held": self._queued + self._active_size() + sum(segment.size for segment in self._segments),
+                "segments_shipped": self._segments_shipped,
+                "segments_dropped": self._segments_dropped,
+                "segments_held": len(self._segments),
+                "disk_errors": self._writer.errors,
+            }
+
+    def by_stream(self) -> "dict[str, tuple[int, int, int]]":
+        """`(received, shipped, dropped)` bytes of log by stream."""
+        with self._changed:
+            names = {**self._received, **self._shipped, **self._dropped}
+            return {
+                name: (self._received.get(name, 0), self._shipped.get(name, 0), self._dropped.get(name, 0))
+                for name in names
+            }
 
     # For whoever ships -----------------------------------------------------------------------------------------------
+
+    def seal_after(self, seconds: "float | None") -> None:
+        """Closes segments from this age on, though they are small; None for never."""
+        self._writer.seal_seconds = seconds
+        with self._changed:
+            self._changed.notify_all()
 
     def listen(self, listener: "Callable[[], None] | None") -> None:
         """Calls `listener()` from the writing thread whenever a segment was closed; None ends that."""
@@ -134,28 +167,28 @@ class Spool:
 
     def segments(self) -> "list[Segment]":
         """The closed segments that are still held, oldest first."""
-        with self._lock:
+        with self._changed:
             return list(self._segments)
 
     def dropped_before(self, segment: Segment) -> int:
         """How many bytes were dropped right before this segment."""
-        with self._lock:
+        with self._changed:
             return self._gaps.get((segment.run, segment.number), 0)
 
     def confirm(self, segment: Segment) -> None:
         """The store has it: it is deleted here."""
-        with self._lock:
+        with self._changed:
             if segment in self._segments:
                 self._segments.remove(segment)
-                self._counts["bytes_shipped"] += segment.size
-                self._counts["segments_shipped"] += 1
+                self._segments_shipped += 1
+                for stream, size in (segment.streams or {EARLIER: segment.size}).items():
+                    _add(self._shipped, stream, size)
             self._gaps.pop((segment.run, segment.number), None)
-        segment.memory = []
-        runs.unlink(segment.path)
+        segment.discard()
 
     def forget(self, segment: Segment) -> None:
         """It cannot be read any more (its file was deleted or damaged): counted as dropped."""
-        with self._lock:
+        with self._changed:
             if segment in self._segments:
                 self._drop(segment)
 
@@ -175,11 +208,11 @@ class Spool:
             False when the deadline came first: the disk hangs.
         """
         with self._changed:
-            while self._queue or self._writing or (self._seal_now and self._thread is not None):
+            while self._thread is not None and (self._queue or self._writing or self._seal_now):
                 left = deadline - time.monotonic()
-                if left <= 0:
+                if left <= 0 or not self._thread.is_alive():
                     return False
-                self._changed.wait(left)
+                self._changed.wait(min(left, 1.0))
             return True
 
     def adopt(self) -> "list[str]":
@@ -192,27 +225,25 @@ class Spool:
         """
         adopted = []
         for path in runs.all_runs(self.directory):
-            if path == self.run or path in self._locked:
+            if path == self.run or path in self._locks:
                 continue
             fd = runs.lock(path)
             if fd < 0:
                 continue
-            self._locked[path] = fd
+            self._locks[path] = fd
             found, gaps = runs.load(path)
             adopted.append(path)
-            with self._lock:
-                own = next(
-                    (i for i, segment in enumerate(self._segments) if segment.run == self.run), len(self._segments)
-                )
+            with self._changed:
+                own = next((i for i, held in enumerate(self._segments) if held.run == self.run), len(self._segments))
                 self._segments[own:own] = found
-                self._gaps.update(gaps)
+                self._gaps.update(((path, number), size) for number, size in gaps.items())
                 doomed = self._excess()
             self._delete(doomed)
         return adopted
 
     def release(self, run: str, *, delete: bool) -> None:
-        """Lets go of an adopted run, and deletes its directory where nothing in it is needed any more."""
-        fd = self._locked.pop(run, -1)
+        """Lets go of an adopted run; with `delete`, its directory goes as well."""
+        fd = self._locks.pop(run, -1)
         if delete:
             runs.remove(run)
         if fd >= 0:
@@ -223,6 +254,9 @@ class Spool:
 
         Args:
             deadline: seconds of the monotonic clock; a disk that hangs is not waited for any longer.
+
+        Returns:
+            Whether all of that was done.
         """
         with self._changed:
             self._closing = True
@@ -231,9 +265,9 @@ class Spool:
             self._thread.join(max(0.0, deadline - time.monotonic()))
             if self._thread.is_alive():
                 return False
-        for fd in self._locked.values():
-            os.close(fd)
-        self._locked.clear()
+        for run in list(self._locks):
+            self.release(run, delete=False)
+        self._writer.release()
         return True
 
     # The writing thread ----------------------------------------------------------------------------------------------
@@ -242,24 +276,20 @@ class Spool:
         while True:
             with self._changed:
                 while not self._queue and not self._seal_now and not self._closing:
-                    if not self._changed.wait(self._until_sealed()):
+                    if not self._changed.wait(self._writer.due()):
                         break
                 batch = list(self._queue)
                 self._queue.clear()
                 self._queued = 0
-                self._writing = bool(batch)
+                self._writing = True
                 lost, self._lost_in_queue = self._lost_in_queue, 0
                 seal, closing = self._seal_now, self._closing
             if lost:
-                self._complain(
-                    f"cannot keep up: the disk is slower than the game writes; {lost} bytes of log are dropped"
-                )
-                if self._active is None:
-                    self._begin(time.time_ns())
-                self._write([frames.gap(lost, "the disk was slower than the game wrote")])
-            self._store(batch)
-            if seal or closing or self._until_sealed() == 0:
-                self._seal()
+                self._complain(f"cannot keep {lost} bytes of log: {_TOO_SLOW}; they are dropped")
+                self._writer.write_gap(lost, _TOO_SLOW)
+            self._writer.write(batch)
+            if seal or closing or self._writer.due() == 0:
+                self._writer.seal()
             with self._changed:
                 self._writing = False
                 if seal:
@@ -268,160 +298,31 @@ class Spool:
                 if closing and not self._queue:
                     return
 
-    def _until_sealed(self) -> "float | None":
-        """Seconds until the open segment is old enough to be closed; None when no time does that."""
-        # What is in memory is closed when the disk is tried again, so that the next segment can be on disk.
-        age = self.seal_seconds if self._fd >= 0 else _DISK_AGAIN
-        if self._active is None or age is None:
-            return None
-        return max(0.0, self._active_since + age - time.monotonic())
-
-    def _store(self, batch: "list[tuple[int, str, bytes]]") -> None:
-        pieces: list[bytes] = []
-        size = 0
-        for ts, stream, data in batch:
-            rest = data
-            while rest:
-                if self._active is None:
-                    self._begin(ts)
-                number = self._streams.get(stream)
-                if number is None:
-                    number = self._streams[stream] = len(self._streams) + 1
-                    name = stream.encode("utf-8", "surrogateescape")
-                    pieces += (frames.header(frames.NAME, number, len(name), ts), name)
-                    size += frames.HEADER.size + len(name)
-                full = self._size() + size + frames.HEADER.size + len(rest) >= self._limit()
-                # A segment ends with a line where it can, so that few lines are in two.
-                cut = (rest.rfind(b"\n") + 1 if full else 0) or len(rest)
-                part, rest = (rest, b"") if cut == len(rest) else (rest[:cut], rest[cut:])
-                pieces += (frames.header(frames.DATA, number, len(part), ts), part)
-                size += frames.HEADER.size + len(part)
-                if full or len(pieces) >= _BATCH:
-                    self._write(pieces)
-                    pieces, size = [], 0
-                if full:
-                    self._seal()
-        if pieces:
-            self._write(pieces)
-
-    def _size(self) -> int:
-        return self._active.size if self._active is not None else 0
-
-    def _limit(self) -> int:
-        """Size at which the open segment is closed; in memory a small one, as the ring drops whole segments."""
-        return self.segment_bytes if self._fd >= 0 else min(self.segment_bytes, _MEMORY // 8)
-
-    def _write(self, pieces: "list[bytes]") -> None:
-        """Appends whole frames to the open segment, on disk or else in memory."""
-        segment = self._active
-        assert segment is not None, "a segment was begun"
-        size = sum(map(len, pieces))
-        if self._fd >= 0:
-            try:
-                if os.writev(self._fd, pieces) != size:
-                    raise OSError(errno.ENOSPC, "written in part")
-            except OSError as problem:
-                # These frames go to the next segment as a whole, which is in memory; this one ends before them.
-                self._fail(problem)
-                streams = dict(self._streams)
-                self._seal()
-                self._begin(time.time_ns())
-                self._streams = streams
-                segment = self._active
-                assert segment is not None, "a segment was begun"
-                names = [(number, name.encode("utf-8", "surrogateescape")) for name, number in streams.items()]
-                again = [part for n, name in names for part in (frames.header(frames.NAME, n, len(name), 0), name)]
-                pieces = again + pieces
-                size += sum(map(len, again))
-        if self._fd < 0:
-            segment.memory += pieces
-        with self._lock:
-            segment.size += size
-
-    def _begin(self, ts: int) -> None:
-        now = time.monotonic()
-        segment = Segment(self._number, self.run, since=ts)
-        if now >= self._disk_again and (self.run or self._make_run()):
-            segment.run = self.run
-            path = f"{self.run}/{self._number:06d}{runs.OPEN}"
-            try:
-                self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
-                segment.path = path
-            except OSError as problem:
-                if problem.errno == errno.ENOENT:
-                    self.run = ""  # somebody deleted it; the next segment makes a new one
-                self._fail(problem)
-        if segment.path is not None and self.problem:
-            self.problem = ""
-            self._complain("the spool directory takes logs again")
-            self._spill()
-        self._number += 1
-        self._active_since = now
-        with self._lock:
-            self._active = segment
-
-    def _spill(self) -> None:
-        """Moves what had to stay in memory to the disk, which works again."""
-        for segment in [segment for segment in self.segments() if segment.path is None and not segment.busy]:
-            path = f"{self.run}/{segment.number:06d}{runs.DONE}"
-            try:
-                with open(path, "xb") as file:
-                    file.writelines(segment.memory)
-            except OSError as problem:
-                runs.unlink(path)
-                self._fail(problem)
-                return
-            with self._lock:
-                segment.path = path
-            segment.memory = []
-
-    def _fail(self, problem: OSError) -> None:
-        with self._lock:
-            self._counts["disk_errors"] += 1
-        self._disk_again = time.monotonic() + _DISK_AGAIN
-        if not self.problem:
-            self.problem = os.strerror(problem.errno or errno.EIO).lower()
-            self._complain(
-                f"cannot write to the spool directory {self.directory}: {self.problem}; the last "
-                f"{_MEMORY // 1024**2} MiB of log are kept in memory until it works again; "
-                "make room or set AGENT_SPOOL_DIR"
-            )
-
-    def _seal(self) -> None:
-        segment = self._active
-        if segment is None:
-            return
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            try:
-                # A frame that was written in part (disk full) is cut off; this takes no space.
-                if os.fstat(fd).st_size != segment.size:
-                    os.ftruncate(fd, segment.size)
-            except OSError:
-                pass
-            os.close(fd)
-            done = f"{segment.run}/{segment.number:06d}{runs.DONE}"
-            try:
-                os.rename(str(segment.path), done)
-                segment.path = done
-            except OSError as problem:
-                self._fail(problem)
-        with self._lock:
-            self._active = None
-            self._streams.clear()
-            if segment.size:
-                self._segments.append(segment)
+    def _take_in(self, segment: Segment) -> None:
+        """A segment was closed."""
+        with self._changed:
+            self._segments.append(segment)
             doomed = self._excess()
-        if not segment.size:
-            runs.unlink(segment.path)
         self._delete(doomed)
-        if self._listener is not None:
-            self._listener()
+        listener = self._listener
+        if listener is not None:
+            listener()
+
+    def _move_to_disk(self) -> None:
+        for segment in self.segments():
+            if segment.path is None and not segment.busy and not self._writer.move_to_disk(segment):
+                return
+
+    # Bounds ----------------------------------------------------------------------------------------------------------
+
+    def _active_size(self) -> int:
+        active = self._writer.active
+        return active.size if active is not None else 0
 
     def _excess(self) -> "list[Segment]":
         """Takes the oldest segments out until the bounds are kept; called with the lock held."""
         doomed: list[Segment] = []
-        for on_disk, bound in ((True, self.max_bytes - self.segment_bytes), (False, _MEMORY)):
+        for on_disk, bound in ((True, self.max_bytes - self._segment_bytes), (False, MEMORY)):
             kind = [segment for segment in self._segments if (segment.path is not None) is on_disk]
             total = sum(segment.size for segment in kind)
             for segment in sorted(
@@ -435,42 +336,38 @@ class Spool:
         return doomed
 
     def _drop(self, segment: Segment) -> None:
-        """Counts a segment as dropped and moves the gap to the one behind it; called with the lock held."""
+        """Counts a segment as dropped and tells the one behind it; called with the lock held."""
         at = self._segments.index(segment)
         self._segments.remove(segment)
-        gap = self._gaps.pop((segment.run, segment.number), 0) + segment.size
+        gap = self._gaps.pop((segment.run, segment.number), 0) + segment.log_bytes
         later = self._segments[at] if at < len(self._segments) else None
-        # Behind the last one of an earlier run there is nothing: the gap is told before the next run's first segment.
-        key = (later.run, later.number) if later is not None else (self.run, self._number - (self._active is not None))
+        key = (later.run, later.number) if later is not None else (self.run, self._writer.next_number)
         self._gaps[key] = self._gaps.get(key, 0) + gap
-        self._counts["bytes_dropped"] += segment.size
-        self._counts["segments_dropped"] += 1
+        self._segments_dropped += 1
+        for stream, size in (segment.streams or {EARLIER: segment.size}).items():
+            _add(self._dropped, stream, size)
 
     def _delete(self, doomed: "list[Segment]") -> None:
+        if not doomed:
+            return
         for segment in doomed:
-            segment.memory = []
-            runs.unlink(segment.path)
-        for run in {segment.run for segment in doomed if segment.run}:
-            with self._lock:
+            segment.discard()
+        for run in {segment.run for segment in doomed}:
+            with self._changed:
                 gaps = {number: size for (gap_run, number), size in self._gaps.items() if gap_run == run}
             runs.save_gaps(run, gaps)
-
-    def _make_run(self) -> bool:
-        """Makes this run's directory and locks it, before anybody else can see it under a name to be adopted."""
-        try:
-            os.makedirs(self.directory, 0o700, exist_ok=True)
-            hidden, path = f"{self.directory}/.{self.run_id}", f"{self.directory}/{self.run_id}"
-            os.mkdir(hidden, 0o700)
-            fd = runs.lock(hidden)
-            os.rename(hidden, path)
-        except OSError as problem:
-            self._fail(problem)
-            return False
-        self.run = path
-        if fd >= 0:
-            self._locked[path] = fd
-        return True
+        self._complain(
+            f"cannot keep all of the log: the spool is full, and {len(doomed)} of its oldest segments "
+            f"({sum(segment.log_bytes for segment in doomed)} bytes) are dropped; set AGENT_SPOOL_MAX or AGENT_LOG_URL"
+        )
 
     def _complain(self, text: str) -> None:
-        if self._say is not None:
+        """Says it at most once a minute: a spool that overflows does so many times a second."""
+        now = time.monotonic()
+        if now - self._said_at >= _SAY_AGAIN:
+            self._said_at = now
             self._say(text)
+
+
+def _add(counts: "dict[str, int]", name: str, size: int) -> None:
+    counts[name] = counts.get(name, 0) + size
