@@ -1,0 +1,285 @@
+"""What the commands of `arbitrium-agent platform` do."""
+
+import argparse
+import asyncio
+import base64
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from pydantic import SecretStr
+
+from agent.edgegap import given, models, tables
+from agent.edgegap.client import BASE_URL, EdgegapClient
+from agent.edgegap.errors import EdgegapError, GoneError, InvalidArgumentError, MissingTokenError
+from agent.edgegap.filters import Filter, Order, Query
+from agent.edgegap.progress import shown_progress
+from agent.edgegap.show import Output
+from agent.errors import EXIT_BAD_SETTINGS, AgentError
+
+EXIT_REFUSED = 1
+EXIT_USAGE = 2
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run one command.
+
+    Args:
+        args: as `cli.add_arguments` has them; `does` names the function here.
+
+    Returns:
+        The exit code (see `cli`).
+    """
+    out = Output(as_json=args.json)
+    try:
+        platform = _client()
+    except (InvalidArgumentError, MissingTokenError) as error:
+        return out.fail(error, EXIT_BAD_SETTINGS)
+    try:
+        asyncio.run(_with(platform, COMMANDS[args.does], args, out))
+    except MissingTokenError as error:
+        return out.fail(error, EXIT_BAD_SETTINGS)
+    except (InvalidArgumentError, given.UsageError) as error:
+        return out.fail(error, EXIT_USAGE)
+    except EdgegapError as error:
+        return out.fail(error, EXIT_REFUSED)
+    except AgentError as error:  # a picture that cannot be drawn or written
+        return out.fail(error, EXIT_USAGE)
+    return 0
+
+
+def _client() -> EdgegapClient:
+    token = os.environ.get("EDGEGAP_API_TOKEN", "").strip()
+    if not token:
+        raise MissingTokenError("call the platform", "EDGEGAP_API_TOKEN is not set")
+    return EdgegapClient(token, os.environ.get("EDGEGAP_BASE_URL", "").strip() or BASE_URL)
+
+
+Command = Callable[[EdgegapClient, argparse.Namespace, Output], Awaitable[None]]
+
+
+async def _with(platform: EdgegapClient, command: Command, args: argparse.Namespace, out: Output) -> None:
+    async with platform:
+        await command(platform, args, out)
+
+
+# Deployments
+
+
+async def deploy(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """Create a deployment, and wait for it where that was asked."""
+    users = [models.User.from_ip(address) for address in args.ip]
+    users += [models.User.from_coordinates(*given.coordinates(text)) for text in args.at]
+    if not users:
+        raise given.UsageError("cannot deploy without a player to be near to: give --ip or --at")
+    common: dict[str, Any] = {
+        "application": args.application,
+        "version": args.version,
+        "users": users,
+        "require_cached_locations": args.require_cached or None,
+        "environment_variables": given.variables(args) or None,
+        "tags": args.tag or None,
+    } | {
+        f"webhook_on_{event}": models.Webhook(url=url)
+        for event in ("ready", "error", "terminated")
+        if (url := getattr(args, f"on_{event}"))
+    }
+    if args.host_id:
+        accepted = await platform.deploy_to_fleet(models.FleetDeploymentCreate(**common, private_host_ids=args.host_id))
+    else:
+        accepted = await platform.deploy(models.DeploymentCreate(**common))
+    if not args.wait:
+        out.model(accepted, lambda: tables.line(f"deployment {accepted.request_id} was accepted"))
+        return
+    with shown_progress(f"deployment {accepted.request_id}") as on_status:
+        status = await platform.wait_until_ready(accepted.request_id, args.deadline, on_status)
+    out.model(status, lambda: tables.deployment(status))
+
+
+async def status(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """Show a deployment."""
+    found = await platform.get_deployment(args.id)
+    out.model(found, lambda: tables.deployment(found))
+
+
+async def list_deployments(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """List active deployments."""
+    query = Query([Filter.parse(text) for text in args.filter], [Order.parse(text) for text in args.order])
+    found = await platform.list_deployments(query).first(args.max)
+    out.models(found, lambda: tables.deployments(found))
+
+
+async def stop(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """Stop a deployment, and wait for its end where that was asked."""
+    try:
+        result = await platform.stop_deployment(args.id, args.log_storage)
+    except GoneError as error:  # what was asked for is so
+        result = models.StopResult(message=error.message)
+    if args.wait:
+        with shown_progress(f"deployment {args.id}") as on_status:
+            last = await platform.wait_until_terminated(args.id, args.deadline, on_status)
+        result = models.StopResult(message=f"deployment {args.id} is terminated", deployment_summary=last)
+    out.model(result, lambda: tables.line(result.message or f"deployment {args.id} will be stopped"))
+
+
+async def bulk_stop(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """Stop all deployments that match."""
+    filters = [
+        models.BulkFilter(field=field, values=values, filter_type=args.match)
+        for field, values in (("request_id", args.id), ("deployment_tags", args.tag))
+        if values
+    ]
+    if not filters:
+        raise given.UsageError("cannot stop several deployments without saying which: give --id or --tag")
+    result = await platform.bulk_stop(filters)
+    out.model(result, lambda: tables.stopped(result))
+
+
+async def logs(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """Print the logs as they are; how the container ended goes to stderr."""
+    found = await platform.get_logs(args.id)
+    if out.as_json:
+        out.model(found, lambda: None)
+        return
+    text = (found.crash_logs if args.crash else found.logs) or ""
+    sys.stdout.write(text if not text or text.endswith("\n") else text + "\n")
+    sys.stdout.flush()
+    for line in tables.log_notes(found, empty=not text):
+        print(line, file=sys.stderr)
+
+
+async def metrics(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """Draw the resource use in the terminal, into a picture, or print it."""
+    from agent.edgegap import charts  # noqa: PLC0415 - only this command draws
+
+    if args.png:
+        charts.check_can_draw()
+    start, end = given.moment("--start", args.start), given.moment("--end", args.end)
+    found = await platform.get_metrics(args.id, start, end, args.steps, args.raw)
+    if args.png:
+        charts.write_png(found, args.id, args.png)
+    out.model(found, lambda: charts.panels(found, args.id))
+    if args.png and not out.as_json:
+        print(f"wrote {args.png}", file=sys.stderr)
+
+
+async def hosts(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """List the hosts of a private fleet."""
+    found = await platform.list_fleet_hosts(args.fleet).first()
+    out.models(found, lambda: tables.hosts(found))
+
+
+# Tags
+
+
+async def tags_list(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """List the tags of a deployment."""
+    found = await platform.list_tags(args.id).first()
+    out.models(found, lambda: tables.tags(found))
+
+
+async def tags_get(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """Show a tag."""
+    found = await platform.get_tag(args.id, args.name)
+    out.model(found, lambda: tables.tags([found]))
+
+
+async def tags_add(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """Add a tag."""
+    made = await platform.create_tag(args.id, args.name)
+    out.model(made, lambda: tables.line(f"deployment {args.id} has tag {made.name}"))
+
+
+async def tags_rename(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """Rename a tag."""
+    made = await platform.update_tag(args.id, args.name, args.new_name)
+    out.model(made, lambda: tables.line(f"tag {args.name} of deployment {args.id} is now {made.name}"))
+
+
+async def tags_remove(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """Remove a tag."""
+    await platform.delete_tag(args.id, args.name)
+    out.data({"removed": args.name}, lambda: tables.line(f"deployment {args.id} no longer has tag {args.name}"))
+
+
+# Applications, versions, storages
+
+
+async def apps_list(platform: EdgegapClient, _: argparse.Namespace, out: Output) -> None:
+    """List the applications."""
+    found = await platform.list_applications().first()
+    out.models(found, lambda: tables.applications(found))
+
+
+async def apps_create(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """Create an application."""
+    image = base64.b64encode(given.read_file(args.image)).decode() if args.image else ""
+    made = await platform.create_application(
+        models.Application(name=args.name, is_active=not args.inactive, image=image)
+    )
+    out.model(made, lambda: tables.line(f"application {made.name} was created"))
+
+
+async def versions_list(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """List the versions of an application."""
+    found = await platform.list_versions(args.application).first()
+    out.models(found, lambda: tables.versions(found))
+
+
+async def versions_create(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """Create a version from a file, from options, or from both."""
+    made = (await platform.create_version(args.application, given.version(args))).version
+    out.model(made, lambda: tables.line(f"version {made.name} of application {args.application} was created"))
+
+
+async def storages_list(platform: EdgegapClient, _: argparse.Namespace, out: Output) -> None:
+    """List the endpoint storages."""
+    found = await platform.list_storages().first()
+    out.models(found, lambda: tables.storages(found))
+
+
+async def storages_create(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """Register an endpoint storage; its secret never comes from the command line, which other users can see."""
+    secret = given.storage_secret(args)
+    if not secret:
+        raise given.UsageError(
+            "cannot create a storage without its secret access key: set EDGEGAP_STORAGE_SECRET, or give --secret-file"
+        )
+    made = await platform.create_storage(
+        models.StorageCreate(
+            name=args.name,
+            endpoint=args.endpoint,
+            bucket=args.bucket,
+            access_key_id=args.access_key_id,
+            output_format=args.format,
+            secret_access_key=SecretStr(secret),
+        )
+    )
+    out.model(made, lambda: tables.line(f"storage {made.name} was created"))
+
+
+COMMANDS: dict[str, Command] = {
+    command.__name__: command
+    for command in (
+        deploy,
+        status,
+        list_deployments,
+        stop,
+        bulk_stop,
+        logs,
+        metrics,
+        hosts,
+        tags_list,
+        tags_get,
+        tags_add,
+        tags_rename,
+        tags_remove,
+        apps_list,
+        apps_create,
+        versions_list,
+        versions_create,
+        storages_list,
+        storages_create,
+    )
+}

@@ -1,0 +1,197 @@
+"""Answers as tables for people. Everything from the platform is put in as plain text: it cannot change the layout."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from agent.edgegap import models
+from agent.edgegap.models import State
+
+_COLOURS = {
+    State.READY: "green",
+    State.ERROR: "red",
+    State.TERMINATING: "yellow",
+    State.TERMINATED: "dim",
+}
+
+
+def line(text: str) -> Text:
+    """Give one line of text."""
+    return Text(text)
+
+
+def deployment(status: models.DeploymentStatus) -> RenderableType:
+    """Show one deployment: its facts, then its ports."""
+    facts = Table.grid(padding=(0, 2))
+    location = status.location
+    limit = None if status.max_duration is None else "none" if status.max_duration < 0 else f"{status.max_duration} min"
+    rows: list[tuple[str, str | Text | None]] = [
+        ("deployment", Text(status.request_id, style="bold")),
+        ("state", Text(str(status.state).lower(), style=_COLOURS.get(status.state, "cyan"))),
+        ("error", status.error_detail),
+        ("application", f"{status.app_name} {status.app_version}".strip()),
+        ("address", _joined([status.fqdn, status.public_ip], ", ")),
+        ("location", _joined([location.city, location.country, location.continent], ", ") if location else None),
+        ("ready since", _moment(status.start_time)),
+        ("running for", None if not status.elapsed_time else f"{status.elapsed_time} s"),
+        ("longest", limit),
+        ("removed", _moment(status.removal_time)),
+        ("tags", ", ".join(status.tags)),
+    ]
+    for name, value in rows:
+        if value:
+            facts.add_row(Text(name, style="dim"), value if isinstance(value, Text) else Text(value))
+    if not status.ports:
+        return facts
+    ports = _table("port", "internal", "external", "protocol", "link")
+    for name, port in status.ports.items():
+        _row(ports, port.name or name, port.internal, port.external, port.protocol, port.link)
+    return Group(facts, ports)
+
+
+def deployments(found: Sequence[models.DeploymentListItem]) -> RenderableType:
+    """List deployments."""
+    table = _table("deployment", "ready", "address", "ports", "since", "tags")
+    for item in found:
+        ready = Text("yes", style="green") if item.ready else Text("no", style="yellow")
+        _row(
+            table,
+            item.request_id,
+            ready,
+            item.public_ip or item.fqdn,
+            _ports(item.ports),
+            _moment(item.start_time),
+            ", ".join(item.tags),
+        )
+    return _or_none(table, "no deployments")
+
+
+def stopped(result: models.BulkStopResult) -> RenderableType:
+    """List the deployments that a bulk stop will end."""
+    table = _table("will be stopped")
+    for accepted in result.processable:
+        _row(table, accepted.request_id)
+    return _or_none(table, "no deployment matches")
+
+
+def log_notes(logs: models.Logs, *, empty: bool) -> list[str]:
+    """Say what there is to know beside the log's text."""
+    notes = []
+    if empty:
+        notes.append("no logs: it is still running, nothing was printed, or its version has no storage")
+    crash = logs.crash_data
+    if crash is not None and (crash.exit_code is not None or crash.message):
+        code = f"exit code {crash.exit_code}" if crash.exit_code is not None else ""
+        restarts = f"{crash.restart_count} restarts" if crash.restart_count else ""
+        notes.append("ended with " + _joined([code, crash.message, restarts], ", "))
+    if logs.logs_link:
+        notes.append(f"stored at {logs.logs_link}")
+    return notes
+
+
+def hosts(found: Sequence[models.Host]) -> RenderableType:
+    """List the hosts of a fleet, with what they have left."""
+    table = _table("host", "status", "address", "place", "cpu used", "cpu free", "memory used", "memory free")
+    for host in found:
+        _row(
+            table,
+            host.host_id,
+            host.status.lower(),
+            host.ip_address,
+            _joined([host.city, host.country], ", "),
+            _vcpu(host.allocated_cpu_units),
+            _vcpu(host.allocatable_cpu_units),
+            _megabytes(host.allocated_memory_mb),
+            _megabytes(host.allocatable_memory_mb),
+        )
+    return _or_none(table, "no hosts")
+
+
+def tags(found: Sequence[models.Tag]) -> RenderableType:
+    """List tags."""
+    table = _table("tag", "created", "changed")
+    for tag in found:
+        _row(table, tag.name, _moment(tag.create_time), _moment(tag.last_updated))
+    return _or_none(table, "no tags")
+
+
+def applications(found: Sequence[models.Application]) -> RenderableType:
+    """List applications."""
+    table = _table("application", "active", "created", "changed")
+    for app in found:
+        _row(table, app.name, _yes(app.is_active), _moment(app.create_time), _moment(app.last_updated))
+    return _or_none(table, "no applications")
+
+
+def versions(found: Sequence[models.Version]) -> RenderableType:
+    """List versions."""
+    table = _table("version", "active", "image", "cpu", "memory", "ports", "restart", "grace", "longest", "log storage")
+    for version in found:
+        ports = [f"{_joined([port.name, str(port.port)], ':')}/{port.protocol}" for port in version.ports or []]
+        grace, longest = version.termination_grace_period_seconds, version.max_duration
+        _row(
+            table,
+            version.name,
+            _yes(version.is_active),
+            _joined([version.docker_repository, version.docker_image], "/") + f":{version.docker_tag}",
+            _vcpu(version.req_cpu),
+            _megabytes(version.req_memory),
+            ", ".join(ports),
+            version.restart_policy,
+            None if grace is None else f"{grace} s",
+            None if longest is None else "none" if longest < 0 else f"{longest} min",
+            version.endpoint_storage,
+        )
+    return _or_none(table, "no versions")
+
+
+def storages(found: Sequence[models.Storage]) -> RenderableType:
+    """List endpoint storages; the platform does not give their secrets."""
+    table = _table("storage", "endpoint", "bucket", "access key", "format")
+    for storage in found:
+        _row(table, storage.name, storage.endpoint, storage.bucket, storage.access_key_id, storage.output_format)
+    return _or_none(table, "no storages")
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _row(table: Table, *cells: object) -> None:
+    table.add_row(*(cell if isinstance(cell, Text) else Text("" if cell is None else str(cell)) for cell in cells))
+
+
+def _or_none(table: Table, text: str) -> RenderableType:
+    return table if table.row_count else Text(text, style="dim")
+
+
+def _ports(ports: Mapping[str, models.Port]) -> str:
+    return ", ".join(
+        f"{port.name or name} {port.external}→{port.internal}/{port.protocol}" for name, port in ports.items()
+    )
+
+
+def _joined(parts: Iterable[str | None], separator: str) -> str:
+    return separator.join(part for part in parts if part)
+
+
+def _moment(moment: datetime | None) -> str:
+    return "" if moment is None else moment.strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _vcpu(units: int | None) -> str:
+    return "" if units is None else f"{units / 1024:g} vCPU"
+
+
+def _megabytes(megabytes: int | None) -> str:
+    return "" if megabytes is None else f"{megabytes} MB"
