@@ -49,7 +49,7 @@ class Ending:
         outbox: the way to the store, or None where logs go nowhere.
         spool, worker, redactor: the shipper's.
         form: how segments are written.
-        directories: key of the directory of each earlier run whose segments were adopted.
+        parts: where the segments of each run go, by the run's directory.
         report: the content of `exit.json`.
         tail: the last bytes of output.
         keep: patterns of files to keep.
@@ -80,7 +80,7 @@ class Ending:
         self.tail = tail
         self.keep = keep
         self.core = core
-        self.directories: Mapping[str, str] = {}
+        self.parts: Mapping[str, rundir.Parts] = {}
         self.result = ShipReport(destination=outbox.target.shown if outbox else None)
         self._left: dict[str, tuple[int, str]] = {}
         self._manifest = bundle.Manifest()
@@ -93,10 +93,11 @@ class Ending:
             seconds: how long it may take, to choose how long to wait for single steps; the caller ends it in time.
         """
         loop = asyncio.get_running_loop()
+        await self.worker.within(seconds * 0.1, rundir.put_aside, self.spool.run)
         self.spool.seal()
         # A disk that hangs must not cost the store its time: what is still queued after that is lost.
         await self.worker.within(seconds * 0.25, self.spool.flush, loop.time() + seconds * 0.2)
-        segments = [segment for segment in reversed(self.spool.segments()) if segment.run == self.spool.run]
+        segments = [segment for segment in reversed(self.spool.segments()) if self._is_own(segment)]
         files = await self.worker.within(seconds * 0.1, bundle.find, self.keep, self._manifest) or []
         core = (
             await self.worker.within(seconds * 0.1, bundle.find, [self.core] if self.core else [], self._manifest) or []
@@ -128,7 +129,7 @@ class Ending:
         if self.keep or self.core:
             await self.outbox.put(self._key("manifest.json"), self._manifest_json(), small)
             self.result.shipped.append("manifest.json")
-        await self._segments([segment for segment in self.spool.segments() if segment.run in self.directories], large)
+        await self._segments([segment for segment in self.spool.segments() if not self._is_own(segment)], large)
 
     async def last_word(self, seconds: float) -> None:
         """Writes `exit.json` once more, now that it is known what became of everything else."""
@@ -163,15 +164,19 @@ class Ending:
             for _ in range(min(_AT_ONCE, len(segments))):
                 group.create_task(some())
 
+    def _is_own(self, segment: Segment) -> bool:
+        """Whether it belongs to the attempt that ends here, and not to an earlier one or an earlier run."""
+        return rundir.key_of(self.parts[segment.run], segment.number) == self.result.directory
+
     async def _segment(self, segment: Segment, manner: Manner) -> None:
         assert self.outbox is not None, "main_part looked"
         name = objects.name(segment, self.form)
-        own = segment.run not in self.directories
-        key = self._key(name) if own else f"{self.directories[segment.run]}/{name}"
+        directory = rundir.key_of(self.parts[segment.run], segment.number)
+        own = directory == self.result.directory
         segment.busy = True
         try:
             data = await self.worker.do(objects.encode, segment, self.form, self.spool.dropped_before(segment))
-            await self.outbox.put(key, data, manner)
+            await self.outbox.put(f"{directory}/{name}", data, manner)
         except (OSError, StoreError) as problem:
             if own:
                 self._left[name] = (segment.size, self.redactor.text(str(problem)))

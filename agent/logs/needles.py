@@ -79,7 +79,7 @@ class Search:
         if not data or data[-1] not in self._last:
             return 0
         if self.longest > _PREFIX:
-            long = max((self._long_beginning(data, needle) for needle in self.needles if len(needle) > _PREFIX))
+            long = max(self._long_beginning(data, needle) for needle in self.needles if len(needle) > _PREFIX)
             if long:
                 return long
         for length in range(min(len(data), _PREFIX, self.longest - 1), 0, -1):

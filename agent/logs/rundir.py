@@ -6,6 +6,9 @@ import contextlib
 import fcntl
 import json
 import os
+from typing import TypeAlias
+
+Parts: TypeAlias = list[tuple[int, str]]
 
 RUN = "run.json"
 EXIT = "exit.json"
@@ -39,6 +42,42 @@ def read(directory: str, name: str) -> dict[str, object]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def add_part(directory: str, first: int, key: str, identity: dict[str, object]) -> Parts:
+    """Notes that the run's segments from number `first` on go to the store's directory `key`.
+
+    One run has several parts where the game was started again: each start is an attempt with a directory of its own.
+
+    Returns:
+        All parts, in order.
+    """
+    known = [*(part for part in parts(directory) if part[0] < first), (first, key)]
+    content = {"parts": known, "directory": key, **identity}
+    write(directory, RUN, json.dumps(content, indent=2).encode() + b"\n")
+    return known
+
+
+def parts(directory: str) -> Parts:
+    """The first segment's number and the store's directory of each part of a run; empty where they are not known."""
+    found = read(directory, RUN).get("parts")
+    if not isinstance(found, list):
+        return []
+    return [(int(part[0]), str(part[1])) for part in found if isinstance(part, list) and len(part) == 2]
+
+
+def key_of(known: Parts, number: int) -> str:
+    """The store's directory for the segment with this number; there is at least one part."""
+    return next((key for first, key in reversed(known) if first <= number), known[0][1])
+
+
+def put_aside(directory: str) -> None:
+    """Keeps the `exit.json` of an earlier attempt of this run beside the one that is to come."""
+    with contextlib.suppress(OSError):
+        number = 1 + sum(name.startswith("exit-") for name in os.listdir(directory))
+        os.rename(f"{directory}/{EXIT}", f"{directory}/exit-{number}.json")
+    with contextlib.suppress(OSError):
+        os.unlink(f"{directory}/{_SHIPPED}")
 
 
 def count_attempt(spool_directory: str, deployment_id: str) -> int:

@@ -86,7 +86,8 @@ class Shipper:
         self._deadline = 0.0
         self._reserve = 0.0
         self._timeout: asyncio.Timeout | None = None
-        self._adopted: dict[str, str] = {}  # directory of an earlier run: its key in the store
+        self._first = spool.next_number
+        self._parts: dict[str, rundir.Parts] = {}  # by directory of the run: where its segments go
 
     @property
     def problem(self) -> str:
@@ -150,7 +151,7 @@ class Shipper:
             keep=self._keep,
             core=core,
         )
-        ending.directories = self._adopted
+        ending.parts = self._parts
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(deadline - self._reserve) as self._timeout:
@@ -188,7 +189,8 @@ class Shipper:
         self._spool.seal_after(self._interval)
         self._spool.listen(lambda: _soon(loop, self._wakeup))
         # The first object shows at once whether the store can be used.
-        await self._outbox.put(f"{self.directory}/{rundir.RUN}", self._run_json(), _STEADY)
+        about = json.dumps(self._about(), indent=2).encode() + b"\n"
+        await self._outbox.put(f"{self.directory}/{rundir.RUN}", about, _STEADY)
         while not self._finishing:
             self._wakeup.clear()
             segment = next(iter(self._spool.segments()), None)
@@ -200,7 +202,7 @@ class Shipper:
 
     async def _ship(self, segment: Segment) -> None:
         assert self._outbox is not None, "_run looked"
-        directory = self._adopted.get(segment.run, self.directory)
+        directory = rundir.key_of(self._parts[segment.run], segment.number)
         segment.busy = True
         try:
             data = await self._worker.do(objects.encode, segment, self._form, self._spool.dropped_before(segment))
@@ -227,31 +229,29 @@ class Shipper:
             identity["attempt"] = str(await do(rundir.count_attempt, spool.directory, identity["deployment_id"]))
         target = self._target or Target("file:///nowhere")
         self.directory = target.directory(identity, _time(spool.run_id))
-        await do(rundir.write, spool.run, rundir.RUN, self._run_json())
+        self._parts[spool.run] = await do(rundir.add_part, spool.run, self._first, self.directory, self._about())
         for run in await do(spool.adopt):
             # Without its run.json it died within its first second; the attempt that it was is not known.
-            known = str((await do(rundir.read, run, rundir.RUN)).get("directory") or "")
-            self._adopted[run] = known or target.directory({**identity, "attempt": "0"}, _time(os.path.basename(run)))
+            guess = target.directory({**identity, "attempt": "0"}, _time(os.path.basename(run)))
+            self._parts[run] = await do(rundir.parts, run) or [(1, guess)]
 
     async def _release(self) -> None:
         """Lets go of the earlier runs of which nothing is left to ship."""
         do = self._worker.do
         held = {segment.run for segment in self._spool.segments()}
-        done = [run for run in self._adopted if run not in held]
+        done = [run for run in self._parts if run not in held and run != self._spool.run]
         for run in done:
             data = await do(rundir.unshipped_exit, run)
             if data is not None and self._outbox is not None:
-                await self._outbox.put(f"{self._adopted[run]}/{rundir.EXIT}", data, _STEADY)
+                await self._outbox.put(f"{self._parts[run][-1][1]}/{rundir.EXIT}", data, _STEADY)
                 await do(rundir.mark_shipped, run)
-            del self._adopted[run]
+            del self._parts[run]
         if done:
             for run in await do(rundir.stale, self._spool.directory, done):
                 await do(lambda run=run: self._spool.release(run, delete=True))
 
-    def _run_json(self) -> bytes:
-        started = lines.stamp(self._spool.started_ns)
-        content = {"directory": self.directory, "started": started, "form": self._form, **self._identity}
-        return json.dumps(content, indent=2).encode() + b"\n"
+    def _about(self) -> dict[str, object]:
+        return {"started": lines.stamp(self._spool.started_ns), "form": self._form, **self._identity}
 
     def _summarize(self, result: ShipReport) -> None:
         if result.not_shipped:

@@ -97,6 +97,11 @@ class Spool:
         return self._writer.path
 
     @property
+    def next_number(self) -> int:
+        """The number of the segment that is being written, or of the next one."""
+        return self._writer.next_number
+
+    @property
     def problem(self) -> str:
         """Why the disk is not used at present, in words; "" while it is."""
         return self._writer.problem

@@ -6,6 +6,7 @@ Imported late: obstore costs memory and 10 to 40 ms.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
@@ -183,5 +184,15 @@ def explain(problem: Exception) -> StoreError:
             exceptions.UnknownConfigurationKeyError,
         ),
     )
-    text = " ".join(str(problem).partition("\n\nDebug source:")[0].split())
-    return StoreError(text or type(problem).__name__, final=final)
+    return StoreError(_short(str(problem)) or type(problem).__name__, final=final)
+
+
+def _short(text: str) -> str:
+    """What obstore says, without its repetitions: the server's own words where it has any."""
+    line = " ".join(text.partition("\n\nDebug source:")[0].split())
+    status = re.search(r"status code: (\d{3}[^:]*)", line)
+    code = re.search(r"<Code>([^<]*)</Code>", line)
+    message = re.search(r"<Message>([^<]*)</Message>", line)
+    if status is not None:
+        return ": ".join(part.group(1).strip() for part in (status, code, message) if part is not None)
+    return line[:300]

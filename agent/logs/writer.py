@@ -230,8 +230,8 @@ class SegmentWriter:
         if not self.problem:
             self.problem = os.strerror(problem.errno or errno.EIO).lower()
             self._say(
-                f"cannot write to the spool directory {self._directory}: {self.problem}; the last "
-                f"{MEMORY // 1024**2} MiB of log are kept in memory until it works again; make room or set AGENT_SPOOL_DIR"
+                f"cannot write to the spool directory {self._directory}: {self.problem}; until it works again, the "
+                f"last {MEMORY // 1024**2} MiB of log are kept in memory; make room or set AGENT_SPOOL_DIR"
             )
 
 
