@@ -20,13 +20,12 @@ from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMethod
 from pydantic import BaseModel
 
-from agent import log
 from agent.api.access import is_loopback, is_loopback_origin
 from agent.api.contracts import Caller, OnRequest
 from agent.api.feed import Feed
 from agent.api.openapi import document
 from agent.api.operations import Operations
-from agent.api.problems import FieldProblem, Kind, OperationError
+from agent.api.problems import FieldProblem, Kind, OperationError, internal
 from agent.api.routes import Router
 from agent.api.table import BODY_LIMIT, OPERATIONS, Operation
 from agent.states import Source
@@ -146,10 +145,7 @@ class HttpServer:
         except ConnectionError:
             raise  # the client is gone; aiohttp knows what to do
         except Exception as fault:
-            log.error(f"cannot answer {name}: a fault in the agent", error=repr(fault))
-            response = _problem(
-                OperationError(Kind.INTERNAL, f"cannot answer {name}: a fault in the agent; see its log")
-            )
+            response = _problem(internal(name, fault))
         if self._on_request is not None and not isinstance(response, _Stream):
             self._on_request("http", name, str(response.status), time.perf_counter() - began)
         return response

@@ -10,11 +10,10 @@ from typing import Any, TypeAlias
 from pydantic import BaseModel
 from pydantic_core import from_json
 
-from agent import log
 from agent.api.contracts import Caller, OnRequest
 from agent.api.models import Nothing, Subscribed
 from agent.api.operations import Operations
-from agent.api.problems import FieldProblem, Kind, OperationError
+from agent.api.problems import FieldProblem, Kind, OperationError, internal
 from agent.api.table import BY_NAME, Operation
 
 Answer: TypeAlias = bytes | None
@@ -62,9 +61,9 @@ class Dispatcher:
         name, identity, quiet = "unknown", None, False
         try:
             identity, quiet = _identity(message)
-            operation, given = _read(message)
+            operation, params = _read(message)
             name = operation.name
-            outcome = operation.call(self._operations, given, self._caller)
+            outcome = operation.call(self._operations, _input(operation, params), self._caller)
             if not isinstance(outcome, BaseModel):
                 return self._await(outcome, name, identity, quiet=quiet, began=began)
             if operation is _SUBSCRIBE:
@@ -85,11 +84,7 @@ class Dispatcher:
         return None if quiet else _success(identity, result)
 
     def _failed(self, fault: Exception, name: str, identity: Any, *, quiet: bool, began: float) -> Answer:
-        if isinstance(fault, OperationError):
-            wrong = fault
-        else:
-            log.error(f"cannot answer {name}: a fault in the agent", error=repr(fault))
-            wrong = OperationError(Kind.INTERNAL, f"cannot answer {name}: a fault in the agent; see its log")
+        wrong = fault if isinstance(fault, OperationError) else internal(name, fault)
         self._observe(name, str(wrong.kind.code), began)
         return None if quiet else failure(identity, wrong)
 
@@ -109,8 +104,8 @@ def _identity(message: Any) -> tuple[Any, bool]:
     return identity, valid and "id" not in message
 
 
-def _read(message: dict[str, Any]) -> tuple[Operation, BaseModel]:
-    """What is called, and with what."""
+def _read(message: dict[str, Any]) -> tuple[Operation, list[Any] | dict[str, Any]]:
+    """What is called, and with which params."""
     if message.get("jsonrpc") != "2.0":
         raise _invalid("jsonrpc", message.get("jsonrpc"), 'exactly "2.0"')
     method = message.get("method")
@@ -124,13 +119,15 @@ def _read(message: dict[str, Any]) -> tuple[Operation, BaseModel]:
         known = ", ".join(sorted(METHODS))
         detail = f"cannot call {method[:100]}: there is no such method"
         raise OperationError(Kind.NOT_FOUND, detail, [FieldProblem("method", method[:100], known)])
+    return operation, params or {}
+
+
+def _input(operation: Operation, params: list[Any] | dict[str, Any]) -> BaseModel:
+    """The input of an operation. An array is taken in the order of the fields."""
     if not params and operation.takes_nothing is not None:
-        return operation, operation.takes_nothing
-    return operation, operation.take(_by_position(operation, params) if isinstance(params, list) else params or {})
-
-
-def _by_position(operation: Operation, params: list[Any]) -> dict[str, Any]:
-    """An array of params, named in the order of the fields."""
+        return operation.takes_nothing
+    if isinstance(params, dict):
+        return operation.take(params)
     names = [] if "root" in operation.takes.model_fields else list(operation.takes.model_fields)
     if len(params) > len(names):
         raise OperationError(
@@ -138,7 +135,7 @@ def _by_position(operation: Operation, params: list[Any]) -> dict[str, Any]:
             f"cannot {operation.doing}: there are {len(params)} params in the array, and it takes {len(names)}",
             [FieldProblem("params", len(params), f"an object, or an array of {len(names)} at most")],
         )
-    return dict(zip(names, params, strict=False))
+    return operation.take(dict(zip(names, params, strict=False)))
 
 
 def _invalid(field: str, got: Any, takes: str) -> OperationError:

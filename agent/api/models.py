@@ -11,9 +11,13 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, RootModel, model_validator
 
-from agent.report import MAX_ID_LENGTH, MAX_METRICS, MAX_PLAYERS, one_line
+from agent.report import MAX_ID_LENGTH, MAX_METRICS, MAX_PLAYERS, METRIC_NAME, one_line
 from agent.states import Phase, Reason, Source
 from agent.stop_plan import Step
+
+STORAGE_NAME = r"^[\x21-\x7e]+$"
+STORAGE_NAME_OR_NONE = r"^[\x21-\x7e]*$"
+ABSOLUTE_PATH = "^/"
 
 
 class Input(BaseModel):
@@ -45,7 +49,7 @@ Whole: TypeAlias = Annotated[int, BeforeValidator(_whole, json_schema_input_type
 LogStorage: TypeAlias = Annotated[
     str,
     BeforeValidator(_storage, json_schema_input_type=bool | str),
-    Field(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$"),
+    Field(max_length=255, pattern=STORAGE_NAME),
 ]
 
 # In ---------------------------------------------------------------------------------------------------------------
@@ -80,13 +84,22 @@ class SelfStopInput(Input):
     container_log_storage: str = Field(
         default="",
         max_length=255,
-        pattern=r"^[\x21-\x7e]*$",
+        pattern=STORAGE_NAME_OR_NONE,
         description="true, false, or the name of a storage.",
     )
 
 
 class PlayersInput(Input):
-    """How many play and how many could."""
+    """How many play and how many could: at least one of the two."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["count"], "properties": {"count": {"type": "integer"}}},
+                {"required": ["capacity"], "properties": {"capacity": {"type": "integer"}}},
+            ]
+        }
+    )
 
     count: Whole | None = Field(default=None, description="Players now.")
     capacity: Whole | None = Field(default=None, description="Players at most.")
@@ -122,7 +135,12 @@ class MetricsInput(RootModel[dict[str, float | MetricInput]]):
         strict=True,
         frozen=True,
         allow_inf_nan=False,
-        json_schema_extra={"maxProperties": MAX_METRICS, "examples": [{"tick_seconds": 0.016, "rounds_total": 3}]},
+        json_schema_extra={
+            "maxProperties": MAX_METRICS,
+            "propertyNames": {"pattern": f"^{METRIC_NAME.pattern}$"},
+            "patternProperties": {"_total$": {"minimum": 0, "properties": {"value": {"minimum": 0}}}},
+            "examples": [{"tick_seconds": 0.016, "rounds_total": 3}],
+        },
     )
 
 
@@ -135,7 +153,7 @@ class TagInput(Input):
 class UploadInput(Input):
     """A file to keep."""
 
-    path: str = Field(min_length=1, max_length=4096, description="Absolute path of a readable regular file.")
+    path: str = Field(max_length=4096, pattern=ABSOLUTE_PATH, description="Absolute path of a readable regular file.")
 
 
 # Out --------------------------------------------------------------------------------------------------------------

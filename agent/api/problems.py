@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from http import HTTPStatus
 from typing import Any
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
+from agent import log
+from agent.api.models import ABSOLUTE_PATH, STORAGE_NAME, STORAGE_NAME_OR_NONE, MetricInput
 from agent.errors import AgentError
 
 _SHOWN = 100
@@ -106,6 +109,19 @@ class OperationError(AgentError):
         return document
 
 
+def internal(name: str, fault: BaseException) -> OperationError:
+    """An exception that nobody expected, as a problem; what it was is for the agent's log only.
+
+    Args:
+        name: of the operation.
+        fault: the exception.
+    """
+    frames = traceback.extract_tb(fault.__traceback__)
+    where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "nowhere"
+    log.error(f"cannot answer {name}: a fault in the agent, please report it", error=repr(fault), where=where)
+    return OperationError(Kind.INTERNAL, f"cannot answer {name}: a fault in the agent; see its log")
+
+
 def wrong_input(doing: str, wrong: ValidationError, model: type[BaseModel]) -> OperationError:
     """What pydantic found, as a problem.
 
@@ -123,28 +139,39 @@ def wrong_input(doing: str, wrong: ValidationError, model: type[BaseModel]) -> O
             f"cannot {doing}: the body is not JSON ({reason}); send a JSON object",
             [FieldProblem("", _show(got), "a JSON object")],
         )
-    fields = [_field(dict(finding), model) for finding in findings]
+    fields: dict[str, FieldProblem] = {}
+    for finding in findings:
+        one = _field(dict(finding), model)
+        # Where one of several types would do, pydantic says of each why it does not.
+        other = fields.get(one.field)
+        fields[one.field] = one if other is None else replace(other, takes=f"{other.takes} or {one.takes}")
     said = "; ".join(
         f"{one.field or 'the input'} got {json.dumps(one.got, ensure_ascii=False)} and takes {one.takes}"
-        for one in fields
+        for one in fields.values()
     )
-    return OperationError(Kind.BAD_INPUT, f"cannot {doing}: {said}", fields)
+    return OperationError(Kind.BAD_INPUT, f"cannot {doing}: {said}", fields.values())
 
 
 def _field(finding: dict[str, Any], model: type[BaseModel]) -> FieldProblem:
-    location = [part for part in finding["loc"] if not (isinstance(part, str) and part in _BRANCHES)]
+    location = [part for place, part in enumerate(finding["loc"]) if place == 0 or part not in _BRANCHES]
     name = ".".join(str(part) for part in location)
     kind, context = finding["type"], finding.get("ctx", {})
     match kind:
         case "extra_forbidden":
-            known = ", ".join(model.model_fields)
+            inner = model if len(location) == 1 else MetricInput  # no other input has objects inside
+            known = ", ".join(inner.model_fields)
             return FieldProblem(
                 name, _show(finding["input"]), f"nothing: there is no such field (there is {known or 'none'})"
             )
         case "missing":
             return FieldProblem(name, None, "a value: it is required")
         case "value_error":
-            return FieldProblem(name or _first(model), _show(finding["input"]), str(context["error"]))
+            # Said of the input as a whole: its first field stands for it.
+            name = name or next(iter(model.model_fields), "")
+            got = finding["input"]
+            return FieldProblem(name, _show(got.get(name) if isinstance(got, dict) else got), str(context["error"]))
+        case "string_pattern_mismatch":
+            return FieldProblem(name, _show(finding["input"]), _PATTERNS[context["pattern"]])
         case _:
             takes = _TAKES.get(kind)
             said = takes.format(**context) if takes else _lower(str(finding["msg"]))
@@ -152,7 +179,7 @@ def _field(finding: dict[str, Any], model: type[BaseModel]) -> FieldProblem:
 
 
 # Names of union branches that pydantic puts into locations; a caller has no use for them.
-_BRANCHES = frozenset({"bool", "str", "int", "float", "MetricValue", "constrained-str", "constrained-float"})
+_BRANCHES = frozenset({"float", "MetricInput"})
 
 _TAKES = {
     "int_type": "a whole number",
@@ -170,14 +197,13 @@ _TAKES = {
     "less_than_equal": "{le} or less",
     "string_too_short": "at least {min_length} character(s)",
     "string_too_long": "at most {max_length} characters",
-    "string_pattern_mismatch": "text that matches {pattern}",
-    "too_long": "at most {max_length} entries",
-    "too_short": "at least {min_length} entry",
 }
 
-
-def _first(model: type[BaseModel]) -> str:
-    return next(iter(model.model_fields), "")
+_PATTERNS = {
+    STORAGE_NAME: "printable ASCII characters without spaces",
+    STORAGE_NAME_OR_NONE: "printable ASCII characters without spaces",
+    ABSOLUTE_PATH: "an absolute path",
+}
 
 
 def _lower(text: str) -> str:
