@@ -14,7 +14,6 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Mapping
 from typing import Protocol
 
 from pydantic import JsonValue
@@ -240,7 +239,7 @@ class _Agent:
         shown: dict[str, JsonValue] = json.loads(self._injected.deployment.model_dump_json())
         return shown
 
-    def _log_counts(self) -> Mapping[str, LogCounts]:
+    def _log_counts(self) -> LogCounts:
         return self._farewell.log_counts()
 
     # Ending ----------------------------------------------------------------------------------------------------------

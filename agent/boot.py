@@ -8,7 +8,6 @@ an init. The one exception is a wrong setting: then the game is ended before it 
 
 import os
 import signal
-import sys
 import time
 
 from agent import checks, log
@@ -46,7 +45,6 @@ _NOT_FORWARDED = {
     signal.SIGILL,
     signal.SIGTRAP,
     signal.SIGSYS,
-    signal.SIGABRT,
     signal.SIGXFSZ,
 }
 FORWARDED = tuple(number for number in signal.valid_signals() if number not in _NOT_FORWARDED)
@@ -71,6 +69,8 @@ class Boot:
         reaper: the only one that waits.
         game: the running game, or None where it could not be started: then `failure` says why.
         signals: stop signals that came so far, each with its moment.
+        problems: what is wrong with the settings that boot reads.
+        ignored: signals that were ignored when the agent was started (`nohup`): the game has to find them so.
     """
 
     def __init__(self, command: "list[str]", options: "dict[str, str]", environ: "dict[str, str]") -> None:
@@ -93,6 +93,7 @@ class Boot:
         self.failure: CannotStartError | None = None
         self.signals: list[tuple[int, float]] = []
         self.problems: list[Problem] = []
+        self.ignored: list[int] = []
 
     # Settings ------------------------------------------------------------------------------------------------------
 
@@ -126,7 +127,7 @@ def run(argv: "list[str]") -> int:
     Returns:
         The exit code, once everything is over.
     """
-    boot = Boot(*parse(argv), dict(os.environ))
+    boot = Boot(*parse(argv), _environment())
     try:
         log.hide(secrets(boot.environ, boot.raw("log_url")))
         log.configure(*_log_style(boot))
@@ -199,12 +200,17 @@ def start_game(boot: Boot) -> None:
     """Spawns the game and connects its output; a failure is kept in `boot.failure` for the lifecycle to deal with."""
     again = boot.game is not None
     boot.failure = None
+    # What is ignored stays ignored through exec; what has a handler does not.
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in boot.ignored}
     try:
         boot.game = spawn(boot.command, boot.game_env, cwd=boot.workdir, capture=boot.capture is not None)
     except CannotStartError as failure:
         boot.game = None
         boot.failure = failure
         return
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     if boot.capture is not None:
         take = boot.capture.attach if again else boot.capture.start
         take(boot.game.streams)
@@ -247,6 +253,23 @@ def supervise(boot: Boot) -> int:
 # The pieces ----------------------------------------------------------------------------------------------------------
 
 
+def _environment() -> "dict[str, str]":
+    """The container's environment, without what Python itself put there.
+
+    In the C locale Python sets LC_CTYPE for itself (PEP 538); a game must not find it. What the process was given at
+    its start stands in /proc/self/environ.
+    """
+    environ = dict(os.environ)
+    if "LC_CTYPE" in environ:
+        try:
+            with open("/proc/self/environ", "rb") as given:
+                if not any(line.startswith(b"LC_CTYPE=") for line in given.read().split(b"\0")):
+                    del environ["LC_CTYPE"]
+        except OSError:
+            pass
+    return environ
+
+
 def _log_style(boot: Boot) -> "tuple[str, str]":
     level = (boot.raw("log_level") or "info").lower()
     style = (boot.raw("log_format") or "text").lower()
@@ -271,13 +294,13 @@ def _listen_for_signals(boot: Boot) -> None:
     def forward(number: int, _frame: object) -> None:
         forward_signal(boot, number)
 
-    for number in STOP_SIGNALS:
-        signal.signal(number, keep)
-    for number in FORWARDED:
+    for number in (*STOP_SIGNALS, *FORWARDED):
         try:
-            signal.signal(number, forward)
+            before = signal.signal(number, keep if number in STOP_SIGNALS else forward)
         except OSError:
             continue  # two real-time signals belong to the C library
+        if before is signal.SIG_IGN:
+            boot.ignored.append(number)
 
 
 def forward_signal(boot: Boot, number: int) -> None:
@@ -411,5 +434,3 @@ def main(argv: "list[str]") -> int:
     except SettingsError as wrong:
         log.error(str(wrong))
         return EXIT_BAD_SETTINGS
-    finally:
-        sys.stdout.flush()

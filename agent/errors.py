@@ -65,5 +65,5 @@ class CannotStartError(AgentError):
         super().__init__(message)
 
 
-def _shorten(text: str, limit: int = 80) -> str:
+def _shorten(text: str, limit: int = 300) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"

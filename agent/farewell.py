@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Mapping
 from dataclasses import asdict
 
 from agent import __version__, log
@@ -69,9 +68,18 @@ class Farewell:
         self._shipper = self._make_shipper()
         self.begin(loop)
 
-    def log_counts(self) -> Mapping[str, LogCounts]:
-        """What became of the game's output, by stream."""
-        return {}
+    def log_counts(self) -> LogCounts:
+        """What became of the game's output so far."""
+        capture = self._boot.capture
+        if capture is None:
+            return LogCounts()
+        counts = capture.counters()
+        return LogCounts(
+            received={stream: counts[f"{stream}_bytes"] for stream in ("stdout", "stderr")},
+            shipped=counts["spool_bytes_shipped"],
+            dropped=counts["spool_bytes_dropped"],
+            not_passed_on=counts["not_passed_on"],
+        )
 
     async def flush(self, state: State, until: float) -> None:
         """Finds the cause, writes `exit.json`, ships: see `agent.logs.ship` for the order.

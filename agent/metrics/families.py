@@ -188,19 +188,20 @@ def players(report: GameReport, joined: int, heartbeats: int, now: float) -> Fam
         )
 
 
-def logs(streams: Mapping[str, LogCounts]) -> Families:
-    """What became of the game's output, by stream."""
-    for what, documentation in (
-        ("received", "Bytes of output that the game wrote."),
-        ("shipped", "Bytes of the game's output that are where AGENT_LOG_URL says."),
-        ("dropped", "Bytes of the game's output that were given up because the spool was full; the oldest go first."),
+def logs(counts: LogCounts) -> Families:
+    """What became of the game's output."""
+    yield counter(
+        "agent_log_received_bytes_total",
+        "Bytes of output that the game wrote.",
+        ("stream",),
+        [((stream,), count) for stream, count in counts.received.items()],
+    )
+    for what, documentation, count in (
+        ("shipped", "Bytes of the log that are where AGENT_LOG_URL says.", counts.shipped),
+        ("dropped", "Bytes of the log given up because the spool was full; the oldest go first.", counts.dropped),
+        ("not_passed_on", "Bytes that the container's own stdout and stderr did not take.", counts.not_passed_on),
     ):
-        yield counter(
-            f"agent_log_{what}_bytes_total",
-            documentation,
-            ("stream",),
-            [((stream,), getattr(counts, what)) for stream, counts in streams.items()],
-        )
+        yield counter(f"agent_log_{what}_bytes_total", documentation, (), [((), count)])
 
 
 def requests(counts: Tally, durations: Latency) -> Families:

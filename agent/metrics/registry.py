@@ -10,7 +10,7 @@ import asyncio
 import importlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from agent import log
@@ -36,17 +36,19 @@ _KNOWN_STOPS = (
 
 @dataclass(frozen=True, slots=True)
 class LogCounts:
-    """What became of one stream of the game's output, in bytes.
+    """What became of the game's output, in bytes.
 
     Attributes:
-        received: what the game wrote.
+        received: what the game wrote, by stream.
         shipped: what is where AGENT_LOG_URL says.
         dropped: what was given up because the spool was full.
+        not_passed_on: what the container's own stdout and stderr did not take.
     """
 
-    received: int = 0
+    received: Mapping[str, int] = field(default_factory=dict)
     shipped: int = 0
     dropped: int = 0
+    not_passed_on: int = 0
 
 
 class Metrics:
@@ -60,7 +62,7 @@ class Metrics:
         state: Callable[[], State],
         pids: Callable[[], Iterable[int]],
         report: GameReport,
-        logs: Callable[[], Mapping[str, LogCounts]] = dict,
+        logs: Callable[[], LogCounts] = LogCounts,
         attempt_results: Iterable[str] = (),
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
@@ -73,7 +75,7 @@ class Metrics:
             state: gives the present state of the lifecycle.
             pids: gives all processes of the game, parents before their children.
             report: what the game says; it is subscribed to.
-            logs: gives what became of the game's output, by stream.
+            logs: gives what became of the game's output.
             attempt_results: the results that a self-stop attempt can have, to be shown as 0 until they occur.
             clock: seconds of the monotonic clock that the lifecycle and the report use.
             wall: Unix time in seconds.
