@@ -1,0 +1,1 @@
+"""Examples: what adopts the agent, and the game of the demo."""
