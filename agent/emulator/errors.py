@@ -42,6 +42,10 @@ class ApiError(Exception):
         return body
 
 
+class Unanswered(Exception):  # noqa: N818 - it is no error of ours
+    """The connection was closed on purpose; there is nobody to answer."""
+
+
 class CannotRun(Exception):  # noqa: N818 - it reads as the sentence it carries, like the rest of the messages
     """A version's game could not be started; the deployment goes to `Status.ERROR` with this sentence."""
 

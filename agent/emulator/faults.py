@@ -11,7 +11,7 @@ from typing import Any, Literal
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.emulator.errors import ApiError
+from agent.emulator.errors import ApiError, Unanswered
 from agent.emulator.records import FAULT
 
 
@@ -143,4 +143,4 @@ def _reset(request: web.Request) -> None:
             # SO_LINGER with a time of 0 makes the kernel send RST on close.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
-    raise ConnectionResetError("a fault was asked for")
+    raise Unanswered

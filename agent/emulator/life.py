@@ -180,13 +180,12 @@ class Life:
         """The game ended by itself: start it again, or let the deployment end."""
         deployment, policy = self._deployment, self._deployment.version.restart_policy
         code = await container.wait()
-        self._note_crash(container, code)
-        if policy == "never" or (policy == "on_failure" and code == 0):
-            if code == 0:
-                deployment.ask_to_stop(StopRequest("exited"))
-                return
-            assert deployment.crash is not None
-            raise CannotRun(f"cannot go on: the game {deployment.crash.message}, and its restart policy is {policy}")
+        if code == 0 and policy != "always":
+            deployment.ask_to_stop(StopRequest("exited"))
+            return
+        crash = self._note_crash(container, code)
+        if policy == "never":
+            raise CannotRun(f"cannot go on: the game {crash.message}, and its restart policy is {policy}")
         moment = asyncio.get_running_loop().time()
         # A game that had been well for a while is started again soon, one that falls over at once ever later.
         if moment - self._started > WELL_SECONDS:
@@ -202,7 +201,7 @@ class Life:
         deployment.container = await self._start()
         deployment.note_change()
 
-    def _note_crash(self, container: Container, code: int) -> None:
+    def _note_crash(self, container: Container, code: int) -> Crash:
         """Keep what is known of an end that nobody asked for."""
         deployment = self._deployment
         if container.out_of_memory:
@@ -213,6 +212,7 @@ class Life:
             message = f"exited with code {code}"
         deployment.crash = Crash(code, message)
         deployment.crash_logs = deployment.logbook.text(deployment.logbook.attempt)[-CRASH_LOG_BYTES:]
+        return deployment.crash
 
     async def _fail(self, detail: str) -> None:
         """In error, until somebody stops it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import json
 import logging
@@ -15,7 +14,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from agent.emulator.errors import ApiError
+from agent.emulator.errors import ApiError, Unanswered
 from agent.emulator.faults import Faults
 from agent.emulator.platform import Platform
 from agent.emulator.records import BODY, OPERATION, Records
@@ -193,7 +192,8 @@ async def recorded(request: web.Request, handler: Handler) -> web.StreamResponse
     status: int | None = None
     try:
         response = await handler(request)
-        status = response.status
+        if request.transport is not None and not request.transport.is_closing():
+            status = response.status
         return response
     finally:
         request.app[RECORDS].add(request, status, time.monotonic() - began)
@@ -217,8 +217,8 @@ async def as_documents(request: web.Request, handler: Handler) -> web.StreamResp
         else:
             message = f"cannot do this: {error.reason}; change the request"
         return answer({"message": message}, error.status, headers)
-    except asyncio.CancelledError:
-        raise
+    except Unanswered:
+        return web.Response()  # which goes nowhere: its connection is closed
     except Exception:
         log.exception("the emulator failed on %s %s", request.method, request.path)
         return answer({"message": "cannot answer: the emulator failed; look at its output"}, 500)
