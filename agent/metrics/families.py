@@ -114,7 +114,7 @@ def lifecycle(state: State, started_at: float | None, stops: Tally, attempts: Ta
     yield counter("agent_game_restarts_total", "Restarts of the game after a crash.", (), [((), state.restarts)])
     yield counter(
         "agent_stop_requests_total",
-        "Stop requests, those included that came when a stop was under way.",
+        "Stop requests that were accepted, by who asked and why; later ones for the same stop change nothing.",
         ("source", "reason"),
         stops,
     )

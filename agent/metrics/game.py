@@ -188,7 +188,7 @@ class GameProcesses:
                     threads=threads if alive else 0,
                     open_files=_open_files(process),
                 )
-        except psutil.NoSuchProcess:
+        except psutil.Error:  # it is gone, or the kernel hides it
             return
 
     def _bury(self, live: dict[psutil.Process, _Seen]) -> None:

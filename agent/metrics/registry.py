@@ -11,12 +11,13 @@ import importlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from agent import log
 from agent.deployment import Deployment
+from agent.game.cgroup import CgroupReading, read_cgroup
 from agent.metrics.counts import Latency, Tally
-from agent.metrics.game import GameProcesses
+from agent.metrics.game import GameProcesses, Usage
 from agent.report import Fact, GameReport, HeartbeatReported, PlayersReported
 from agent.states import Event, GameStarted, Reason, Source, State
 
@@ -63,6 +64,7 @@ class Metrics:
         pids: Callable[[], Iterable[int]],
         report: GameReport,
         logs: Callable[[], LogCounts] = LogCounts,
+        container: Callable[[], CgroupReading] = read_cgroup,
         attempt_results: Iterable[str] = (),
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
@@ -76,6 +78,7 @@ class Metrics:
             pids: gives all processes of the game, parents before their children.
             report: what the game says; it is subscribed to.
             logs: gives what became of the game's output.
+            container: gives the counters of the container's cgroup.
             attempt_results: the results that a self-stop attempt can have, to be shown as 0 until they occur.
             clock: seconds of the monotonic clock that the lifecycle and the report use.
             wall: Unix time in seconds.
@@ -86,6 +89,7 @@ class Metrics:
         self._pids = pids
         self._report = report
         self._logs = logs
+        self._container = container
         self._clock = clock
         self._wall = wall
         self._stops = Tally((str(source), str(reason)) for source, reason in _KNOWN_STOPS)
@@ -96,7 +100,8 @@ class Metrics:
         self._heartbeats = 0
         self._started_at: float | None = None
         self._processes = GameProcesses()
-        self._usage = self._processes.sample(())
+        self._usage: Usage | BaseException = Usage()
+        self._cgroup: CgroupReading | BaseException = CgroupReading()
         self._registry: CollectorRegistry | None = None
         self._scraping = asyncio.Lock()
         report.subscribe(self._on_report)
@@ -116,7 +121,7 @@ class Metrics:
         self._durations.observe(seconds, transport, operation)
 
     def on_stop_request(self, source: str, reason: str) -> None:
-        """Somebody asked for a stop, as the first or not."""
+        """A stop request was accepted."""
         self._stops.add(str(source), str(reason))
 
     def on_self_stop_attempt(self, result: str) -> None:
@@ -157,7 +162,11 @@ class Metrics:
         """
         async with self._scraping:  # one at a time: two at once would each disturb what the other adds up
             pids = list(self._pids())
-            self._usage = await asyncio.to_thread(self._processes.sample, pids)
+            self._usage, self._cgroup = await asyncio.gather(
+                asyncio.to_thread(self._processes.sample, pids),
+                asyncio.to_thread(self._container),
+                return_exceptions=True,
+            )
             if self._registry is None:
                 await asyncio.to_thread(importlib.import_module, "agent.metrics.families")
                 self._registry = self._make_registry()
@@ -180,17 +189,29 @@ class Metrics:
 
     def _parts(self) -> dict[str, Callable[[], Iterable[Metric]]]:
         from agent.metrics import families  # noqa: PLC0415 - late, with the first scrape
+        from agent.metrics.container import container  # noqa: PLC0415 - likewise
 
         return {
             "build": lambda: families.build(self._version),
             "deployment": lambda: families.deployment(self._deployment),
             "lifecycle": lambda: families.lifecycle(self._state(), self._started_at, self._stops, self._attempts),
-            "game": lambda: families.game(self._usage),
+            "game": lambda: families.game(_read(self._usage)),
+            "container": lambda: container(_read(self._cgroup)),
             "players": lambda: families.players(self._report, self._joined, self._heartbeats, self._clock()),
             "logs": lambda: families.logs(self._logs()),
             "requests": lambda: families.requests(self._requests, self._durations),
             "custom": lambda: families.custom(self._report.metrics),
         }
+
+
+_T = TypeVar("_T")
+
+
+def _read(value: _T | BaseException) -> _T:
+    """The value, where reading it did not fail."""
+    if isinstance(value, BaseException):
+        raise value
+    return value
 
 
 class _Parts:

@@ -17,6 +17,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from agent.deployment import parse
+from agent.game.cgroup import CgroupReading
 from agent.lifecycle import initial, transition
 from agent.metrics.registry import LogCounts, Metrics
 from agent.metrics.server import MetricsServer
@@ -49,6 +50,7 @@ class Agent:
             pids=lambda: [game],
             report=self.report,
             logs=self.read_logs,
+            container=self.read_container,
             attempt_results=["confirmed", "refused"],
         )
         self.url = ""
@@ -155,6 +157,8 @@ async def test_what_was_told_and_what_is_read_is_there(agent: Agent, game: int) 
     assert value(families, durations, f"{durations}_count", transport="socket", operation="status") == 1
     assert value(families, durations, f"{durations}_bucket", operation="status", le="0.25") == 0
     assert value(families, durations, f"{durations}_bucket", operation="status", le="0.5") == 1
+    assert value(families, "agent_container_memory_limit_bytes") == 3_000_000_000
+    assert value(families, "agent_container_cpu_throttled_seconds") == 0.25
     assert value(families, "agent_process_cpu_seconds") > 0
     assert value(families, "game_rounds") == 3
     assert value(families, "game_tick_seconds") == 0.02
@@ -237,6 +241,7 @@ async def test_a_part_that_cannot_be_read_does_not_take_the_others_with_it(
     assert "agent_log_received_bytes" not in families
     assert value(families, "agent_players") == 2
     assert value(families, "agent_collect_errors", part="logs") == 1
+    assert value(families, "agent_collect_errors", part="container") == 1
     assert value(families, "agent_collect_errors", part="game") == 0
     assert "cannot read the metrics of logs" in capfd.readouterr().err
     agent.broken = False

@@ -1,0 +1,44 @@
+"""The counters of the container's cgroup as metrics."""
+
+from agent.game.cgroup import CgroupReading
+from agent.metrics.container import container
+
+FULL = CgroupReading(
+    version=2,
+    memory_path="/sys/fs/cgroup",
+    memory_limit=3_000_000_000,
+    memory_current=1_000_000_000,
+    memory_peak=2_000_000_000,
+    oom_kills=1,
+    oom_events=2,
+    cpu_seconds=12.5,
+    cpu_periods=100,
+    cpu_throttled_periods=7,
+    cpu_throttled_seconds=0.25,
+    cpu_limit=1.5,
+)
+
+
+def test_each_counter_has_its_name_and_unit() -> None:
+    """Everything that the kernel shows comes out, in base units."""
+    samples = {sample.name: sample.value for family in container(FULL) for sample in family.samples}
+    assert samples == {
+        "agent_container_memory_usage_bytes": 1_000_000_000,
+        "agent_container_memory_peak_bytes": 2_000_000_000,
+        "agent_container_memory_limit_bytes": 3_000_000_000,
+        "agent_container_cpus": 1.5,
+        "agent_container_oom_kills_total": 1,
+        "agent_container_oom_events_total": 2,
+        "agent_container_cpu_seconds_total": 12.5,
+        "agent_container_cpu_periods_total": 100,
+        "agent_container_cpu_throttled_periods_total": 7,
+        "agent_container_cpu_throttled_seconds_total": 0.25,
+    }
+
+
+def test_what_is_not_shown_is_not_there() -> None:
+    """A missing counter is no 0: outside a container, or without a limit, there is no such metric."""
+    assert list(container(CgroupReading())) == []
+    unlimited = CgroupReading(version=2, memory_current=5, cpu_seconds=0.0)
+    names = {sample.name for family in container(unlimited) for sample in family.samples}
+    assert names == {"agent_container_memory_usage_bytes", "agent_container_cpu_seconds_total"}
