@@ -108,8 +108,17 @@ def state_of(pid: int) -> str:
     return status_of(pid).get("State", "gone").split(" ")[0]
 
 
-def catches(pid: int, signum: int) -> bool:
-    """Whether a process has a handler for a signal, or holds it back to take it up with `sigwait` or a descriptor."""
+def agent_catches(pid: int, signum: int) -> bool:
+    """Whether the agent has a handler for a signal, or holds it back for later.
+
+    Until the command is executed, the process is still what starts it, and holds back signals for reasons of its own.
+    """
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    if os.fsencode(COMMAND) not in command[:2]:
+        return False
     status = status_of(pid)
     mask = int(status.get("SigCgt", "0"), 16) | int(status.get("SigBlk", "0"), 16)
     return bool(mask & (1 << (signum - 1)))

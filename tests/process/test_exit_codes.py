@@ -1,8 +1,8 @@
 """The exit code of the agent is the game's: passed on, 128+n for a signal, 126 and 127 where it cannot be executed."""
 
-import errno
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -74,17 +74,17 @@ def no_interpreter(files: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("make", "code", "number"),
+    ("make", "code", "hint"),
     [
-        (no_such_file, 127, errno.ENOENT),
-        (not_executable, 126, errno.EACCES),
-        (Path, 126, errno.EACCES),
-        (no_program, 126, errno.ENOEXEC),
-        (no_interpreter, 127, errno.ENOENT),
+        (no_such_file, 127, "no such|not found"),
+        (not_executable, 126, "chmod|permission"),
+        (Path, 126, "directory"),
+        (no_program, 126, "program|format"),
+        (no_interpreter, 127, "line endings|interpreter|CRLF"),
     ],
     ids=["not found", "not executable", "a directory", "no program", "interpreter not found"],
 )
-def test_a_game_that_cannot_be_executed(launch: Launcher, tmp_path: Path, make: object, code: int, number: int) -> None:
+def test_a_game_that_cannot_be_executed(launch: Launcher, tmp_path: Path, make: object, code: int, hint: str) -> None:
     """127 when it is not there, 126 when it is but cannot be executed; one sentence says what and why."""
     assert callable(make)
     path = make(tmp_path)
@@ -92,7 +92,7 @@ def test_a_game_that_cannot_be_executed(launch: Launcher, tmp_path: Path, make: 
     assert done.code == code
     said = [line for line in done.stderr.splitlines() if "cannot" in line and str(path) in line]
     assert said, f"nothing says what cannot be done: {done.stderr}"
-    assert os.strerror(number).lower() in " ".join(said).lower()
+    assert re.search(hint, " ".join(said), re.IGNORECASE), "why, and what to do"
     assert "Traceback" not in done.stderr
 
 

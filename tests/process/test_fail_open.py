@@ -6,7 +6,8 @@ import pytest
 
 from tests.process.harness import Launcher, Mode, descendants, eventually, game
 
-BREAKS = pytest.mark.parametrize("broken", ["aiohttp", "pydantic_settings", "prometheus_client", "psutil"])
+NEEDED_TO_START = ["aiohttp", "pydantic_settings"]
+NEEDED_LATER = ["prometheus_client", "psutil"]
 
 
 def broken_installation(files: Path, module: str) -> dict[str, str]:
@@ -17,7 +18,7 @@ def broken_installation(files: Path, module: str) -> dict[str, str]:
     return {"PYTHONPATH": str(folder)}
 
 
-@BREAKS
+@pytest.mark.parametrize("broken", NEEDED_TO_START)
 def test_the_game_lives_on_and_its_code_counts(launch: Launcher, broken: str) -> None:
     """The game runs to its own end, its output passes, its exit code is passed on, and it is said what is missing."""
     run = launch(game("exits", "42", "when-told"), env=broken_installation(launch.files, broken), stdin=-1)
@@ -28,6 +29,19 @@ def test_the_game_lives_on_and_its_code_counts(launch: Launcher, broken: str) ->
     done = run.finish()
     assert done.code == 42
     assert done.stdout == b"ready\n"
+
+
+@pytest.mark.parametrize("broken", NEEDED_LATER)
+def test_what_is_needed_later_breaks_alone(launch: Launcher, mode: Mode, broken: str) -> None:
+    """Where only the measuring is broken, a scrape may fail, but the API answers and a stop is a stop."""
+    run = launch(game("polite", "42"), mode=mode, env=broken_installation(launch.files, broken))
+    run.wait_for("ready")
+    assert run.http("POST", "/v1/ready").status < 300
+    assert run.http("GET", "/metrics", url=run.game_environment["AGENT_METRICS_URL"]).status < 600
+    assert run.http("POST", "/v1/stop").status == 202
+    done = run.finish()
+    assert done.code == 42
+    assert "Traceback" not in done.stderr
 
 
 def test_the_platform_can_still_stop_it(launch: Launcher, mode: Mode) -> None:

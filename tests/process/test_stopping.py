@@ -1,6 +1,7 @@
 """Stopping: the platform tells, the game asks, and every way ends inside one deadline."""
 
 import json
+import re
 import signal
 import socket
 import time
@@ -95,9 +96,7 @@ def test_asking_again_later_gets_the_same_answer(launch: Launcher) -> None:
     assert (second.status, second.json()) == (first.status, first.json())
     with run.rpc() as rpc:
         assert rpc.call("stop")["result"] == first.json()
-    run.signal(signal.SIGTERM)
-    run.signal(signal.SIGTERM)
-    assert run.finish().code == 137
+    assert state_of(run.game_pid) != "gone"
 
 
 def test_a_request_names_its_own_grace(launch: Launcher) -> None:
@@ -125,7 +124,7 @@ def test_the_plan_is_printed_when_a_stop_begins(launch: Launcher) -> None:
     run.wait_for("ready")
     assert run.is_ready_to_answer()
     done = run.stop()
-    plans = [line for line in done.stderr.splitlines() if "plan" in line.lower() and "kill" in line.lower()]
+    plans = [line for line in done.stderr.splitlines() if re.search(r"\b5(\.0)? s\b.*\bstop\b.*\bkill\b", line)]
     assert plans, done.stderr
 
 
