@@ -14,36 +14,33 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
-from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMethod
 from pydantic import BaseModel
 
-from agent.api.access import is_loopback, is_loopback_origin
 from agent.api.contracts import Caller, OnRequest
 from agent.api.feed import Feed
+from agent.api.http_input import check_sender, gather, read_body
 from agent.api.openapi import document
 from agent.api.operations import Operations
-from agent.api.problems import FieldProblem, Kind, OperationError, internal
+from agent.api.problems import Kind, OperationError, internal
 from agent.api.routes import Router
-from agent.api.table import BODY_LIMIT, OPERATIONS, Operation
+from agent.api.table import OPERATIONS, Operation
 from agent.states import Source
 
 CONNECTIONS = 512
 """Open connections at most; one more is answered 503: file descriptors are for logs and the stop as well."""
 BACKLOG = 1024
 KEEPALIVE_SECONDS = 75.0
-BODY_SECONDS = 10.0
-"""How long a client may take to send a body that it announced."""
+CLOSE_SECONDS = 0.2
+"""How long requests under way may take when the agent ends: it ends after all that matters is done."""
 HEARTBEAT_SECONDS = 15.0
 """How long a stream of events may be silent; a comment then keeps what lies between from closing it."""
 
 _JSON = {"Content-Type": "application/json"}
 _PROBLEM = {"Content-Type": "application/problem+json"}
 _STREAM = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
-# curl -d says that it sends a form, Unity's Put that it sends bytes; what they send is JSON all the same.
-_TAKEN_FOR_JSON = ("application/json", "application/x-www-form-urlencoded", "application/octet-stream", "text/plain")
 _CALLER = Caller("http", Source.GAME)
 
 _REQUEST_LINE = re.compile(r"^\s*b['\"](?P<method>[!#$%&'*+.^_`|~0-9A-Za-z-]+) (?P<path>/[^\s?]*)\S* HTTP/1\.[01]")
@@ -110,7 +107,12 @@ class HttpServer:
 
         self._listener = await loop.create_server(connection, sock=sock, backlog=BACKLOG)
 
-    async def close(self, seconds: float = 1.0) -> None:
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._web.connections)
+
+    async def close(self, seconds: float = CLOSE_SECONDS) -> None:
         """Stops accepting, lets requests under way finish for `seconds` at most, and closes all connections.
 
         Close the event bus first: streams of events end by that.
@@ -131,9 +133,8 @@ class HttpServer:
         name = "unknown"
         response: web.StreamResponse
         try:
-            _check_sender(request)
-            method, path = request.method, request.raw_path.partition("?")[0]
-            target, fields = self._router.find(method, path)
+            check_sender(request)
+            target, fields = self._router.find(request.method, request.rel_url.raw_path)
             if isinstance(target, Operation):
                 name = target.name
                 response = await self._carry_out(target, fields, request)
@@ -146,13 +147,24 @@ class HttpServer:
             raise  # the client is gone; aiohttp knows what to do
         except Exception as fault:
             response = _problem(internal(name, fault))
+        if _connection(request).has_nothing_more:
+            response.force_close()
         if self._on_request is not None and not isinstance(response, _Stream):
             self._on_request("http", name, str(response.status), time.perf_counter() - began)
         return response
 
     async def _carry_out(self, operation: Operation, fields: dict[str, str], request: web.BaseRequest) -> web.Response:
-        body = await _body(operation, request) if request.can_read_body else b""
-        given = operation.parse(body) if not fields else operation.take(_gather(operation, fields, request, body))
+        body = b""
+        if request.can_read_body:
+            connection = _connection(request)
+            if connection.ended and not request.content.is_eof():
+                raise OperationError(Kind.BAD_REQUEST, f"cannot {operation.doing}: the body breaks off")
+            connection.reading = True
+            try:
+                body = await read_body(operation, request)
+            finally:
+                connection.reading = False
+        given = operation.parse(body) if not fields else operation.take(gather(operation, fields, request, body))
         outcome = operation.call(self._operations, given, _CALLER)
         result = outcome if isinstance(outcome, BaseModel) else await outcome
         return web.Response(status=operation.status, body=result.__pydantic_serializer__.to_json(result), headers=_JSON)
@@ -172,8 +184,7 @@ class HttpServer:
         if request.method == "HEAD":
             return stream
         subscription = self._feed.subscribe()
-        connection = request.protocol
-        assert isinstance(connection, _Connection), "all connections are made in start()"
+        connection = _connection(request)
         connection.gone = subscription.close
         try:
             while True:
@@ -200,6 +211,8 @@ class _Connection(web.RequestHandler):
     def __init__(self, router: Router[_Target], server: web.Server, **options: Any) -> None:
         super().__init__(server, **options)
         self.gone: Callable[[], None] | None = None
+        self.reading = False  # a body is still to come
+        self.ended = False  # the client has said its last word
         self._router = router
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -210,6 +223,20 @@ class _Connection(web.RequestHandler):
         if manager is not None and len(manager.connections) > CONNECTIONS:
             transport.write(_BUSY)
             self.force_close()
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio takes a bool, aiohttp just returns none
+        """A client that says its last word along with its request (`nc -N`) still wants the answer.
+
+        aiohttp would close the connection. That is right where nothing is to be answered, or more had to come.
+        """
+        idle = self._waiter is not None and not self._waiter.done()
+        self.ended = not (idle or self.reading or self.gone is not None)
+        return self.ended
+
+    @property
+    def has_nothing_more(self) -> bool:
+        """Whether the request that is being answered is the last one."""
+        return self.ended and not self._messages
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Ends the stream of events on this connection, if there is one."""
@@ -236,6 +263,12 @@ class _Connection(web.RequestHandler):
         return response
 
 
+def _connection(request: web.BaseRequest) -> _Connection:
+    connection = request.protocol
+    assert isinstance(connection, _Connection), "all connections are made in start()"
+    return connection
+
+
 def _problem(wrong: OperationError, *, with_message: bool = False) -> web.Response:
     document_ = wrong.document()
     if with_message:
@@ -256,102 +289,3 @@ _BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nConnection: close\r\n"
     b"Content-Length: %d\r\n\r\n%s" % (len(_BUSY_BODY), _BUSY_BODY)
 )
-
-
-def _check_sender(request: web.BaseRequest) -> None:
-    """Refuses what was not meant for this machine, or comes from a page of another one."""
-    headers = request.headers
-    hosts = headers.getall("Host", ())
-    if not hosts:
-        raise OperationError(Kind.BAD_REQUEST, "cannot answer a request without a Host header; send Host: 127.0.0.1")
-    if not request.raw_path.startswith("/"):  # the absolute form of RFC 9112, 3.2.2, which goes before Host
-        with contextlib.suppress(ValueError):
-            hosts = [*hosts, urlsplit(request.raw_path).netloc]
-    for host in hosts:
-        if not is_loopback(host):
-            raise OperationError(
-                Kind.FORBIDDEN,
-                "cannot answer: the Host is not this machine; use 127.0.0.1, [::1] or localhost",
-                [FieldProblem("Host", host[:100], "127.0.0.1, [::1] or localhost, with or without a port")],
-            )
-    origin = headers.get("Origin")
-    if origin is not None and not is_loopback_origin(origin):
-        raise OperationError(
-            Kind.FORBIDDEN,
-            "cannot answer: the request comes from a web page of another machine",
-            [FieldProblem("Origin", origin[:100], "nothing, or an origin of this machine")],
-        )
-
-
-async def _body(operation: Operation, request: web.BaseRequest) -> bytes:
-    """Reads the body. Its type is taken as it comes, unless it says that it is something else than JSON."""
-    encoding = request.headers.get("Content-Encoding", "identity").lower()
-    if encoding != "identity":
-        raise OperationError(
-            Kind.WRONG_TYPE,
-            f"cannot {operation.doing}: the body is encoded ({encoding[:50]}); send it as it is",
-            [FieldProblem("Content-Encoding", encoding[:50], "nothing")],
-            {"Accept-Encoding": "identity"},
-        )
-    if "Content-Type" in request.headers:
-        kind = request.content_type
-        if not (kind.startswith(_TAKEN_FOR_JSON) or kind.endswith("+json")):
-            raise OperationError(
-                Kind.WRONG_TYPE,
-                f"cannot {operation.doing}: the body is {kind[:50]}; send JSON",
-                [FieldProblem("Content-Type", kind[:50], "application/json")],
-            )
-    length = request.content_length or 0
-    if length > BODY_LIMIT:
-        raise _too_large(operation, length)
-    if request.headers.get("Expect", "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in request.content.iter_any():
-                body += chunk
-                if len(body) > BODY_LIMIT:
-                    raise _too_large(operation, len(body))
-    except web.RequestPayloadError as wrong:
-        raise OperationError(Kind.BAD_REQUEST, f"cannot {operation.doing}: the body is broken ({wrong})") from None
-    except TimeoutError:
-        raise OperationError(
-            Kind.TIMEOUT, f"cannot {operation.doing}: the body did not come within {BODY_SECONDS:g} s"
-        ) from None
-    return bytes(body.removeprefix(b"\xef\xbb\xbf"))
-
-
-def _too_large(operation: Operation, size: int) -> OperationError:
-    return OperationError(
-        Kind.TOO_LARGE,
-        f"cannot {operation.doing}: the body has more than {BODY_LIMIT} bytes",
-        [FieldProblem("", size, f"at most {BODY_LIMIT} bytes")],
-    )
-
-
-def _gather(operation: Operation, fields: dict[str, str], request: web.BaseRequest, body: bytes) -> dict[str, object]:
-    """The input from wherever its fields come: path, query, headers, body."""
-    given: dict[str, object] = dict(fields)
-    for name in operation.query:
-        if name in request.query:
-            given[name] = request.query[name]
-    for name in operation.headers:
-        if name in request.headers:
-            given[name] = request.headers[name]
-    if body:
-        try:
-            members = json.loads(body)
-        except (ValueError, RecursionError) as wrong:
-            raise OperationError(
-                Kind.NOT_JSON, f"cannot {operation.doing}: the body is not JSON ({wrong}); send none"
-            ) from None
-        if not isinstance(members, dict) or members:
-            got = ", ".join(members) if isinstance(members, dict) else type(members).__name__
-            raise OperationError(
-                Kind.BAD_INPUT,
-                f"cannot {operation.doing}: it takes no body, all is said in the URL",
-                [FieldProblem(next(iter(members), "") if isinstance(members, dict) else "", got[:100], "no body")],
-            )
-    return given

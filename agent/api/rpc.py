@@ -30,6 +30,8 @@ CALLS_AT_ONCE = 16
 """Calls of one connection that wait for the platform or a store; with so many, its next line waits."""
 LINES_AT_ONCE = 64
 """Lines of one connection that are answered before others have their turn."""
+CLOSE_SECONDS = 0.2
+"""How long calls under way may take when the agent ends: it ends after all that matters is done."""
 LOOK_SECONDS = 5.0
 """How often it is looked whether a subscriber that said its last word is still there."""
 
@@ -89,7 +91,7 @@ class RpcServer:
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_unix_server(lambda: _Connection(self), sock=sock, backlog=BACKLOG)
 
-    async def close(self, seconds: float = 1.0) -> None:
+    async def close(self, seconds: float = CLOSE_SECONDS) -> None:
         """Stops accepting, lets calls under way finish for `seconds` at most, and closes all.
 
         Close the event bus first: subscriptions end by that, after what waits in them was sent.
