@@ -86,7 +86,7 @@ def check(path: str | None) -> int:
     findings, parsed = examine(path)
     for finding in findings:
         print(finding.shown(path))
-    if parsed is None or any(finding.error for finding in findings):
+    if parsed is None:
         return 1
     for application in parsed.applications:
         print(f"{application.name}: {', '.join(version.name for version in application.versions) or 'no versions'}")

@@ -11,7 +11,16 @@ import re
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 PROTOCOLS = ("UDP", "TCP", "TCP/UDP", "HTTP", "HTTPS", "WS", "WSS")
 VALUE_BYTES = 4096
@@ -239,19 +248,28 @@ class VersionBody(Strict):
     command: str | None = None
     arguments: str | None = None
 
-    @model_validator(mode="after")
-    def _sensible(self) -> VersionBody:
-        if self.req_memory > 2 * self.req_cpu:
-            raise ValueError(
-                f"req_memory is {self.req_memory} MB; at most twice req_cpu, here {2 * self.req_cpu}, is allowed"
-            )
-        keys = [port.key for port in self.ports]
+    @field_validator("req_memory")
+    @classmethod
+    def _not_too_much(cls, value: int, info: ValidationInfo) -> int:
+        most = 2 * info.data.get("req_cpu", value)
+        if value > most:
+            raise ValueError(f"is at most twice req_cpu, here {most} MB")
+        return value
+
+    @field_validator("ports")
+    @classmethod
+    def _distinct(cls, value: list[VersionPort]) -> list[VersionPort]:
+        keys = [port.key for port in value]
         if len(set(keys)) < len(keys):
-            raise ValueError("ports has two ports of one name; give each its own")
-        for label, text in (("command", self.command), ("arguments", self.arguments)):
-            if text and "\0" in text:
-                raise ValueError(f"{label} has a NUL character")
-        return self
+            raise ValueError("has two ports of one name; give each its own")
+        return value
+
+    @field_validator("command", "arguments")
+    @classmethod
+    def _without_nul(cls, value: str | None) -> str | None:
+        if value and "\0" in value:
+            raise ValueError("has a NUL character, which no command line can hold")
+        return value
 
 
 class StorageBody(Strict):

@@ -8,9 +8,9 @@ import shlex
 import shutil
 import tomllib
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from agent.emulator.models import ApplicationBody, StorageBody, Strict, VersionBody
@@ -33,23 +33,12 @@ class FileApplication(ApplicationBody):
     image: str = ""
     versions: list[FileVersion] = Field(default_factory=list)
 
-    @model_validator(mode="after")
-    def _distinct(self) -> Self:
-        _check_distinct("versions", [each.name for each in self.versions])
-        return self
-
 
 class VersionsFile(Strict):
     """The whole file."""
 
     applications: list[FileApplication] = Field(default_factory=list)
     storages: list[StorageBody] = Field(default_factory=list)
-
-    @model_validator(mode="after")
-    def _distinct(self) -> Self:
-        _check_distinct("applications", [each.name for each in self.applications])
-        _check_distinct("storages", [each.name for each in self.storages])
-        return self
 
 
 @dataclass(frozen=True, order=True)
@@ -66,12 +55,6 @@ class Finding:
         return f"{path}:{self.line}: {'' if self.error else 'perhaps: '}{self.message}"
 
 
-def _check_distinct(label: str, names: list[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"{label} has two of the name {', '.join(twice)}; give each its own")
-
-
 def load(path: str) -> VersionsFile:
     """Read a versions file.
 
@@ -79,8 +62,8 @@ def load(path: str) -> VersionsFile:
         ValueError: it has mistakes; the message has every one of them, with its line.
     """
     findings, parsed = examine(path)
-    errors = [finding.shown(path) for finding in findings if finding.error]
-    if errors or parsed is None:
+    if parsed is None:
+        errors = [finding.shown(path) for finding in findings if finding.error]
         raise ValueError("cannot use the versions file:\n" + "\n".join(errors))
     return parsed
 
@@ -98,9 +81,12 @@ def examine(path: str) -> tuple[list[Finding], VersionsFile | None]:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         place = re.search(r"\(at line (\d+)", str(error))
-        return [Finding(int(place[1]) if place else text.count("\n") + 1, f"cannot read this as TOML: {error}")], None
+        return [
+            Finding(int(place[1]) if place else text.rstrip().count("\n") + 1, f"cannot read this as TOML: {error}")
+        ], None
     lines = value_lines(text)
-    findings = [Finding(line_of(lines, place), message) for place, message in _unknown(document, VersionsFile, ())]
+    wrong = [*_unknown(document, VersionsFile, ()), *_twice(document, ())]
+    findings = [Finding(line_of(lines, place), message) for place, message in wrong]
     try:
         parsed = VersionsFile.model_validate(document)
     except ValidationError as error:
@@ -108,6 +94,8 @@ def examine(path: str) -> tuple[list[Finding], VersionsFile | None]:
             message = fault["msg"].removeprefix("Value error, ")
             got = "" if _unsaid(fault) else f" (got {fault['input']!r})"
             findings.append(Finding(line_of(lines, fault["loc"]), f"{where(fault['loc'])}: {message}{got}"))
+        return sorted(findings), None
+    if findings:
         return sorted(findings), None
     findings += [Finding(line_of(lines, place), message, error=False) for place, message in _doubts(parsed)]
     return sorted(findings), parsed
@@ -135,6 +123,22 @@ def _unknown(value: Any, model: type[BaseModel], path: Path) -> list[tuple[Path,
         if inner is not None and isinstance(member, list):
             for index, each in enumerate(member):
                 found += _unknown(each, inner, (*place, index))
+    return found
+
+
+def _twice(value: Any, path: Path) -> list[tuple[Path, str]]:
+    """Applications, versions and storages that are there under one name twice."""
+    found: list[tuple[Path, str]] = []
+    for label in ("applications", "versions", "storages"):
+        members = value.get(label) if isinstance(value, dict) else None
+        names: list[Any] = []
+        for index, each in enumerate(members if isinstance(members, list) else []):
+            place = (*path, label, index)
+            name = each.get("name") if isinstance(each, dict) else None
+            if name is not None and name in names:
+                found.append(((*place, "name"), f"{where(place)}.name: there is another {name}; choose another name"))
+            names.append(name)
+            found += _twice(each, place)
     return found
 
 
