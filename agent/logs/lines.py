@@ -54,7 +54,7 @@ def ndjson(pieces: Iterable[bytes], dropped_before: int = 0, why: str = "") -> I
         began, before = unfinished.pop(stream, (ts, b""))
         data = before + body if before else body
         cut = data.rfind(b"\n")
-        head = f'"stream":{encode_basestring(stream)},"line":'
+        head = f'"stream":{_quoted(stream)},"line":'
         if cut >= 0:
             yield _whole(began, ts, head, data[:cut])
             began = ts
@@ -64,7 +64,7 @@ def ndjson(pieces: Iterable[bytes], dropped_before: int = 0, why: str = "") -> I
         elif rest:
             unfinished[stream] = (began, rest)
     for stream, (began, rest) in unfinished.items():
-        yield _object(began, f'"stream":{encode_basestring(stream)},"line":', rest, partial=True)
+        yield _object(began, f'"stream":{_quoted(stream)},"line":', rest, partial=True)
 
 
 def verbatim(pieces: Iterable[bytes], dropped_before: int = 0, why: str = "") -> Iterator[bytes]:
@@ -79,8 +79,17 @@ def verbatim(pieces: Iterable[bytes], dropped_before: int = 0, why: str = "") ->
             yield body
 
 
+def _quoted(text: str) -> str:
+    """As JSON; with the characters escaped that some readers take for line breaks (U+0085, U+2028, U+2029)."""
+    quoted = encode_basestring(text)
+    if not quoted.isascii():
+        for character in "\x85\u2028\u2029":
+            quoted = quoted.replace(character, f"\\u{ord(character):04x}")
+    return quoted
+
+
 def _gap(ts: str, dropped: int, why: str) -> bytes:
-    line = encode_basestring(gap_text(dropped, why))
+    line = _quoted(gap_text(dropped, why))
     return f'{{"ts":"{ts}","stream":"{frames.AGENT}","line":{line},"dropped_bytes":{dropped}}}\n'.encode()
 
 
@@ -92,9 +101,9 @@ def _whole(began: str, ts: str, head: str, data: bytes) -> bytes:
         raw = data.split(b"\n")
         return b"".join([_object(began, head, raw[0])] + [_object(ts, head, line) for line in raw[1:]])
     prefix = f'{{"ts":"{ts}",{head}'
-    out = [prefix + encode_basestring(line) + "}\n" for line in lines]
+    out = [prefix + _quoted(line) + "}\n" for line in lines]
     if began != ts:
-        out[0] = f'{{"ts":"{began}",{head}{encode_basestring(lines[0])}}}\n'
+        out[0] = f'{{"ts":"{began}",{head}{_quoted(lines[0])}}}\n'
     return "".join(out).encode()
 
 
@@ -104,4 +113,4 @@ def _object(ts: str, head: str, line: bytes, *, partial: bool = False) -> bytes:
     except UnicodeDecodeError:
         text, exact = line.decode("utf-8", "replace"), f',"base64":"{base64.b64encode(line).decode()}"'
     end = ',"partial":true' if partial else ""
-    return f'{{"ts":"{ts}",{head}{encode_basestring(text)}{exact}{end}}}\n'.encode()
+    return f'{{"ts":"{ts}",{head}{_quoted(text)}{exact}{end}}}\n'.encode()

@@ -37,12 +37,13 @@ class Search:
         longest: length of the longest.
     """
 
-    __slots__ = ("_last", "_prefixes", "_samples", "_searched", "_step", "longest", "needles")
+    __slots__ = ("_last", "_periods", "_prefixes", "_samples", "_searched", "_step", "longest", "needles")
 
     def __init__(self, needles: "Iterable[bytes]" = ()) -> None:
         """Prepares the search."""
         self.needles = tuple(sorted(set(needles), key=len, reverse=True))
         self.longest = max(map(len, self.needles), default=0)
+        self._periods = tuple(map(_period, self.needles))
         anchors = _anchors(self.needles)
         self._step = _cheapest_step(anchors)
         self._searched = tuple(anchor for anchor in anchors if len(anchor) < self._step + 7)
@@ -60,11 +61,11 @@ class Search:
         if not self._possible(data):
             return []
         found = []
-        for needle in self.needles:
+        for needle, period in zip(self.needles, self._periods, strict=True):
             at = data.find(needle)
             while at >= 0:
                 found.append((at, at + len(needle)))
-                at = data.find(needle, at + 1)
+                at = data.find(needle, at + period)
         found.sort()
         merged: list[tuple[int, int]] = []
         for start, end in found:
@@ -160,6 +161,11 @@ def _anchors(needles: "Iterable[bytes]") -> "list[bytes]":
         if not any(other in part for other in kept):
             kept.append(part)
     return kept
+
+
+def _period(needle: bytes) -> int:
+    """How far behind one occurrence the next one can begin at the earliest: its length, unless it overlaps itself."""
+    return next((shift for shift in range(1, len(needle)) if needle.startswith(needle[shift:])), len(needle))
 
 
 def _longest_word(needle: bytes) -> bytes:

@@ -84,13 +84,14 @@ class Redactor:
 class RedactedStream:
     """One stream of bytes. Not for several threads at once."""
 
-    __slots__ = ("_carry", "_keep_length", "_line", "_redactor")
+    __slots__ = ("_carry", "_covered", "_keep_length", "_line", "_redactor")
 
     def __init__(self, redactor: Redactor, *, keep_length: bool) -> None:
         """Starts with nothing kept back."""
         self._redactor = redactor
         self._keep_length = keep_length
         self._carry = b""
+        self._covered = 0  # so many bytes of it belong to a secret for which a mark was shown already
         self._line = b""
 
     def feed(self, piece: bytes) -> bytes:
@@ -98,23 +99,30 @@ class RedactedStream:
         search = self._redactor.search
         data = self._carry + piece if self._carry else piece
         found = search.find(data)
-        kept = search.unfinished(data)
-        if kept:
-            end = len(data) - kept
+        end = len(data) - search.unfinished(data)
+        marked, self._covered = self._covered, 0
+        if marked:
+            found = _joined([(0, marked), *found])
+        if found and end < found[-1][1]:
             # A secret that reaches into what is kept back is kept back as a whole: a longer one may contain both.
-            while found and found[-1][1] > end:
-                end = min(end, found.pop()[0])
-            self._carry = data[end:]
-            data = data[:end]
-        else:
-            self._carry = b""
-        shown = self._replace(data, found)
+            start, stop = found.pop()
+            if start >= len(data) - 2 * search.longest:
+                end = start
+                self._covered = marked if start == 0 else 0
+            else:
+                # One that overlaps itself again and again is shown in parts.
+                found.append((start, end))
+                self._covered = stop - end
+        self._carry = data[end:]
+        shown = self._replace(data[:end] if end < len(data) else data, found, marked=marked > 0)
         return self._lines(shown) if self._redactor.patterns else shown
 
     def flush(self) -> bytes:
         """What was kept back: the stream has ended, and nothing will complete it."""
         data, self._carry = self._carry, b""
-        shown = self._replace(data, self._redactor.search.find(data))
+        marked, self._covered = self._covered, 0
+        found = self._redactor.search.find(data)
+        shown = self._replace(data, _joined([(0, marked), *found]) if marked else found, marked=marked > 0)
         if self._redactor.patterns:
             shown, self._line = self._apply_patterns(self._line + shown), b""
         return shown
@@ -122,13 +130,15 @@ class RedactedStream:
     def _mark(self, length: int) -> bytes:
         return b"*" * length if self._keep_length else MARK
 
-    def _replace(self, data: bytes, found: "list[tuple[int, int]]") -> bytes:
+    def _replace(self, data: bytes, found: "list[tuple[int, int]]", *, marked: bool) -> bytes:
+        """Puts marks in the places of secrets; with `marked`, the one at the very beginning has its mark already."""
         if not found:
             return data
         parts: list[bytes] = []
         at = 0
         for start, end in found:
-            parts += (data[at:start], self._mark(end - start))
+            has_mark = marked and start == 0 and not self._keep_length
+            parts += (data[at:start], b"" if has_mark else self._mark(end - start))
             at = end
         parts.append(data[at:])
         return b"".join(parts)
@@ -151,6 +161,15 @@ class RedactedStream:
         for pattern in self._redactor.patterns:
             data = pattern.sub(lambda match: self._mark(len(match.group())) if match.group() else b"", data)
         return data
+
+
+def _joined(places: "list[tuple[int, int]]") -> "list[tuple[int, int]]":
+    """The first place and those that overlap it as one, then the others."""
+    start, end = places[0]
+    rest = places[1:]
+    while rest and rest[0][0] < end:
+        end = max(end, rest.pop(0)[1])
+    return [(start, end), *rest]
 
 
 def _compiled(expressions: "tuple[str, ...]") -> "tuple[re.Pattern[bytes], ...]":

@@ -251,7 +251,8 @@ class Shipper:
                 await do(lambda run=run: self._spool.release(run, delete=True))
 
     def _about(self) -> dict[str, object]:
-        return {"started": lines.stamp(self._spool.started_ns), "form": self._form, **self._identity}
+        started = lines.stamp(self._spool.started_ns)
+        return {"started": started, "form": self._form, "first_segment": self._first, **self._identity}
 
     def _summarize(self, result: ShipReport) -> None:
         if result.not_shipped:

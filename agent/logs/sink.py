@@ -7,7 +7,7 @@ not keep a write from blocking where somebody else writes to the same pipe or te
 Between the reader of the game's output and that thread is a bounded buffer. When it is full the game has to wait, as it
 would without the agent, but only for a consumer that is alive: one that took at least 1 MiB within the last second.
 For one that hangs or trickles nobody waits: what it misses is dropped, oldest first, counted, and said at that place
-once it keeps up again. It is in the spool all the same.
+as soon as it takes something again. It is in the spool all the same.
 """
 
 import errno
@@ -155,9 +155,8 @@ class Sink:
                         return
                     self._changed.wait()
                 piece = self._pieces.popleft()
-                unsaid = 0
-                if self._unsaid and not self._hung:
-                    unsaid, self._unsaid = self._unsaid, 0
+                # What was dropped was right before this piece.
+                unsaid, self._unsaid = self._unsaid, 0
             if unsaid:
                 self._write(
                     b"\n[arbitrium-agent] cannot pass on all output: %d bytes are missing here because nobody read "

@@ -1,0 +1,211 @@
+"""Secrets never get through, in any form, however the bytes are cut; everything else does, unchanged."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import urllib.parse
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.logs.needles import SHORTEST, Search
+from agent.logs.redact import MARK, Redactor
+
+TOKEN = "3f1c9a7be2d84d0c9a7be2d84d0c11aa"
+AWKWARD = 'p/ss+w rd&"x"=\\é%ü~'
+
+
+def in_pieces(redactor: Redactor, data: bytes, cuts: list[int], *, keep_length: bool = False) -> bytes:
+    """What comes out when `data` is read in pieces that end at `cuts`."""
+    stream = redactor.stream(keep_length=keep_length)
+    out = []
+    before = 0
+    for cut in sorted(cuts):
+        out.append(stream.feed(data[before:cut]))
+        before = max(before, cut)
+    out += (stream.feed(data[before:]), stream.flush())
+    return b"".join(out)
+
+
+@pytest.mark.parametrize("secret", [TOKEN, AWKWARD, "short1", "a b c d e f", "-----KEY-----\nabcdefghijklmnopqrst\n"])
+@pytest.mark.parametrize(
+    "write",
+    [
+        str,
+        urllib.parse.quote,
+        lambda s: urllib.parse.quote(s, safe=""),
+        urllib.parse.quote_plus,
+        lambda s: urllib.parse.quote(s, safe="~()*!'"),
+        lambda s: re.sub("%..", lambda escape: escape.group().lower(), urllib.parse.quote(s, safe="")),
+        lambda s: json.dumps(s, ensure_ascii=False)[1:-1],
+        lambda s: base64.b64encode(s.encode()).decode(),
+        lambda s: base64.urlsafe_b64encode(s.encode()).decode(),
+        lambda s: urllib.parse.quote(base64.b64encode(s.encode()).decode(), safe=""),
+    ],
+    ids=["plain", "quote", "quote-all", "quote-plus", "js", "lower-hex", "json", "base64", "urlsafe", "base64-in-url"],
+)
+def test_every_form_of_a_secret_is_replaced(secret: str, write: Callable[[str], str]) -> None:
+    """As it is, URL-encoded by any common encoder, in JSON and in base64."""
+    written = write(secret)
+    shown = Redactor([secret]).data(f"before {written} after".encode())
+    assert shown.startswith(b"before " + MARK)
+    assert shown.endswith(b" after")
+    # Of base64, the last character and the padding may stay: they hold less than one byte of the secret.
+    assert len(shown) <= len(b"before " + MARK + b" after") + len("x%3D%3D")
+
+
+@pytest.mark.parametrize("before", ["", "a", "ab", "abc", "user:", "some longer text "])
+@pytest.mark.parametrize("after", ["", "z", "zz", "zzz", " and more"])
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+def test_a_secret_inside_a_longer_base64_text_is_replaced(
+    before: str, after: str, encode: Callable[[bytes], bytes]
+) -> None:
+    """Wherever it begins in a group of three bytes: basic authentication is the usual case."""
+    encoded = encode(f"{before}{TOKEN}{after}".encode())
+    shown = Redactor([TOKEN]).data(encoded)
+    assert MARK in shown
+    # At most one character on each side depends on the secret and on its neighbours; less than one of its bytes.
+    kept = shown.replace(MARK, b"").decode()
+    assert len(kept.rstrip("=")) <= len(encode((before + after).encode()).decode()) + 3
+
+
+@given(st.lists(st.integers(0, 200), max_size=6), st.sampled_from([TOKEN, AWKWARD]))
+def test_a_secret_that_is_split_over_reads_is_replaced(cuts: list[int], secret: str) -> None:
+    """However many reads it takes."""
+    data = f"x{secret[:5]} {secret}{secret}\n{base64.b64encode(secret.encode()).decode()} {secret[:-1]}".encode()
+    redactor = Redactor([secret])
+    assert in_pieces(redactor, data, cuts) == redactor.data(data)
+    assert secret.encode() not in redactor.data(data)
+
+
+@given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=8))
+def test_what_is_no_secret_comes_out_unchanged(data: bytes, cuts: list[int]) -> None:
+    """Any bytes, cut anywhere, in the same order and complete."""
+    assert in_pieces(Redactor([TOKEN]), data, cuts) == data
+
+
+@given(
+    st.lists(st.binary(min_size=SHORTEST, max_size=90), min_size=1, max_size=6),
+    st.lists(st.tuples(st.booleans(), st.integers(0, 5), st.binary(max_size=12)), max_size=8),
+    st.lists(st.integers(0, 600), max_size=6),
+)
+def test_no_needle_survives_whatever_the_secrets_are(
+    secrets: list[bytes], parts: list[tuple[bool, int, bytes]], cuts: list[int]
+) -> None:
+    """Also where secrets overlap, contain each other, or begin like one another."""
+    data = b"".join(secrets[index % len(secrets)] if is_secret else filler for is_secret, index, filler in parts)
+    redactor = Redactor(secrets)
+    same_length = in_pieces(redactor, data, cuts, keep_length=True)
+    assert len(same_length) == len(data)
+    hidden = {place for start, end in redactor.search.find(data) for place in range(start, end)}
+    assert same_length == bytes(42 if place in hidden else byte for place, byte in enumerate(data))
+    assert in_pieces(redactor, data, cuts) == redactor.data(data)
+
+
+@given(st.integers(1, 60), st.integers(0, 400), st.integers(8, 80))
+def test_many_secrets_are_found_as_surely_as_few(count: int, place: int, length: int) -> None:
+    """With many secrets samples are looked at instead of everything: none slips through between two of them."""
+    secrets = [
+        f"{number:04d}".encode() + bytes(97 + (number * 7 + i * 3) % 26 for i in range(length))
+        for number in range(count)
+    ]
+    data = b"." * place + secrets[count // 2] + b"." * 40
+    assert secrets[count // 2] not in Redactor(secrets).data(data)
+
+
+def test_lines_are_not_held_back() -> None:
+    """Only the beginning of a secret at the very end of a read waits for the next one."""
+    stream = Redactor([TOKEN]).stream()
+    assert stream.feed(b"a line\n") == b"a line\n"
+    assert stream.feed(b"a prompt: ") == b"a prompt: "
+    assert stream.feed(b"token=" + TOKEN[:9].encode()) == b"token="
+    assert stream.feed(b"no") == TOKEN[:9].encode() + b"no"
+    assert stream.feed(b"end " + TOKEN[:3].encode()) == b"end "
+    assert stream.flush() == TOKEN[:3].encode()
+
+
+def test_what_is_held_back_is_bounded() -> None:
+    """A stream that keeps almost being a secret does not grow in memory."""
+    secret = b"ab" * 50
+    for keep_length in (False, True):
+        stream = Redactor([secret]).stream(keep_length=keep_length)
+        shown = []
+        for _ in range(1000):
+            shown.append(stream.feed(b"ab" * 25))
+            assert len(stream._carry) <= 2 * len(secret) + 50
+        out = b"".join(shown) + stream.feed(b"a.") + stream.flush()
+        assert out == (b"*" * 50_000 + b"a." if keep_length else MARK + b"a.")
+
+
+def test_values_that_are_too_short_are_counted_and_left_alone() -> None:
+    """`1` or `true` as a secret would make a log unreadable and hide nothing."""
+    redactor = Redactor(["1", "true", "", TOKEN])
+    assert redactor.ignored == 2
+    assert redactor.text("1 is true") == "1 is true"
+
+
+def test_a_key_of_many_lines_is_replaced_line_by_line_too() -> None:
+    """A logger puts a time stamp in front of each line of it."""
+    lines = ["MIIEvQIBADANBgkqhkiG9w0BAQEFAASC", "BKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj"]
+    key = "-----BEGIN PRIVATE KEY-----\n" + "\n".join(lines) + "\n-----END PRIVATE KEY-----\n"
+    shown = Redactor([key]).text("\n".join(f"12:00 {line}" for line in key.splitlines()))
+    assert not any(line in shown for line in lines)
+    assert "BEGIN PRIVATE KEY" in shown
+
+
+def test_a_file_keeps_its_length() -> None:
+    """Offsets in a core stay valid."""
+    data = b"\0" * 100 + TOKEN.encode() + b"\0" * 100
+    assert in_pieces(Redactor([TOKEN]), data, [110, 120], keep_length=True) == b"\0" * 100 + b"*" * 32 + b"\0" * 100
+
+
+@given(st.lists(st.integers(0, 60), max_size=4))
+def test_patterns_are_replaced_within_lines_however_they_are_read(cuts: list[int]) -> None:
+    """A line is looked at when it is complete."""
+    data = b"user=bob password=hunter2 ok\nplayer joined\npassword=x"
+    shown = in_pieces(Redactor([], [r"password=\S+"]), data, cuts)
+    assert shown == b"user=bob [redacted] ok\nplayer joined\n[redacted]"
+
+
+def test_patterns_are_applied_to_a_line_that_does_not_end() -> None:
+    """Without a line break nothing is waited for longer than 64 KiB, and a match at a cut is whole."""
+    stream = Redactor([], ["k=[0-9]+"]).stream()
+    out = b"".join(stream.feed(b"x" * 1000 + b"k=12345") for _ in range(500)) + stream.flush()
+    assert out == (b"x" * 1000 + MARK) * 500
+    greedy = Redactor([], ["z.*"]).stream()
+    for _ in range(50):
+        greedy.feed(b"z" * 10000)
+        assert len(greedy._line) < 200_000
+
+
+def test_a_pattern_that_is_none_is_an_error_that_names_it() -> None:
+    """It is found when the settings are read, not when the first line comes."""
+    with pytest.raises(ValueError, match=r"cannot read the pattern.*unterminated"):
+        Redactor([], ["[a-"])
+
+
+def test_text_may_be_anything_a_variable_can_hold() -> None:
+    """Bytes that are not UTF-8 reach Python as surrogates."""
+    redactor = Redactor([b"sec\xffret-value"])
+    assert redactor.text("a sec\udcffret-value b") == "a [redacted] b"
+    assert redactor.text("lone \ud800 surrogate") == "lone \\ud800 surrogate"
+
+
+def test_secrets_can_be_added_later() -> None:
+    """A value that boot does not know yet is replaced from then on."""
+    redactor = Redactor([TOKEN])
+    stream = redactor.stream()
+    assert stream.feed(b"later-secret ") == b"later-secret "
+    redactor.add(["later-secret"], ["[0-9]{16}"])
+    assert stream.feed(b"later-secret 1234567812345678\n") == b"[redacted] [redacted]\n"
+
+
+def test_a_search_for_nothing_finds_nothing() -> None:
+    """Outside the platform there are no secrets at all."""
+    search = Search()
+    assert search.find(b"anything") == []
+    assert search.unfinished(b"anything") == 0

@@ -1,0 +1,327 @@
+"""The spool is bounded, survives crashes and bad disks, and never makes anybody wait."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.logs import frames, runs, writer
+from agent.logs import spool as spool_module
+from agent.logs.runs import Segment
+from agent.logs.spool import Spool
+
+
+def soon(seconds: float = 10.0) -> float:
+    """A deadline that only a failing test reaches."""
+    return time.monotonic() + seconds
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Waits until something is so, or fails."""
+    until = soon()
+    while not condition():
+        assert time.monotonic() < until, "it never happened"
+        time.sleep(0.005)
+
+
+def bytes_of(segments: list[Segment], stream: str = "stdout") -> bytes:
+    """What segments hold of one stream, in order."""
+    return b"".join(
+        body
+        for segment in segments
+        for kind, _, name, body in frames.parse(segment.pieces())
+        if kind == frames.DATA and name == stream
+    )
+
+
+def sealed(spool: Spool) -> list[Segment]:
+    """All segments, after everything appended so far is in one."""
+    spool.seal()
+    assert spool.flush(soon())
+    return spool.segments()
+
+
+@pytest.fixture
+def open_spool(tmp_path: Path) -> Iterator[Callable[..., Spool]]:
+    """Makes spools, and closes them at the end."""
+    with contextlib.ExitStack() as stack:
+
+        def make(directory: Path | str = tmp_path / "spool", max_bytes: int = 1 << 20, **options: object) -> Spool:
+            made = Spool(str(directory), max_bytes, **options)  # type: ignore[arg-type]  # passed on as they are
+            stack.callback(lambda: made.close(soon()))
+            return made
+
+        yield make
+
+
+def test_everything_comes_back_in_order_with_stream_and_time(open_spool: Callable[..., Spool]) -> None:
+    """Interleaved streams, any bytes."""
+    spool = open_spool()
+    spool.append("stdout", b"one\n", 1_000)
+    spool.append("stderr", b"\x00\xff", 2_000)
+    spool.append("stdout", b"two", 3_000)
+    [segment] = sealed(spool)
+    assert list(frames.parse(segment.pieces())) == [
+        (frames.DATA, 1_000, "stdout", b"one\n"),
+        (frames.DATA, 2_000, "stderr", b"\x00\xff"),
+        (frames.DATA, 3_000, "stdout", b"two"),
+    ]
+    assert segment.since == 1_000
+    assert segment.streams == {"stdout": 7, "stderr": 2}
+
+
+def test_segments_are_closed_by_size_at_the_end_of_a_line(open_spool: Callable[..., Spool]) -> None:
+    """So that few lines are in two segments; one that has no end in sight is cut."""
+    spool = open_spool(segment_bytes=4096)
+    line = b"x" * 99 + b"\n"
+    for _ in range(200):
+        spool.append("stdout", line * 2)
+    spool.append("stdout", b"y" * 10_000)
+    segments = sealed(spool)
+    assert len(segments) > 4
+    for segment in segments[:-1]:
+        assert bytes_of([segment]).endswith((b"\n", b"y"))
+    assert bytes_of(segments) == line * 400 + b"y" * 10_000
+    assert [segment.number for segment in segments] == list(range(1, len(segments) + 1))
+
+
+def test_a_small_segment_is_closed_when_it_is_old_enough(open_spool: Callable[..., Spool]) -> None:
+    """That is what makes a quiet game's log leave the container while it runs."""
+    spool = open_spool()
+    heard: list[int] = []
+    spool.listen(lambda: heard.append(1))
+    spool.seal_after(0.05)
+    spool.append("stdout", b"hello\n")
+    eventually(lambda: bool(heard))
+    assert bytes_of(spool.segments()) == b"hello\n"
+
+
+def test_the_oldest_are_dropped_first_and_counted_where_they_are_missing(open_spool: Callable[..., Spool]) -> None:
+    """The bound holds, and whoever reads the log learns how much is missing, and where."""
+    said: list[str] = []
+    spool = open_spool(max_bytes=65536, segment_bytes=4096, say=said.append)
+    total = 0
+    for number in range(4000):
+        data = b"%07d " % number * 10 + b"\n"
+        spool.append("stdout" if number % 2 else "stderr", data)
+        total += len(data)
+    segments = sealed(spool)
+    counts = spool.counters()
+    assert sum(os.stat(str(segment.path)).st_size for segment in segments) <= 65536
+    assert counts["bytes_dropped"] + sum(segment.log_bytes for segment in segments) == total == counts["bytes_in"]
+    assert spool.dropped_before(segments[0]) == counts["bytes_dropped"]
+    assert [spool.dropped_before(segment) for segment in segments[1:]] == [0] * (len(segments) - 1)
+    by_stream = spool.by_stream()
+    assert sum(dropped for _, _, dropped in by_stream.values()) == counts["bytes_dropped"]
+    assert by_stream.keys() == {"stdout", "stderr"}
+    assert counts["segments_dropped"] > 0
+    assert len(said) == 1
+    assert "the spool is full" in said[0]
+
+
+def test_a_segment_on_its_way_is_the_last_to_be_dropped(open_spool: Callable[..., Spool]) -> None:
+    """It would be dropped and confirmed at the same time otherwise."""
+    spool = open_spool(max_bytes=65536, segment_bytes=8192)
+    spool.append("stdout", b"first\n")
+    [first] = sealed(spool)
+    first.busy = True
+    for _ in range(100):
+        spool.append("stdout", b"z" * 8191 + b"\n")
+    assert sealed(spool)[0] is first
+    assert spool.dropped_before(spool.segments()[1]) == spool.counters()["bytes_dropped"] > 0
+
+
+def test_a_confirmed_segment_is_gone(open_spool: Callable[..., Spool]) -> None:
+    """From the disk too; and counted as shipped."""
+    spool = open_spool()
+    spool.append("stdout", b"hello\n")
+    [segment] = sealed(spool)
+    spool.confirm(segment)
+    assert spool.segments() == []
+    assert not os.path.exists(str(segment.path))
+    assert spool.by_stream() == {"stdout": (6, 6, 0)}
+
+
+def test_what_a_dead_agent_left_is_adopted_and_a_living_ones_is_not(open_spool: Callable[..., Spool]) -> None:
+    """Two agents on one machine never touch each other's; the lock tells."""
+    dead, alive = open_spool(), open_spool()
+    dead.append("stdout", b"from the dead\n")
+    alive.append("stdout", b"from the living\n")
+    sealed(dead)
+    sealed(alive)
+    assert dead.close(soon())
+    heir = open_spool()
+    assert heir.adopt() == [dead.run]
+    assert bytes_of(heir.segments()) == b"from the dead\n"
+    assert heir.adopt() == []
+    assert open_spool().adopt() == []
+    heir.append("stdout", b"my own\n")
+    assert bytes_of(sealed(heir)) == b"from the dead\nmy own\n"
+    heir.release(dead.run, delete=True)
+    assert not os.path.exists(dead.run)
+
+
+def test_a_segment_that_was_being_written_when_the_agent_was_killed_is_adopted(
+    tmp_path: Path, open_spool: Callable[..., Spool]
+) -> None:
+    """With a frame cut in the middle, as SIGKILL leaves it."""
+    victim = open_spool()
+    victim.append("stdout", b"complete\n")
+    assert victim.flush(soon())
+    [open_file] = Path(victim.run).glob("*.open")
+    copy = tmp_path / "spool" / "20250101T000000Z-deadbeef"
+    copy.mkdir()
+    (copy / open_file.name).write_bytes(open_file.read_bytes() + frames.header(frames.DATA, 1, 100, 5) + b"cut of")
+    (copy / "000009.open").write_bytes(b"\xa7")
+    heir = open_spool()
+    assert heir.adopt() == [str(copy)]
+    assert bytes_of(heir.segments()) == b"complete\n"
+    assert [segment.number for segment in heir.segments()] == [1]
+
+
+def test_what_was_dropped_is_remembered_for_whoever_adopts(open_spool: Callable[..., Spool]) -> None:
+    """The gap is in the log also when another agent ships it."""
+    first = open_spool(max_bytes=65536, segment_bytes=4096)
+    for _ in range(100):
+        first.append("stdout", b"q" * 2047 + b"\n")
+    sealed(first)
+    dropped = first.counters()["bytes_dropped"]
+    assert dropped > 0
+    assert first.close(soon())
+    heir = open_spool(max_bytes=1 << 20)
+    heir.adopt()
+    assert heir.dropped_before(heir.segments()[0]) == dropped
+
+
+def test_leftovers_count_towards_the_bound(open_spool: Callable[..., Spool]) -> None:
+    """A container that crashes again and again does not fill the disk."""
+    for _ in range(5):
+        one = open_spool(max_bytes=1 << 20)
+        one.append("stdout", b"c" * 50_000)
+        assert one.close(soon())
+    heir = open_spool(max_bytes=131072)
+    heir.adopt()
+    assert sum(segment.size for segment in heir.segments()) <= 131072
+    assert heir.by_stream()[spool_module.EARLIER][2] >= 100_000
+
+
+@pytest.mark.parametrize("trouble", ["missing and cannot be made", "read-only", "a file"])
+def test_without_a_usable_directory_the_end_of_the_log_is_kept_in_memory(
+    tmp_path: Path, trouble: str, open_spool: Callable[..., Spool]
+) -> None:
+    """Bounded, counted, said once, and readable as any other segment."""
+    directory = tmp_path / "spool"
+    if trouble == "read-only":
+        if os.geteuid() == 0:
+            directory = Path("/proc/self/spool")  # root may write to read-only directories, but not here
+        else:
+            directory.mkdir(mode=0o500)
+    elif trouble == "a file":
+        directory.write_text("")
+    else:
+        directory = tmp_path / "file" / "spool"
+        (tmp_path / "file").write_text("")
+    said: list[str] = []
+    spool = open_spool(directory, say=said.append)
+    line = b"m" * 1023 + b"\n"
+    for _ in range(10_000):
+        spool.append("stdout", line)
+    segments = sealed(spool)
+    kept = bytes_of(segments)
+    assert 0 < len(kept) <= writer.MEMORY
+    assert kept == line * (len(kept) // 1024)
+    assert spool.counters()["bytes_dropped"] == 10_000 * 1024 - len(kept)
+    # With a queue of 8 MiB, some may have been dropped before it got that far; then a frame says so.
+    assert len([text for text in said if text.startswith("cannot write to the spool directory")]) == 1
+    assert "AGENT_SPOOL_DIR" in said[0]
+
+
+def test_a_disk_that_works_again_gets_what_was_kept_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_spool: Callable[..., Spool]
+) -> None:
+    """Nothing is lost when it was only full for a while."""
+    monkeypatch.setattr(writer, "_DISK_AGAIN", 0.05)
+    blocker = tmp_path / "spool"
+    blocker.write_text("")
+    said: list[str] = []
+    spool = open_spool(blocker, say=said.append)
+    spool.append("stdout", b"while it was broken\n")
+    assert bytes_of(sealed(spool)) == b"while it was broken\n"
+    blocker.unlink()
+    time.sleep(0.06)
+    spool.append("stdout", b"and after\n")
+    segments = sealed(spool)
+    assert bytes_of(segments) == b"while it was broken\nand after\n"
+    assert all(segment.path is not None for segment in segments)
+    assert said[-1] == "the spool directory takes logs again"
+
+
+def test_a_directory_that_is_deleted_while_it_is_used_is_made_again(open_spool: Callable[..., Spool]) -> None:
+    """A game that cleans /tmp does not end the log."""
+    spool = open_spool()
+    spool.append("stdout", b"gone with the directory\n")
+    [lost] = sealed(spool)
+    runs.remove(spool.run)
+    spool.append("stdout", b"kept in memory at least\n")
+    assert bytes_of(sealed(spool)[1:]) == b"kept in memory at least\n"
+    spool.forget(lost)
+    assert spool.counters()["bytes_dropped"] == 24
+
+
+def test_a_disk_that_hangs_makes_nobody_wait(monkeypatch: pytest.MonkeyPatch, open_spool: Callable[..., Spool]) -> None:
+    """What it does not take in time is dropped, and its place is marked once it takes something again."""
+    go, hangs = os.pipe()
+    real = os.writev
+
+    def hang(fd: int, pieces: list[bytes]) -> int:
+        os.read(go, 1)
+        return real(fd, pieces)
+
+    monkeypatch.setattr(os, "writev", hang)
+    spool = open_spool(max_bytes=1 << 26)
+    began = time.monotonic()
+    for number in range(300):
+        spool.append("stdout", b"%06d " % number * 15_000 + b"\n")
+    assert time.monotonic() - began < 5
+    assert spool.flush(time.monotonic() + 0.01) is False
+    assert spool.counters()["bytes_dropped"] > 0
+    os.close(hangs)
+    segments = sealed(spool)
+    found = [(kind, body) for segment in segments for kind, _, _, body in frames.parse(segment.pieces())]
+    [gap] = [body for kind, body in found if kind == frames.GAP]
+    assert int(gap.split()[0]) == spool.counters()["bytes_dropped"]
+    assert gap.endswith(b"the disk was slower than the game wrote")
+    os.close(go)
+
+
+def test_runs_do_not_inherit_the_lock_to_the_game(open_spool: Callable[..., Spool]) -> None:
+    """A game that outlives its agent would keep the run from being adopted."""
+    spool = open_spool()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{name}").startswith(spool.run):
+                assert fcntl.fcntl(int(name), fcntl.F_GETFD) & fcntl.FD_CLOEXEC
+
+
+def test_nothing_is_taken_after_the_end(open_spool: Callable[..., Spool]) -> None:
+    """A late writer does no harm, and closing twice neither."""
+    spool = open_spool()
+    spool.append("stdout", b"x")
+    assert spool.close(soon())
+    spool.append("stdout", b"late")
+    assert spool.close(soon())
+
+
+def test_a_spool_that_is_never_used_makes_no_thread_and_no_segment(open_spool: Callable[..., Spool]) -> None:
+    """A game that says nothing costs nothing."""
+    spool = open_spool()
+    spool.seal()
+    assert spool.flush(soon())
+    assert spool.segments() == []
+    assert os.listdir(spool.run) == ["lock"]
