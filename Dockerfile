@@ -1,0 +1,58 @@
+# The runtime directory of arbitrium-agent, to be copied into any game image:
+#
+#   COPY --from=arbitrium-agent:latest /opt/arbitrium-agent /opt/arbitrium-agent
+#   ENTRYPOINT ["/opt/arbitrium-agent/entrypoint.sh"]
+#   CMD ["/game/server", "-batchmode"]
+#
+#   docker build -t arbitrium-agent .                       the directory alone (FROM scratch)
+#   docker build -t arbitrium-agent-demo --target demo .    the same with a small game, to try it
+#
+# docs/image.md tells how it is made and what was measured.
+
+FROM debian:13-slim AS python
+RUN apt-get update \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
+        binutils ca-certificates dpkg-dev gcc libc6-dev libffi-dev libssl-dev libzstd-dev make musl-tools pkgconf \
+        python3 python3-pip xz-utils zlib1g-dev \
+ && rm -rf /var/lib/apt/lists/*
+WORKDIR /build
+COPY packaging/python.sh packaging/
+RUN packaging/python.sh python
+
+FROM python AS build
+COPY requirements.lock ./
+RUN python3 -m pip install --quiet --no-cache-dir --no-compile --root-user-action=ignore --disable-pip-version-check \
+        --require-hashes --only-binary :all: --target dependencies -r requirements.lock
+COPY packaging packaging
+COPY agent agent
+RUN python3 packaging/assemble.py --home /opt/arbitrium-agent --source python/source --dependencies dependencies \
+        --agent agent --origins origins
+COPY LICENSE ./
+COPY entrypoint.sh /opt/arbitrium-agent/entrypoint.sh
+ARG VERSION=
+RUN python3 packaging/sbom.py --home /opt/arbitrium-agent --origins origins --licence LICENSE --version "$VERSION" \
+ && /opt/arbitrium-agent/bin/python packaging/check.py
+
+# A game that needs nothing but the runtime's own interpreter: the whole life of a server, without an engine.
+FROM debian:13-slim AS demo
+COPY --from=build /opt/arbitrium-agent /opt/arbitrium-agent
+COPY examples/udp_game.py /game/server.py
+USER 65534:65534
+ENTRYPOINT ["/opt/arbitrium-agent/entrypoint.sh"]
+CMD ["/opt/arbitrium-agent/bin/python", "/game/server.py"]
+
+FROM scratch AS agent
+ARG VERSION=
+ARG REVISION=
+ARG SOURCE=
+LABEL org.opencontainers.image.title="arbitrium-agent" \
+      org.opencontainers.image.description="The init for game server containers on Edgegap: copy /opt/arbitrium-agent into a game image" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.source="$SOURCE" \
+      org.opencontainers.image.base.name="scratch"
+COPY --from=build /opt/arbitrium-agent /opt/arbitrium-agent
+# Not needed to be copied from; it makes `docker run arbitrium-agent emulate` and `... config` work.
+ENTRYPOINT ["/opt/arbitrium-agent/bin/arbitrium-agent"]
+CMD ["--help"]

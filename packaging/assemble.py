@@ -1,0 +1,238 @@
+"""Puts the runtime directory together: interpreter, loader, libraries, standard library, dependencies, agent.
+
+Runs in the build stage of the Dockerfile, with the interpreter that goes into the directory. What is left out, and why,
+stands in the lists below; `docs/image.md` has the measurements behind the decisions.
+"""
+
+import argparse
+import compileall
+import fnmatch
+import os
+import py_compile
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
+
+# Parts of the standard library that a program without a terminal, a screen, a database or a test has no use for. Every
+# import statement of the agent is resolved against what is left (check.py), so a wrong name here fails the build.
+STANDARD_LIBRARY_WITHOUT = (
+    *"""
+    test unittest doctest.py pdb.py bdb.py cmd.py pydoc.py pydoc_data idlelib _pyrepl code.py codeop.py
+    rlcompleter.py ensurepip venv zipapp.py lib2to3 tkinter turtledemo turtle.py curses dbm shelve.py sqlite3
+    multiprocessing xml plistlib.py xmlrpc mailbox.py imaplib.py poplib.py smtplib.py ftplib.py webbrowser.py
+    wave.py colorsys.py cProfile.py profile.py pstats.py trace.py tabnanny.py pyclbr.py modulefinder.py
+    pickletools.py symtable.py sched.py fileinput.py filecmp.py this.py antigravity.py __hello__.py __phello__
+    _aix_support.py _android_support.py _apple_support.py _ios_support.py _osx_support.py _distutils_system_mod.py
+    site.py _sitebuiltins.py
+    """.split(),  # noqa: SIM905 - sixty names in seven lines, not in sixty
+    "site-packages",  # pip's, when it was built; the runtime gets its own
+    "_pydecimal.py",  # these three stand in for modules in C that are here
+    "_pydatetime.py",
+    "_pyio.py",
+)
+PARTS_WITHOUT = {
+    "asyncio": ("windows_*.py", "proactor_events.py"),
+    "encodings": ("big5*", "cp9[345]*", "euc_*", "gb*", "hz*", "iso2022*", "johab*", "shift_jis*", "mac_*"),
+    "importlib": ("_bootstrap*.py",),  # frozen into the executable
+}
+
+# Of the locked dependencies. Rich draws what commands print that are typed on a workstation (`platform`, `demo`), and
+# brings Pygments: 8 MB together.
+PACKAGES_WITHOUT = ("rich", "pygments", "markdown_it", "mdurl", "bin")
+DEPENDENCY_FILES_WITHOUT = (
+    "*.pyi", "*.pyx", "*.pxd", "*.pxi", "*.c", "*.h", "*.hash", "py.typed", "*/_testcapi*.so",
+    "zstandard/_cffi*", "zstandard/backend_cffi.py", "multidict/_multidict_py.py",  # the C modules are there
+    "pydantic/v1", "pydantic/mypy.py", "aiohttp/test_utils.py", "aiohttp/pytest_plugin.py", "aiohttp/worker.py",
+    "psutil/_psaix.py", "psutil/_psbsd.py", "psutil/_psosx.py", "psutil/_pssunos.py", "psutil/_pswindows.py",
+    # The only thing that needs libstdc++ (2.4 MB, 1.4 MB of it resident); falls back to Python, and is used for a few
+    # lists that are set up once.
+    "frozenlist/_frozenlist*.so",
+)  # fmt: skip
+METADATA_KEPT = ("METADATA", "sboms", "licenses", "LICEN[CS]E*", "COPYING*", "NOTICE*", "AUTHORS*")
+
+
+def matches(name: str, patterns: tuple[str, ...]) -> bool:
+    """Tells whether a name fits one of the shell-style patterns."""
+    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+
+
+def run(*command: str) -> str:
+    """Runs a tool and returns what it printed on stdout; its failure is the build's."""
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def elf_files(top: Path) -> Iterator[Path]:
+    """Yields every executable and shared library below a directory."""
+    for path in sorted(top.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            with path.open("rb") as file:
+                if file.read(4) == b"\x7fELF":
+                    yield path
+
+
+def copy_standard_library(source: Path, target: Path) -> None:
+    """Copies the standard library of the interpreter's source less the lists above, and the facts about its build."""
+    library = source / "Lib"
+
+    def left_out(folder: str, names: list[str]) -> set[str]:
+        where = Path(folder).relative_to(library)
+        patterns = STANDARD_LIBRARY_WITHOUT if where == Path() else PARTS_WITHOUT.get(str(where), ())
+        return {name for name in names if name == "__pycache__" or matches(name, patterns)}
+
+    shutil.copytree(library, target, ignore=left_out)
+    built = source / "build" / (source / "build/pybuilddir.txt").read_text(encoding="utf-8").strip()
+    (facts,) = built.glob("_sysconfigdata_*.py")
+    shutil.copy2(facts, target)
+
+
+def copy_dependencies(source: Path, target: Path) -> None:
+    """Copies what pip installed, without sources of extensions, type stubs and most of the metadata."""
+
+    def left_out(folder: str, names: list[str]) -> set[str]:
+        relative = Path(folder).relative_to(source)
+        if relative.name.endswith(".dist-info"):
+            return {name for name in names if not matches(name, METADATA_KEPT)}
+        if relative == Path():
+            return {name for name in names if matches(name, PACKAGES_WITHOUT)}
+        return {
+            name for name in names if name == "__pycache__" or matches(str(relative / name), DEPENDENCY_FILES_WITHOUT)
+        }
+
+    shutil.copytree(source, target, ignore=left_out)
+    for package in PACKAGES_WITHOUT:
+        for metadata in target.glob(f"{package.replace('_', '[-_]')}*.dist-info"):
+            shutil.rmtree(metadata)
+    for metadata in target.glob("*.dist-info/METADATA"):  # the long description is of no use here
+        header, _, _ = metadata.read_text(encoding="utf-8").partition("\n\n")
+        metadata.write_text(header + "\n", encoding="utf-8")
+
+
+def compile_without_sources(top: Path, shown_as: Path) -> None:
+    """Replaces every module by its bytecode, without docstrings and assertions.
+
+    A tree without bytecode takes ten times as long to start, and a container's root may be read-only; sources beside
+    the bytecode would add a `stat` each and a third to the layer.
+    """
+    compiled = compileall.compile_dir(
+        top,
+        maxlevels=32,
+        ddir=str(shown_as),
+        quiet=1,
+        legacy=True,
+        optimize=2,
+        workers=0,
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+    )
+    if not compiled:
+        raise SystemExit("cannot compile the runtime's modules; see above")
+    for source in top.rglob("*.py"):
+        source.unlink()
+
+
+def copy_agent(source: Path, target: Path, shown_as: Path) -> None:
+    """Copies the agent with sources and bytecode: its tracebacks show lines, its docstrings are kept.
+
+    The bytecode is never compared with the source (unchecked), which saves a `stat` for each module.
+    """
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "py.typed"))
+    if not compileall.compile_dir(
+        target,
+        ddir=str(shown_as),
+        quiet=1,
+        workers=0,
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+    ):
+        raise SystemExit("cannot compile the agent; see above")
+
+
+def loader_of(program: Path) -> Path:
+    """Returns the dynamic loader that a program names in its ELF header."""
+    for line in run("readelf", "--program-headers", "--wide", str(program)).splitlines():
+        if "interpreter:" in line:
+            return Path(line.split("interpreter:")[1].strip(" ]\n"))
+    raise SystemExit(f"cannot find the dynamic loader of {program}")
+
+
+def build_programs(home: Path, source: Path, loader: str) -> None:
+    """Compiles the static launcher and the interpreter's main program, and makes `python` a name of the launcher."""
+    strict = [
+        "-O2",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        f'-DRUNTIME_HOME="{home}"',
+        f'-DLOADER="{loader}"',
+        f'-DSTDLIB="{PYTHON}"',
+    ]
+    (home / "bin").mkdir(parents=True)
+    (home / "libexec").mkdir()
+    run("musl-gcc", "-static", "-s", *strict, str(HERE / "launcher.c"), "-o", str(home / "bin/arbitrium-agent"))
+    (home / "bin/python").symlink_to("arbitrium-agent")
+    # The executable is linked once more, by its own rules, with this main program in place of CPython's.
+    build = source / "build"
+    main = build / "Programs/python.o"
+    run("gcc", "-fno-pie", *strict, f"-I{build}", f"-I{source}/Include", "-c", str(HERE / "main.c"), "-o", str(main))
+    # RPATH, not RUNPATH: it holds for the libraries of extension modules too, and comes before LD_LIBRARY_PATH.
+    options = f"-Wl,--disable-new-dtags,-rpath,$ORIGIN/../lib,--dynamic-linker={home}/lib/{loader}"
+    subprocess.run(["sh", "link"], cwd=build, env={**os.environ, "OPTIONS": options}, check=True)
+    shutil.copy2(build / "python", home / "libexec/arbitrium-agent")
+    run("strip", str(home / "libexec/arbitrium-agent"))
+
+
+def copy_libraries(home: Path, loader: Path) -> list[Path]:
+    """Copies the loader and every shared library that something in the directory needs; returns where from."""
+    taken = {loader.resolve()}
+    shutil.copy2(loader, home / "lib" / loader.name)
+    for program in [*elf_files(home / "libexec"), *elf_files(home / "lib" / PYTHON)]:
+        # The build's own loader resolves the names; it is the one that is copied.
+        listed = subprocess.run(["ldd", str(program)], check=False, capture_output=True, text=True).stdout
+        for line in listed.splitlines():
+            name, arrow, found = line.strip().partition(" => ")
+            if not arrow:
+                continue
+            if "not found" in found:
+                raise SystemExit(f"cannot find {name}, which {program} needs")
+            library = Path(found.split(" (")[0])
+            if home not in library.parents and not (home / "lib" / name).exists():
+                shutil.copy2(library.resolve(), home / "lib" / name)
+                taken.add(library.resolve())
+    return sorted(taken)
+
+
+def main() -> None:
+    """Assembles the directory named on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--home", type=Path, required=True, help="the directory to make")
+    parser.add_argument("--source", type=Path, required=True, help="source of the interpreter, built in build/")
+    parser.add_argument("--dependencies", type=Path, required=True, help="what pip installed with --target")
+    parser.add_argument("--agent", type=Path, required=True, help="the package directory of the agent")
+    parser.add_argument("--origins", type=Path, required=True, help="file to write the copied libraries' paths to")
+    args = parser.parse_args()
+    home: Path = args.home
+    library = home / "lib" / PYTHON
+    packages = library / "site-packages"
+    copy_standard_library(args.source.resolve(), library)
+    copy_dependencies(args.dependencies, packages)
+    for extension in elf_files(library):
+        run("strip", "--strip-unneeded", str(extension))
+    compile_without_sources(library, library)
+    copy_agent(args.agent, packages / "agent", packages / "agent")
+    loader = loader_of(Path(sys.executable).resolve())
+    build_programs(home, args.source.resolve(), loader.name)
+    origins = copy_libraries(home, loader)
+    (home / "share").mkdir()
+    (home / "share/machine").write_text(os.uname().machine + "\n", encoding="utf-8")  # entrypoint.sh compares it
+    shutil.copy2("/etc/ssl/certs/ca-certificates.crt", home / "share/ca-certificates.crt")
+    args.origins.write_text("\n".join(map(str, origins)) + "\n", encoding="utf-8")
+    for folder, _, _ in os.walk(home, topdown=False):
+        if not any(Path(folder).iterdir()):
+            Path(folder).rmdir()
+
+
+if __name__ == "__main__":
+    main()

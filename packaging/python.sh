@@ -1,0 +1,43 @@
+#!/bin/sh
+# Builds CPython from Debian's source package (Debian's patches and security updates in it) as one executable: every
+# extension module that the agent can use, and OpenSSL, zlib, libffi and zstd from Debian's static libraries, linked in.
+# Compared with Debian's own binary and its shared libraries that is 1.4 MB less in the compressed layer, 4 MB less of
+# resident memory and as fast (docs/image.md). Takes one and a half minutes on two cores.
+#
+# Usage: python.sh DIRECTORY      a fresh directory; leaves source/ in it, built in source/build up to the last link
+set -eu
+mkdir -p "$1"
+cd "$1"
+
+# Where the source packages are is where the packages are, in either format of apt's lists.
+for list in /etc/apt/sources.list.d/*.sources; do
+  [ ! -e "$list" ] || sed -i 's/^Types: deb$/Types: deb deb-src/' "$list"
+done
+[ ! -e /etc/apt/sources.list ] || sed -n 's/^deb /deb-src /p' /etc/apt/sources.list >/etc/apt/sources.list.d/sources.list
+apt-get update -qq
+version=$(python3 -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
+apt-get source -qq -o APT::Sandbox::User=root "$version"
+mv "$version"-*/ source
+rm -rf /var/lib/apt/lists/*
+
+mkdir source/build
+cd source/build
+../configure --quiet --prefix=/opt/arbitrium-agent --without-doc-strings --disable-test-modules \
+  --without-ensurepip --without-static-libpython --with-ssl-default-suites=openssl MODULE_BUILDTYPE=static \
+  CFLAGS="-g0 -O2 -fno-pie -fstack-protector-strong -D_FORTIFY_SOURCE=2 -ffunction-sections -fdata-sections" \
+  LDFLAGS=-no-pie ZLIB_LIBS=-l:libz.a LIBFFI_LIBS=-l:libffi.a
+# Terminals, databases, other compressions, XML, East Asian encodings and what tests need: nothing asks for them here.
+cat >Modules/Setup.local <<SETUP
+*disabled*
+_tkinter _dbm _gdbm _sqlite3 _curses _curses_panel readline _bz2 _lzma _uuid _lsprof pyexpat _elementtree
+_codecs_cn _codecs_hk _codecs_iso2022 _codecs_jp _codecs_kr _codecs_tw _multibytecodec
+_interpchannels _interpqueues _interpreters xxlimited xxlimited_35 xxsubtype
+_testbuffer _testcapi _testclinic _testimportmultiple _testinternalcapi _testmultiphase _testexternalinspection
+SETUP
+# configure insists on -lssl -lcrypto; the static libraries are meant.
+sed -i 's/-lssl -lcrypto/-lcrypto/; s/-lcrypto/-l:libssl.a -l:libcrypto.a -l:libz.a -l:libzstd.a -pthread/' Makefile
+gcc="gcc -no-pie -Wl,-O1,--gc-sections,-z,relro,--exclude-libs,libssl.a:libcrypto.a:libz.a:libffi.a:libzstd.a"
+make --silent -j "$(nproc)" python pybuilddir.txt CC="$gcc"
+# The last step, for assemble.py, which puts another main program and other paths in.
+rm python
+make --silent --dry-run python CC="$gcc \$\$OPTIONS" | grep -e ' -o python ' >link
