@@ -32,6 +32,8 @@ LINES_AT_ONCE = 64
 """Lines of one connection that are answered before others have their turn."""
 CLOSE_SECONDS = 0.2
 """How long calls under way may take when the agent ends: it ends after all that matters is done."""
+REFUSED_SECONDS = 1.0
+"""How long who may not connect has to read that."""
 LOOK_SECONDS = 5.0
 """How often it is looked whether a subscriber that said its last word is still there."""
 
@@ -176,8 +178,10 @@ class _Connection(asyncio.Protocol):
         try:
             source = self._server.came(self, transport.get_extra_info("socket"))
         except OperationError as wrong:
+            # Closed by its own hand or soon: what is closed with words unread loses its last ones on the other side.
             self._write(failure(None, wrong))
-            transport.close()
+            transport.write_eof()
+            asyncio.get_running_loop().call_later(REFUSED_SECONDS, transport.close)
         else:
             self._dispatcher = self._server.dispatcher(source, self._subscribe)
 
@@ -191,13 +195,16 @@ class _Connection(asyncio.Protocol):
         self.resume_writing()
 
     def data_received(self, data: bytes) -> None:
-        self._buffer += data
+        if self._dispatcher is not None:
+            self._buffer += data
         if not self._continuing:
             self._pump()
 
     def eof_received(self) -> bool:
         """It may still read, so the connection is closed only when all is answered."""
         self._ended = True
+        if self._subscription is not None and self._hung_up():
+            self._subscription.close()
         if not self._continuing:
             self._pump()
         return True
@@ -288,8 +295,7 @@ class _Connection(asyncio.Protocol):
             self._write(failure(None, OperationError(Kind.TOO_LARGE, detail, [wrong])))
 
     def _carry_out(self, line: bytes) -> None:
-        if self._dispatcher is None:
-            return
+        assert self._dispatcher is not None, "without one no line is kept"
         answer = self._dispatcher.message(line)
         if isinstance(answer, bytes):
             self._write(answer)
@@ -320,11 +326,11 @@ class _Connection(asyncio.Protocol):
     async def _notify(self, subscription: Subscription) -> None:
         """Sends events until either side has ended."""
         try:
-            while True:
+            while not (self._ended and self._hung_up()):
                 event = await subscription.next(LOOK_SECONDS)
                 if event is not None:
                     self._write(event.notification)
-                elif subscription.closed or (self._ended and self._hung_up()):
+                elif subscription.closed:
                     break
                 if self._writable is not None:
                     await self._writable
