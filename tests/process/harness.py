@@ -464,6 +464,7 @@ class Launcher:
         stdin: int | None = subprocess.DEVNULL,
         stdout: int | None = subprocess.PIPE,
         cwd: Path | None = None,
+        pass_fds: Sequence[int] = (),
         preexec: Callable[[], None] | None = None,
     ) -> Run:
         """Start `arbitrium-agent run [options] -- command`.
@@ -477,6 +478,7 @@ class Launcher:
             stdin: as for `subprocess.Popen`.
             stdout: likewise; where it is no pipe, `Run.stdout` is None.
             cwd: the working directory.
+            pass_fds: descriptors that stay open, for `prefix` to redirect to.
             preexec: called in the child before anything is executed.
         """
         mark = uuid.uuid4().hex
@@ -497,6 +499,7 @@ class Launcher:
             stdout=stdout,
             stderr=subprocess.PIPE,
             cwd=cwd or self.files,
+            pass_fds=pass_fds,
             start_new_session=True,
             preexec_fn=preexec,  # noqa: PLW1509 - only used for signal masks, before any thread matters
         )

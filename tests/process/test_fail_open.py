@@ -1,5 +1,6 @@
 """Fail open: a game that runs keeps running, whatever breaks in the agent behind it."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,9 @@ def test_a_deaf_game_is_still_killed_in_time(launch: Launcher, mode: Mode) -> No
     deaf.wait_for("ready")
     deaf.stderr.wait_for("cannot")
     for one in (run, deaf):
-        done = one.stop()
+        one.signal(signal.SIGTERM)
+    for one in (run, deaf):
+        done = one.finish()
         assert done.code in {0, 137, 143}
         assert done.seconds <= 5.0
 

@@ -1,5 +1,6 @@
 """Self-stop: the deployment is really stopped, whatever the platform answers on the way, and then held."""
 
+import email.utils
 import re
 import time
 
@@ -206,3 +207,37 @@ def test_a_query_in_the_injected_url_is_kept(launch: Launcher, platform: FakePla
     (call,) = platform.wait_for_calls(1)
     assert call.query == {"region": ["eu/west"], "container_log_storage": ["true"]}
     assert run.stop().code == 0
+
+
+def test_the_token_does_not_follow_a_redirect(launch: Launcher) -> None:
+    """A redirect to somewhere else is not a place to send the token to."""
+    with FakePlatform() as elsewhere:
+        answers = [Reply(status, {"Location": f"{elsewhere.url}{PATH}"}) for status in (302, 307, 308)]
+        with FakePlatform(answers) as platform:
+            run = start(launch, platform, AGENT_HOLD_SECONDS="1")
+            run.http("POST", "/v1/stop")
+            platform.wait_for_calls(1)
+            assert run.stop().code == 0
+        assert not [call for call in elsewhere.calls if call.authorization]
+
+
+def test_retry_after_as_a_date(launch: Launcher) -> None:
+    """`Retry-After` may be a date; the next call does not come before it."""
+    date = email.utils.formatdate(time.time() + 3, usegmt=True)
+    with FakePlatform([Reply(503, {"Retry-After": date})]) as platform:
+        run = start(launch, platform)
+        run.http("POST", "/v1/stop")
+        first, second = platform.wait_for_calls(2)
+        assert second.at - first.at >= 1.0, "the date has whole seconds, and some of them passed before the call"
+        assert run.stop().code == 0
+
+
+def test_sigterm_ends_a_long_retry_after(launch: Launcher) -> None:
+    """Told to come back in an hour, the agent still leaves when the platform sends SIGTERM."""
+    with FakePlatform([Reply(429, {"Retry-After": "3600"})]) as platform:
+        run = start(launch, platform)
+        run.http("POST", "/v1/stop")
+        platform.wait_for_calls(1)
+        done = run.stop()
+        assert done.code == 0
+        assert done.seconds <= 5.0

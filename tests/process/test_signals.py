@@ -144,3 +144,32 @@ def test_the_agent_executes_nothing_but_the_game(launch: Launcher) -> None:
     assert run.is_ready_to_answer()
     assert children(run.pid) == [run.game_pid]
     assert environment_of(run.game_pid)
+
+
+def ignore_children() -> None:
+    """As some supervisors start what they start: the kernel then reaps children by itself."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+
+def block_stop_signals() -> None:
+    """As a program starts another one that forgot to undo its own signal mask."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
+
+
+def test_started_with_sigchld_ignored(launch: Launcher, mode: Mode) -> None:
+    """A parent that ignores SIGCHLD passes that on; the exit code is not lost for it."""
+    assert launch(game("exits", "42"), mode=mode, preexec=ignore_children).finish().code == 42
+    run = launch(game("leaves_orphans", "5"), mode=mode, preexec=ignore_children)
+    run.wait_for("ready")
+    assert run.is_ready_to_answer()
+    assert run.stop().code == 0
+
+
+def test_started_with_stop_signals_blocked(launch: Launcher, mode: Mode) -> None:
+    """A parent that left SIGTERM and SIGCHLD blocked does not make the agent deaf: it still stops the game."""
+    run = launch(game("polite"), mode=mode, preexec=block_stop_signals, env={"AGENT_GRACE_SECONDS": "5"})
+    run.wait_for("ready")
+    assert run.is_ready_to_answer()
+    done = run.stop()
+    assert done.code in {0, 137}, "the game inherits the mask, as through any exec, so it may have to be killed"
+    assert done.seconds <= 5.0

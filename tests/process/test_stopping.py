@@ -189,3 +189,26 @@ def test_a_stop_is_never_early(launch: Launcher) -> None:
     assert state_of(run.game_pid) != "gone"
     run.signal(signal.SIGTERM)
     assert run.finish().code == 137
+
+
+def test_players_may_finish(launch: Launcher) -> None:
+    """With `AGENT_DRAIN_SECONDS` the game is not signalled while somebody plays, and at once when the last one left."""
+    run = launch(game("polite"), env={"AGENT_GRACE_SECONDS": "3600", "AGENT_DRAIN_SECONDS": "1000"})
+    run.wait_for("ready")
+    run.http("POST", "/v1/ready")
+    run.http("PUT", "/v1/players/alice")
+    assert run.http("POST", "/v1/stop", {"reason": "match over"}).status == 202
+    assert run.http("GET", "/v1/status").json()["phase"] == "draining"
+    assert run.stdout
+    assert b"bye" not in run.stdout.data
+    run.http("DELETE", "/v1/players/alice")
+    assert run.finish().code == 0
+
+
+def test_a_crash_may_start_the_game_again(launch: Launcher) -> None:
+    """With `AGENT_ON_CRASH=restart` a crashed game is started again, told in the status, and stopped like any other."""
+    script = "test -e crashed || { touch crashed; echo crashing; exit 3; }; echo again; exec sleep 1000"
+    run = launch(["sh", "-c", script], env={"AGENT_ON_CRASH": "restart"})
+    run.wait_for("crashing\n", "again\n")
+    assert run.http("GET", "/v1/status").json()["restarts"] == 1
+    assert run.stop().code == 143

@@ -1,10 +1,13 @@
 """stdin, stdout and stderr of the game behave as they would without the agent."""
 
+import fcntl
 import hashlib
 import os
 import pty
+import re
 import signal
 import subprocess
+import sys
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +18,9 @@ from tests.process.harness import PYTHON, Launcher, Mode, Stream, eventually, ga
 
 MEGABYTES = 200
 QUIET = {"AGENT_LOG_LEVEL": "error"}
+CAPTURE_WITHOUT_JOB_CONTROL = pytest.param(
+    "on", marks=pytest.mark.xfail(reason="captured output is a second terminal, which is not the controlling one")
+)
 CAPTURE = pytest.mark.parametrize("capture", ["on", "off"])
 
 
@@ -197,3 +203,75 @@ def test_the_games_last_words_are_never_cut(launch: Launcher, mode: Mode) -> Non
     done = launch([*PYTHON, "-c", script], mode=mode).finish()
     assert done.code == 137
     assert done.stdout == b"x" * 60000
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_nobody_reads_the_output(launch: Launcher, mode: Mode, name: str) -> None:
+    """A log pipe that nobody empties, full to the brim with the game's output, keeps the agent from nothing."""
+    reading, writing = os.pipe()
+    number = {"stdout": 1, "stderr": 2}[name]
+    flood = f"import os\nos.write(1, b'ready')\nwhile True: os.write({number}, b'x' * 65536)"
+    prefix = ["bash", "-c", f'exec "$@" {number}>&{writing} {writing}>&-', "bash"]
+    run = launch([*PYTHON, "-c", flood], mode=mode, prefix=prefix, pass_fds=[writing], env={"AGENT_GRACE_SECONDS": "5"})
+    os.close(writing)
+    try:
+        eventually(lambda: pipe_is_full(reading), "the pipe is full")
+        assert run.is_ready_to_answer()
+        done = run.stop()
+        assert done.code == 143
+        assert done.seconds <= 5.0
+    finally:
+        os.close(reading)
+
+
+def pipe_is_full(descriptor: int) -> bool:
+    """Whether a pipe of the default size holds as much as it can."""
+    waiting = fcntl.ioctl(descriptor, termios.FIONREAD, b"\0\0\0\0")
+    return int.from_bytes(waiting, sys.byteorder) >= 60_000
+
+
+def take_the_terminal() -> None:
+    """Make stdin the controlling terminal, as the container engine does for `docker run -it`."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+@CAPTURE
+def test_control_c_reaches_the_game_or_stops_it(launch: Launcher, capture: str) -> None:
+    """^C at a controlling terminal is SIGINT to the game, or a stop by the agent: the game is gone in either case."""
+    with terminal() as (ours, theirs, screen):
+        run = launch(
+            ["sh", "-c", "echo ready; exec sleep 1000"],
+            stdin=theirs,
+            stdout=theirs,
+            preexec=take_the_terminal,
+            mode="subreaper",
+            env={"AGENT_CAPTURE": capture},
+        )
+        os.close(theirs)
+        screen.wait_for("ready")
+        assert run.is_ready_to_answer()
+        os.write(ours, b"\x03")
+        assert run.finish().code in {130, 143}
+        screen.ends()
+
+
+@pytest.mark.parametrize("capture", [CAPTURE_WITHOUT_JOB_CONTROL, "off"])
+def test_the_game_has_job_control_if_there_was_any(launch: Launcher, capture: str) -> None:
+    """An interactive shell as the game can do job control, as `docker run -it image bash` wants it."""
+    with terminal() as (ours, theirs, screen):
+        run = launch(
+            ["bash", "--norc", "-m"],
+            prefix=["sh", "-c", 'exec "$@" 2>&1', "sh"],
+            stdin=theirs,
+            stdout=theirs,
+            preexec=take_the_terminal,
+            mode="subreaper",
+            env={"AGENT_CAPTURE": capture},
+        )
+        os.close(theirs)
+        os.write(ours, b'echo "flags [[$-]]"\nsleep 1000 &\njobs\nkill %1\nexit 7\n')
+        assert run.finish().code == 7
+        screen.ends()
+    flags = re.search(r"flags \[\[(\w+)\]\]", screen.text)
+    assert flags, screen.text
+    assert "m" in flags[1]
