@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.logs import bundle, objects, rundir
+from agent.logs.archive import Archive, Member
 from agent.logs.outbox import Manner, Outbox
 from agent.logs.redact import Redactor
 from agent.logs.runs import Segment
@@ -50,6 +51,7 @@ class Ending:
         spool, worker, redactor: the shipper's.
         form: how segments are written.
         parts: where the segments of each run go, by the run's directory.
+        archive: builds the one object that a presigned URL permits, or None.
         report: the content of `exit.json`.
         tail: the last bytes of output.
         keep: patterns of files to keep.
@@ -81,6 +83,7 @@ class Ending:
         self.keep = keep
         self.core = core
         self.parts: Mapping[str, rundir.Parts] = {}
+        self.archive: Archive | None = None
         self.result = ShipReport(destination=outbox.target.shown if outbox else None)
         self._left: dict[str, tuple[int, str]] = {}
         self._manifest = bundle.Manifest()
@@ -115,6 +118,9 @@ class Ending:
             **{kept.path: (kept.size, _NO_TIME) for kept in files + core},
         }
         await self._write_locally()
+        if self.archive is not None:
+            await self._all_in_one(self.archive, segments, files + core, small, large, seconds)
+            return
         try:
             # exit.json alone first: on a slow line, whatever goes beside it makes it later.
             await self.outbox.put(self._key(rundir.EXIT), self._exit_json(), small)
@@ -131,6 +137,48 @@ class Ending:
             self.result.shipped.append("manifest.json")
         await self._segments([segment for segment in self.spool.segments() if not self._is_own(segment)], large)
 
+    async def _all_in_one(
+        self,
+        archive: Archive,
+        segments: list[Segment],
+        files: list[bundle.Kept],
+        small: Manner,
+        large: Manner,
+        seconds: float,
+    ) -> None:
+        """One object: first what surely fits in the time, because each upload replaces the one before; then all."""
+
+        def story() -> list[Member]:
+            return [(self._key(rundir.EXIT), self._exit_json()), (self._key("tail.log"), self.tail)]
+
+        everything = [*segments, *(segment for segment in self.spool.segments() if not self._is_own(segment))]
+        sure = archive.fitting(everything, seconds / 4)
+        try:
+            await archive.upload(story(), sure, small)
+            self.result.shipped.append(rundir.EXIT)
+            for name in ("tail.log", *(objects.name(segment, self.form) for segment in sure)):
+                self._done(name)
+            before, shipped = dict(self._left), list(self.result.shipped)
+            files_too = await self.worker.do(
+                archive.kept_members, self.result.directory, files, self.redactor, self._manifest
+            )
+            # If this archive arrives, all that its exit.json says has arrived with it.
+            for name in [name for name in self._left if name != rundir.EXIT]:
+                self._done(name)
+            self._complete = True
+            try:
+                manifest = (self._key("manifest.json"), self._manifest_json())
+                await archive.upload([*story(), manifest, *files_too], everything, large)
+            except BaseException:
+                self._left, self.result.shipped, self._complete = before, shipped, False
+                raise
+        except StoreError as problem:
+            self._left = {name: (size, self.redactor.text(str(problem))) for name, (size, _) in self._left.items()}
+            return
+        for segment in everything:
+            await self.worker.do(self.spool.confirm, segment)
+        await self.worker.do(rundir.mark_shipped, self.spool.run)
+
     async def last_word(self, seconds: float) -> None:
         """Writes `exit.json` once more, now that it is known what became of everything else."""
         self._complete = True
@@ -140,7 +188,7 @@ class Ending:
         ]
         self.result.spool = self.spool.counters()
         await self._write_locally()
-        if self.outbox is None or exit_left is None:
+        if self.outbox is None or exit_left is None or self.archive is not None:
             return
         manner = Manner(patience=max(0.5, seconds / 2), first=0.1, longest=0.5, give_up=True)
         try:

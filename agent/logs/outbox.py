@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 from agent.logs.redact import Redactor
 from agent.logs.store import Store, StoreError, open_store
@@ -74,6 +75,11 @@ class Outbox:
             StoreError: the store cannot be used as it is configured, or (with `give_up`) refused for good.
         """
         await self._attempts(lambda store: store.put(key, data), len(data), manner)
+
+    async def put_file(self, key: str, file: IO[bytes], manner: Manner) -> None:
+        """As `put`, for a file, from its beginning."""
+        size = file.seek(0, io.SEEK_END)
+        await self._attempts(lambda store: store.put_file(key, file), size, manner)
 
     async def put_pieces(self, key: str, pieces: Callable[[], AsyncIterator[bytes]], manner: Manner) -> int:
         """As `put`, for an object that is made anew for each attempt.

@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 
 from agent.logs import lines, objects, rundir
+from agent.logs.archive import Archive
 from agent.logs.ending import Ending, ShipReport
 from agent.logs.outbox import Manner, Outbox
 from agent.logs.redact import Redactor
@@ -79,6 +80,11 @@ class Shipper:
         self._say = say or (lambda _: None)
         self._outbox = Outbox(self._target, self._redactor, self._say, environ, store) if self._target else None
         self._worker = Worker("ship")
+        self._first = spool.next_number
+        self._parts: dict[str, rundir.Parts] = {}  # by directory of the run: where its segments go
+        self._archive: Archive | None = None
+        if self._outbox is not None and self._outbox.target.single:
+            self._archive = Archive(self._outbox, spool, self._worker, form, self._parts)
         self._wakeup = asyncio.Event()
         self._finishing = False
         self._preparing: asyncio.Task[None] | None = None
@@ -86,8 +92,6 @@ class Shipper:
         self._deadline = 0.0
         self._reserve = 0.0
         self._timeout: asyncio.Timeout | None = None
-        self._first = spool.next_number
-        self._parts: dict[str, rundir.Parts] = {}  # by directory of the run: where its segments go
 
     @property
     def problem(self) -> str:
@@ -152,6 +156,7 @@ class Shipper:
             core=core,
         )
         ending.parts = self._parts
+        ending.archive = self._archive
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(deadline - self._reserve) as self._timeout:
@@ -190,6 +195,8 @@ class Shipper:
         self._spool.listen(lambda: _soon(loop, self._wakeup))
         # The first object shows at once whether the store can be used.
         about = json.dumps(self._about(), indent=2).encode() + b"\n"
+        if self._archive is not None:
+            await self._archive.keep_up(self._interval, [(f"{self.directory}/{rundir.RUN}", about)], _STEADY)
         await self._outbox.put(f"{self.directory}/{rundir.RUN}", about, _STEADY)
         while not self._finishing:
             self._wakeup.clear()
@@ -242,7 +249,7 @@ class Shipper:
         done = [run for run in self._parts if run not in held and run != self._spool.run]
         for run in done:
             data = await do(rundir.unshipped_exit, run)
-            if data is not None and self._outbox is not None:
+            if data is not None and self._outbox is not None and self._archive is None:
                 await self._outbox.put(f"{self._parts[run][-1][1]}/{rundir.EXIT}", data, _STEADY)
                 await do(rundir.mark_shipped, run)
             del self._parts[run]

@@ -5,11 +5,12 @@ Imported late: obstore costs memory and 10 to 40 ms.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from agent.logs.target import KEY, Target, store_config
 
@@ -40,6 +41,9 @@ class Store(Protocol):
         Raises:
             StoreError: it is not stored.
         """
+
+    async def put_file(self, key: str, file: IO[bytes]) -> None:
+        """Stores a whole file; as `put`."""
 
     async def put_pieces(self, key: str, pieces: AsyncIterator[bytes]) -> None:
         """Stores an object of unknown size, without having all of it in memory where the store permits; as `put`."""
@@ -80,6 +84,11 @@ class ObstoreStore:
         except Exception as problem:
             raise explain(problem) from None
 
+    async def put_file(self, key: str, file: IO[bytes]) -> None:
+        """As `Store`."""
+        file.seek(0)
+        await self.put(key, file.read())
+
     async def put_pieces(self, key: str, pieces: AsyncIterator[bytes]) -> None:
         """As `Store`; a multipart upload of parts of 5 MiB, two at a time."""
         import obstore  # noqa: PLC0415 - late, see above
@@ -107,7 +116,7 @@ class HttpStore:
             return self._url.replace(KEY, key)
         return self._url if "?" in self._url else f"{self._url}/{key}"
 
-    async def put(self, key: str, data: bytes) -> None:
+    async def put(self, key: str, data: bytes | IO[bytes]) -> None:
         """As `Store`."""
         import aiohttp  # noqa: PLC0415 - late, see above
         from yarl import URL  # noqa: PLC0415 - comes with aiohttp
@@ -126,6 +135,17 @@ class HttpStore:
         if not 200 <= status < 300:
             busy = status in (408, 425, 429) or status >= 500
             raise StoreError(f"the server answered {status}: {' '.join(text.split())}", final=not busy)
+
+    async def put_file(self, key: str, file: IO[bytes]) -> None:
+        """As `Store`."""
+        file.seek(0)
+        # aiohttp closes what it sends; the file may be needed for another attempt.
+        with (
+            os.fdopen(os.dup(file.fileno()), "rb")
+            if not isinstance(file, io.BytesIO)
+            else io.BytesIO(file.read()) as own
+        ):
+            await self.put(key, own)
 
     async def put_pieces(self, key: str, pieces: AsyncIterator[bytes]) -> None:
         """As `Store`; collected first, because a presigned PUT needs a Content-Length."""
