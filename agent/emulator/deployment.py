@@ -64,7 +64,7 @@ class StopRequest:
     """Why a deployment is to end, and where its logs are to go."""
 
     by: str
-    """`backend`, `self`, `bulk`, `max_duration`, `exited` or `emulator`."""
+    """`backend`, `self`, `bulk`, `page`, `max_duration`, `exited` or `emulator`."""
     log_storage: str | None = None
     """As `container_log_storage` has it; None follows the version."""
     at: datetime = field(default_factory=now)
@@ -123,6 +123,8 @@ class Deployment:
         self.ended_at: datetime | None = None
         self.status = Status.SEEKING
         self.last_status: Status | None = None
+        self.history: list[tuple[Status, datetime]] = [(Status.SEEKING, self.created)]
+        """The states it entered, and when."""
         self.error_detail: str | None = None
         self.location: Place | None = None
         self.host: Host | None = None
@@ -144,6 +146,7 @@ class Deployment:
     def become(self, status: Status) -> None:
         """Enter a state."""
         self.last_status, self.status = self.status, status
+        self.history.append((status, now()))
         if status is Status.READY:
             self.ready_at = now()
         elif status is Status.TERMINATED:

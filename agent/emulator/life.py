@@ -185,7 +185,10 @@ class Life:
             return
         crash = self._note_crash(container, code)
         if policy == "never":
-            raise CannotRun(f"cannot go on: the game {crash.message}, and its restart policy is {policy}")
+            raise CannotRun(
+                f"cannot go on: the game ended ({crash.message}) and its restart policy is {policy}; "
+                "stop the deployment, or choose another policy"
+            )
         moment = asyncio.get_running_loop().time()
         # A game that had been well for a while is started again soon, one that falls over at once ever later.
         if moment - self._started > WELL_SECONDS:
@@ -207,9 +210,9 @@ class Life:
         if container.out_of_memory:
             message = "OOM killed"
         elif code > 128:
-            message = f"was ended by signal {code - 128}"
+            message = f"Ended by signal {code - 128}"
         else:
-            message = f"exited with code {code}"
+            message = f"Exited with code {code}"
         deployment.crash = Crash(code, message)
         deployment.crash_logs = deployment.logbook.text(deployment.logbook.attempt)[-CRASH_LOG_BYTES:]
         return deployment.crash

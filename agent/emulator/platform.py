@@ -105,13 +105,18 @@ class Platform:
         self.webhooks = Webhooks()
         self._lives: set[asyncio.Task[None]] = set()
         self._watchers: set[Callable[[Deployment], None]] = set()
-        self._saved: Callable[[], None] = lambda: None
+        self._on_catalogue: list[Callable[[], None]] = []
 
     # Catalogue ---------------------------------------------------------------------------------------------------
 
-    def on_catalogue_change(self, call: Callable[[], None]) -> None:
-        """Have something called after every change of applications, versions and storages."""
-        self._saved = call
+    def on_catalogue_change(self, call: Callable[[], None]) -> Callable[[], None]:
+        """Have something called after every change of applications, versions, storages; returns what ends that."""
+        self._on_catalogue.append(call)
+        return lambda: self._on_catalogue.remove(call)
+
+    def _catalogue_changed(self) -> None:
+        for call in list(self._on_catalogue):
+            call()
 
     def add_application(self, body: ApplicationBody) -> Application:
         """Create an application.
@@ -122,7 +127,7 @@ class Platform:
         if body.name in self.applications:
             raise ApiError(409, f"cannot create application {body.name}: there is one of this name; choose another")
         self.applications[body.name] = Application(body)
-        self._saved()
+        self._catalogue_changed()
         return self.applications[body.name]
 
     def application(self, name: str) -> Application:
@@ -147,7 +152,7 @@ class Platform:
                 409, f"cannot create version {body.name}: {application} has one of this name; choose another"
             )
         versions[body.name] = Version(body)
-        self._saved()
+        self._catalogue_changed()
         return versions[body.name]
 
     def add_storage(self, body: StorageBody) -> Storage:
@@ -159,13 +164,13 @@ class Platform:
         if body.name in self.storages:
             raise ApiError(409, f"cannot register storage {body.name}: there is one of this name; choose another")
         self.storages[body.name] = Storage(body)
-        self._saved()
+        self._catalogue_changed()
         return self.storages[body.name]
 
     def put_storage(self, body: StorageBody) -> None:
         """Have a storage, in place of one of the same name."""
         self.storages[body.name] = Storage(body)
-        self._saved()
+        self._catalogue_changed()
 
     def put_application(self, body: ApplicationBody, versions: Iterable[VersionBody]) -> None:
         """Have an application with these versions, in place of those of the same names."""
@@ -173,7 +178,7 @@ class Platform:
         application.body = body
         for version in versions:
             application.versions[version.name] = Version(version)
-        self._saved()
+        self._catalogue_changed()
 
     # Deployments -------------------------------------------------------------------------------------------------
 

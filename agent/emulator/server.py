@@ -8,7 +8,7 @@ from typing import Self
 
 from aiohttp import web
 
-from agent.emulator import api_catalogue, api_deployments, api_emulator, api_inside, api_tags
+from agent.emulator import api_catalogue, api_deployments, api_emulator, api_inside, api_page, api_tags
 from agent.emulator.faults import Faults
 from agent.emulator.platform import Platform
 from agent.emulator.records import Records
@@ -101,6 +101,7 @@ class Emulator:
         for operation in OPERATIONS:
             app.router.add_route(operation.method, operation.path, operation.handler)
         api_emulator.add_routes(app)
+        api_page.add_routes(app)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
         await runner.setup()
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import json
 import logging
 import math
@@ -103,6 +104,37 @@ def check_organisation(request: web.Request) -> None:
         raise ApiError(401, "cannot tell who asks: the authorization header is missing; send 'token <uuid>'")
     if scheme.lower() != "token" or not same(token.strip(), request.app[PLATFORM].settings.token):
         raise ApiError(401, "cannot accept this token; send 'token <uuid>' with the organisation's token")
+
+
+def check_own(request: web.Request) -> None:
+    """Guard what is not the contract's: the page, and what steers the emulator.
+
+    It starts programs, so a web site that its user happens to visit must not reach it: not by naming it (`Origin`), and
+    not by a name of its own that leads here (`Host`). From this machine no token is needed; from others it is, in
+    the header or as `?token=`, since a browser's page and streams send no header.
+
+    Raises:
+        ApiError: 403 for another site's page, 401 for another machine without the token.
+    """
+    host = (request.url.host or "").strip("[]")
+    origin = request.headers.get("Origin")
+    if origin is not None and origin != f"{request.scheme}://{request.headers.get('Host')}":
+        raise ApiError(403, "cannot do this for another site's page; open the emulator's own")
+    here = ipaddress.ip_address(request.remote or "0.0.0.0").is_loopback  # noqa: S104 - no address is not this machine
+    if here and (host == "localhost" or _is_address(host)):
+        return
+    token = request.app[PLATFORM].settings.token
+    if not same(request.query.get("token", ""), token):
+        check_organisation(request)
+
+
+def _is_address(host: str) -> bool:
+    """Whether it is an address rather than a name, which anybody can let lead here."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 async def read_body(request: web.Request, model: type[Model]) -> Model:
@@ -232,6 +264,8 @@ def operation_middleware(operations: Mapping[tuple[str, str], Operation]) -> Any
         resource = request.match_info.route.resource
         operation = operations.get((request.method, resource.canonical)) if resource else None
         if operation is None:
+            if resource is not None:
+                check_own(request)
             return await handler(request)
         request[OPERATION] = operation.id
         faults = request.app[FAULTS]

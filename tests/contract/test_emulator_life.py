@@ -266,7 +266,7 @@ async def test_a_game_that_ends_is_started_again_as_its_policy_says(policy: str,
         if ending == "TERMINATED":
             assert crash is None
             return
-        assert (crash["exit_code"], crash["message"]) == (code, f"exited with code {code}")
+        assert (crash["exit_code"], crash["message"]) == (code, f"Exited with code {code}")
         assert crash["restart_count"] >= (2 if ending == "restarts" else 0)
         await caller.stop(deployment_id)
 
@@ -277,9 +277,9 @@ async def test_a_signal_that_ends_a_game_is_told_as_128_and_more() -> None:
     async with backend() as caller:
         deployment_id = await caller.deploy(await caller.version(**python(source), restart_policy="never"))
         status = await caller.until(deployment_id, "ERROR")
-        assert "was ended by signal 11" in status["error_detail"]
+        assert "Ended by signal 11" in status["error_detail"]
         logs = await caller.logs(deployment_id)
-        assert logs["crash_data"] == {"exit_code": 139, "message": "was ended by signal 11", "restart_count": 0}
+        assert logs["crash_data"] == {"exit_code": 139, "message": "Ended by signal 11", "restart_count": 0}
         assert logs["crash_logs"] == "last words\n"
 
 

@@ -144,7 +144,7 @@ time.sleep(600)
         await caller.stop(deployment_id)
         ended = await caller.logs(deployment_id)
         for logs in (running, ended):
-            assert logs["crash_data"] == {"exit_code": 7, "message": "exited with code 7", "restart_count": 2}
+            assert logs["crash_data"] == {"exit_code": 7, "message": "Exited with code 7", "restart_count": 2}
             assert logs["crash_logs"] == "attempt 1\n"
             assert logs["logs"] == "attempt 0\nattempt 1\nattempt 2\n"
         assert len(list(tmp_path.rglob("*.crash.log"))) == 1
