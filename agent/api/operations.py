@@ -86,7 +86,7 @@ class Operations:
     ) -> None:
         """Keeps what is given; nothing is called yet."""
         self.events = events
-        self.view = View(wall or _fixed_wall(control.now()))
+        self.view = View(wall or _fixed_wall(control.now))
         self._control = control
         self._report = report
         self._deployment = deployment
@@ -294,8 +294,9 @@ class Operations:
 _RUNNING = (Phase.STARTING, Phase.READY, Phase.RESTARTING)
 
 
-def _fixed_wall(now: float) -> Callable[[float], datetime]:
-    difference = time.time() - now
+def _fixed_wall(now: Callable[[], float]) -> Callable[[float], datetime]:
+    before, wall, after = now(), time.time(), now()
+    difference = wall - (before + after) / 2
     return lambda at: datetime.fromtimestamp(at + difference, UTC)
 
 

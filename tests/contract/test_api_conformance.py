@@ -350,7 +350,7 @@ async def test_status_through_a_whole_life(tmp_path: Path, transport: type[Calle
         agent.report.set_text("map de_dust", agent.conductor.now())
         status = (await caller.call("status")).result
         assert (status["ready"], status["text"]) == (True, "map de_dust")
-        assert datetime.fromisoformat(status["ready_at"]) <= datetime.now(UTC)
+        assert abs((datetime.fromisoformat(status["ready_at"]) - datetime.now(UTC)).total_seconds()) < 60
         await caller.call("stop", {"reason": "match over"})
         status = (await caller.call("status")).result
         assert (status["ready"], status["reason"], status["stop"]["message"]) == (False, "requested", "match over")
