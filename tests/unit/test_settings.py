@@ -1,0 +1,164 @@
+"""The settings: every mistake named at once, and boot's view of them the same as the model's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from agent import checks
+from agent.environment import SETTINGS, game_environment, option, variable
+from agent.errors import SettingsError
+from agent.settings import Settings, load, unknown_variables
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in SETTINGS:
+        monkeypatch.delenv(variable(name), raising=False)
+
+
+def problems(options: dict[str, str] | None = None) -> dict[str, str]:
+    """What is wrong, by the name that the user wrote."""
+    with pytest.raises(SettingsError) as wrong:
+        load(options)
+    return {problem.name: str(problem) for problem in wrong.value.problems}
+
+
+def test_boot_and_the_model_know_the_same_settings() -> None:
+    """Boot keeps every setting from the game; one that it does not know would be passed on."""
+    assert set(Settings.model_fields) == SETTINGS
+
+
+def test_every_setting_is_described() -> None:
+    """`config` and the README are made from the descriptions."""
+    assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_all_mistakes_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with the variable's name, what it got and what it takes."""
+    monkeypatch.setenv("AGENT_GRACE_SECONDS", "five")
+    monkeypatch.setenv("AGENT_METRICS_PORT", "70000")
+    monkeypatch.setenv("AGENT_ON_CRASH", "reboot")
+    monkeypatch.setenv("AGENT_LOG_URL", "ftp://example.org")
+    found = problems()
+    assert found["AGENT_GRACE_SECONDS"] == (
+        "AGENT_GRACE_SECONDS: got 'five' and takes seconds or a duration such as 500ms, 30s, 5m or 1h, at most a week"
+    )
+    assert "'70000'" in found["AGENT_METRICS_PORT"]
+    assert "takes self-stop, exit or restart" in found["AGENT_ON_CRASH"]
+    assert set(found) == {"AGENT_GRACE_SECONDS", "AGENT_METRICS_PORT", "AGENT_ON_CRASH", "AGENT_LOG_URL"}
+
+
+def test_an_option_wins_over_its_variable_and_is_named_as_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake is reported where the user made it."""
+    monkeypatch.setenv("AGENT_GRACE_SECONDS", "7")
+    assert load().grace_seconds == 7
+    assert load({"grace_seconds": "9"}).grace_seconds == 9
+    assert "--grace-seconds: got 'soon'" in problems({"grace_seconds": "soon"})["--grace-seconds"]
+
+
+def test_an_unknown_option_is_an_error_with_a_suggestion() -> None:
+    """A misspelt option would otherwise be ignored in silence."""
+    assert "did you mean --grace-seconds?" in problems({"grace_second": "9"})["--grace-second"]
+
+
+def test_an_unknown_variable_is_found_with_a_suggestion() -> None:
+    """A misspelt variable is not ignored in silence either; what the agent exports is known."""
+    found = unknown_variables({"AGENT_GRACE": "9", "AGENT_URL": "http://127.0.0.1:9370", "PATH": "/bin"})
+    assert [problem.name for problem in found] == ["AGENT_GRACE"]
+
+
+def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`AGENT_LOG_URL=` in a compose file means none."""
+    monkeypatch.setenv("AGENT_GRACE_SECONDS", "")
+    assert load().grace_seconds == 5
+
+
+def test_settings_are_frozen() -> None:
+    """Nobody changes them behind anybody's back."""
+    with pytest.raises(ValidationError):
+        load().grace_seconds = 1.0  # type: ignore[misc]  # this is what must fail
+
+
+def test_the_game_gets_no_settings_and_no_credentials() -> None:
+    """What is the agent's stays with it; everything else passes."""
+    given = {"AGENT_GRACE_SECONDS": "3", "AGENT_SOCKET": "/old", "AGENT_NAME": "mine", "AWS_X": "s", "PATH": "/bin"}
+    passed = game_environment(given, {"AGENT_URL": "u"}, ["AWS_X"])
+    assert passed == {"AGENT_NAME": "mine", "PATH": "/bin", "AGENT_URL": "u"}
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("5", 5), ("2.5", 2.5), ("500ms", 0.5), ("30s", 30), ("5m", 300), ("1h", 3600), (" 7 ", 7), ("0", 0)],
+)
+def test_durations(text: str, seconds: float) -> None:
+    """Seconds, with or without a unit."""
+    assert checks.duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-1", "1e3", "inf", "nan", "1_0", "5 s x", "s", "1d", "8h1m", "9999h", "٣", "1..2"]
+)
+def test_no_durations(text: str) -> None:
+    """What Python's float() would take and nobody means is refused."""
+    with pytest.raises(ValueError, match="takes seconds"):
+        checks.duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("0", 0), ("1024", 1024), ("1k", 1024), ("64MiB", 64 << 20), ("1GB", 10**9), ("2 KiB", 2048)]
+)
+def test_sizes(text: str, size: int) -> None:
+    """Bytes, with or without a unit."""
+    assert checks.size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5MiB", "MiB", "1TB", "1 x"])
+def test_no_sizes(text: str) -> None:
+    """Anything else is refused."""
+    with pytest.raises(ValueError, match="takes bytes"):
+        checks.size(text)
+
+
+def test_names_and_regular_expressions() -> None:
+    """Commas separate, except between slashes."""
+    assert checks.names("A, B,/x{1,2}/ ,C") == ("A", "B", "/x{1,2}/", "C")
+    with pytest.raises(ValueError, match="is none"):
+        checks.names("/(/")
+
+
+@given(st.text())
+def test_checks_refuse_with_a_value_error_only(text: str) -> None:
+    """Whatever is written in a variable, a check takes it or says what it takes."""
+    for check in (
+        checks.boolean,
+        checks.port,
+        checks.count,
+        checks.duration,
+        checks.size,
+        checks.text,
+        checks.path,
+        checks.socket_path,
+        checks.host,
+        checks.names,
+        checks.patterns,
+    ):
+        said = _refusal(check, text)
+        assert said is None or said.startswith("takes ")
+
+
+def _refusal(check: Callable[[str], object], text: str) -> str | None:
+    try:
+        check(text)
+    except ValueError as wrong:
+        return str(wrong)
+    return None
+
+
+def test_spelling() -> None:
+    """One name, two ways to write it."""
+    assert (variable("grace_seconds"), option("grace_seconds")) == ("AGENT_GRACE_SECONDS", "--grace-seconds")
