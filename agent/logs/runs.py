@@ -110,8 +110,13 @@ def all_runs(directory: str) -> "list[str]":
     return [f"{directory}/{name}" for name in names if os.path.isdir(f"{directory}/{name}")]
 
 
-def load(run: str) -> "tuple[list[Segment], dict[int, int]]":
-    """The segments in a run's directory, in order, and how many bytes were dropped before which number."""
+def load(run: str, *, clean: bool = True) -> "tuple[list[Segment], dict[int, int]]":
+    """The segments in a run's directory, in order, and how many bytes were dropped before which number.
+
+    Args:
+        run: the directory.
+        clean: whether to delete segments with nothing in them; not in a run that lives.
+    """
     found: list[Segment] = []
     gaps: dict[int, int] = {}
     try:
@@ -122,7 +127,7 @@ def load(run: str) -> "tuple[list[Segment], dict[int, int]]":
                 size, since = _look(path)
                 if size:
                     found.append(Segment(int(base), run, since, path, size))
-                else:
+                elif clean:
                     unlink(path)
         with open(f"{run}/{_GAPS}") as lines:
             for line in lines:
