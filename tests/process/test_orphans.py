@@ -98,3 +98,15 @@ def test_the_end_of_a_wrapper_ends_its_background_jobs(launch: Launcher, mode: M
     """A start script that puts the game into the background and ends takes the container with it, nothing is left."""
     done = launch(["sh", "-c", '"$@" & sleep 0; exit 3', "sh", *game("polite")], mode=mode).finish()
     assert done.code == 3
+
+
+def test_a_process_that_keeps_running_away_is_caught(launch: Launcher, mode: Mode) -> None:
+    """A process that forks into a new session again and again, faster than one can look, is gone after the stop."""
+    run = launch(
+        ["sh", "-c", '"$@" & exec sleep 1000', "sh", *game("runs_away")], mode=mode, env={"AGENT_GRACE_SECONDS": "5"}
+    )
+    run.wait_for("ready")
+    assert run.is_ready_to_answer()
+    done = run.stop()
+    assert done.code == 143
+    assert done.seconds <= 5.0

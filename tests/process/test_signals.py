@@ -173,3 +173,19 @@ def test_started_with_stop_signals_blocked(launch: Launcher, mode: Mode) -> None
     done = run.stop()
     assert done.code in {0, 137}, "the game inherits the mask, as through any exec, so it may have to be killed"
     assert done.seconds <= 5.0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_sigterm_at_any_moment_of_many_starts(launch: Launcher, mode: Mode) -> None:
+    """SIGTERM at a hundred different moments of the first 900 ms is obeyed every time."""
+    for moment in range(0, 900, 9):
+        run = launch(game("polite"), mode=mode)
+        eventually(lambda run=run: agent_catches(run.pid, signal.SIGTERM), "the agent listens")  # type: ignore[misc]
+        born = time.monotonic()
+        eventually(lambda born=born, moment=moment: time.monotonic() >= born + moment / 1000, "the moment")  # type: ignore[misc]
+        done = run.stop()
+        assert done.code in {0, 143}, (moment, done)
+        assert done.seconds <= 5.0, (moment, done)
+        assert "Traceback" not in done.stderr, (moment, done)
+        run.clean_up()

@@ -2,7 +2,9 @@
 
 import json
 import re
+import socket
 import subprocess
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.fakes import FakePlatform
-from tests.process.harness import Launcher, Mode, Run, game
+from tests.process.harness import Launcher, Mode, Run, eventually, everything_written, game
 
 
 def with_store(launch: Launcher) -> tuple[Path, dict[str, str]]:
@@ -115,28 +117,69 @@ def test_without_a_store_the_story_is_local(launch: Launcher) -> None:
     assert b"ready" in logs_in(spool)
 
 
-def test_a_store_that_cannot_be_reached(launch: Launcher) -> None:
-    """An S3 store that refuses connections costs nothing but its time share: the code is right, the loss is said."""
-    env = {
+SECRET_KEY = "5ec2e7-5ec2e7-5ec2e7"
+
+
+def s3_at(port: int) -> dict[str, str]:
+    """Settings for an S3-compatible store on this machine."""
+    endpoint = f"http://127.0.0.1:{port}"
+    return {
         "AGENT_LOG_URL": "s3://bucket/prefix",
-        "AWS_ENDPOINT": "http://127.0.0.1:9",
-        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_ENDPOINT": endpoint,
+        "AWS_ENDPOINT_URL": endpoint,
         "AWS_ALLOW_HTTP": "true",
         "AWS_REGION": "us-east-1",
         "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "5ec2e7-5ec2e7-5ec2e7",
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
         "AGENT_GRACE_SECONDS": "5",
     }
-    run = launch(game("polite", "8"), env=env)
+
+
+@pytest.fixture(params=["refuses", "hangs"])
+def bad_store(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """Settings for a store that refuses connections, or takes them and never says a word."""
+    with socket.socket() as store:
+        store.bind(("127.0.0.1", 0))
+        if request.param == "hangs":
+            store.listen(100)
+        yield s3_at(store.getsockname()[1])
+
+
+def test_a_store_that_cannot_be_reached(launch: Launcher, bad_store: dict[str, str]) -> None:
+    """A store that refuses or hangs costs no more than its share of the grace: the code is right, the loss is said."""
+    run = launch(game("polite", "8"), env=bad_store)
     run.wait_for("ready")
     assert run.is_ready_to_answer()
     done = run.stop()
     assert done.code == 8
     assert done.seconds <= 5.0
     assert "cannot" in done.stderr
-    assert "5ec2e7-5ec2e7-5ec2e7" not in done.stderr
+    assert SECRET_KEY not in done.stderr
     assert "Traceback" not in done.stderr
     assert story_in(launch.files / "spool")["code"] == 8
+
+
+def test_sigterm_ends_an_hour_of_shipping(launch: Launcher, bad_store: dict[str, str]) -> None:
+    """The game is gone, the store does not answer, an hour is allowed for it: the platform's SIGTERM still counts."""
+    run = launch(game("polite", "8"), env={**bad_store, "AGENT_SHIP_SECONDS": "3600"})
+    run.wait_for("ready")
+    run.http("POST", "/v1/stop")
+    eventually(lambda: run.http("GET", "/v1/status").json()["phase"] == "flushing", "the rest is shipped")
+    done = run.stop()
+    assert done.code == 8
+    assert done.seconds <= 5.0
+
+
+def test_the_keys_of_the_store_are_not_the_games(launch: Launcher) -> None:
+    """What the agent needs to reach its store is not passed to the game, and is in nothing that it says or writes."""
+    run = launch(game("prints_environment.sh"), env=s3_at(9))
+    run.wait_for("ready")
+    assert run.is_ready_to_answer()
+    assert run.stdout
+    assert SECRET_KEY not in run.stdout.text
+    done = run.stop()
+    assert SECRET_KEY not in done.stderr
+    assert SECRET_KEY.encode() not in everything_written(launch.files)
 
 
 def test_a_spool_that_cannot_be_written(launch: Launcher) -> None:
