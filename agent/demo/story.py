@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import glob
 import json
 import os
@@ -22,6 +23,7 @@ from agent.emulator.container import tagged
 from agent.emulator.deployment import Deployment
 from agent.emulator.server import Emulator
 from agent.emulator.settings import EmulatorSettings
+from agent.errors import AgentError
 
 APPLICATION, VERSION, STORAGE = "udp-game", "1.0", "demo-logs"
 GOAL = 20
@@ -68,7 +70,7 @@ class Story:
                     async with asyncio.TaskGroup() as group:
                         await self._live(deployment, group)
                 except Exception:
-                    self._say_tail(deployment)
+                    await self._say_tail(deployment)
                     raise
         self._check(deployment)
 
@@ -241,9 +243,13 @@ class Story:
 
     # The end ---------------------------------------------------------------------------------------------------------
 
-    def _say_tail(self, deployment: Deployment) -> None:
-        lines = deployment.logbook.text().decode(errors="replace").splitlines()[-TAIL_LINES:]
-        for line in lines:
+    async def _say_tail(self, deployment: Deployment) -> None:
+        """What the game and its agent said last; where the deployment has ended, the platform has it."""
+        text = deployment.logbook.text().decode(errors="replace")
+        if not text:
+            with contextlib.suppress(AgentError):
+                text = (await self._platform.get_logs(deployment.id)).logs or ""
+        for line in text.splitlines()[-TAIL_LINES:]:
             self._say("game", f"| {line}")
 
     def _check(self, deployment: Deployment) -> None:
