@@ -30,16 +30,19 @@ RUN python3 packaging/assemble.py --home /opt/arbitrium-agent --source python/so
 COPY LICENSE ./
 COPY entrypoint.sh /opt/arbitrium-agent/entrypoint.sh
 ARG VERSION=
-RUN python3 packaging/sbom.py --home /opt/arbitrium-agent --origins origins --licence LICENSE --version "$VERSION" \
- && /opt/arbitrium-agent/bin/python packaging/check.py
+RUN python3 packaging/sbom.py --home /opt/arbitrium-agent --origins origins --agent agent --version "$VERSION" \
+        --licence LICENSE \
+ && /opt/arbitrium-agent/bin/python packaging/check.py agent
 
 # A game that needs nothing but the runtime's own interpreter: the whole life of a server, without an engine.
 FROM debian:13-slim AS demo
 COPY --from=build /opt/arbitrium-agent /opt/arbitrium-agent
-COPY examples/udp_game.py /game/server.py
+COPY examples/udp_game /game/udp_game
+WORKDIR /game
 USER 65534:65534
+EXPOSE 7777/udp
 ENTRYPOINT ["/opt/arbitrium-agent/entrypoint.sh"]
-CMD ["/opt/arbitrium-agent/bin/python", "/game/server.py"]
+CMD ["/opt/arbitrium-agent/bin/python", "-m", "udp_game"]
 
 FROM scratch AS agent
 ARG VERSION=

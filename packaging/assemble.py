@@ -37,7 +37,34 @@ STANDARD_LIBRARY_WITHOUT = (
 )
 PARTS_WITHOUT = {
     "asyncio": ("windows_*.py", "proactor_events.py"),
-    "encodings": ("big5*", "cp9[345]*", "euc_*", "gb*", "hz*", "iso2022*", "johab*", "shift_jis*", "mac_*"),
+    # What is left: Unicode's, ASCII, Latin, what zip files and host names use, and escapes.
+    "encodings": (
+        "big5*",
+        "cp[!14]*",
+        "cp1[!2]*",
+        "cp1[0-9][0-9].py",
+        "cp125[!2]*",
+        "cp4[!3]*",
+        "euc_*",
+        "gb*",
+        "hp_*",
+        "hz*",
+        "iso*[!15].py",
+        "iso2022*",
+        "iso8859_11.py",
+        "johab*",
+        "k*",
+        "mac_*",
+        "mbcs*",
+        "oem*",
+        "palmos*",
+        "ptcp*",
+        "quopri*",
+        "rot_13*",
+        "shift_jis*",
+        "tis_*",
+        "uu_*",
+    ),
     "importlib": ("_bootstrap*.py",),  # frozen into the executable
 }
 
@@ -47,6 +74,7 @@ PACKAGES_WITHOUT = ("rich", "pygments", "markdown_it", "mdurl", "bin")
 DEPENDENCY_FILES_WITHOUT = (
     "*.pyi", "*.pyx", "*.pxd", "*.pxi", "*.c", "*.h", "*.hash", "py.typed", "*/_testcapi*.so",
     "zstandard/_cffi*", "zstandard/backend_cffi.py", "multidict/_multidict_py.py",  # the C modules are there
+    "aiohttp/_websocket/reader_c*.so", "aiohttp/_websocket/mask*.so",  # nothing here speaks WebSocket; Python's do
     "pydantic/v1", "pydantic/mypy.py", "aiohttp/test_utils.py", "aiohttp/pytest_plugin.py", "aiohttp/worker.py",
     "psutil/_psaix.py", "psutil/_psbsd.py", "psutil/_psosx.py", "psutil/_pssunos.py", "psutil/_pswindows.py",
     # The only thing that needs libstdc++ (2.4 MB, 1.4 MB of it resident); falls back to Python, and is used for a few
@@ -112,42 +140,31 @@ def copy_dependencies(source: Path, target: Path) -> None:
         metadata.write_text(header + "\n", encoding="utf-8")
 
 
-def compile_without_sources(top: Path, shown_as: Path) -> None:
-    """Replaces every module by its bytecode, without docstrings and assertions.
+def compile_without_sources(top: Path, optimize: int) -> None:
+    """Replaces every module by its bytecode.
 
-    A tree without bytecode takes ten times as long to start, and a container's root may be read-only; sources beside
-    the bytecode would add a `stat` each and a third to the layer.
+    A tree without bytecode takes ten times as long to start, and a container's root may be read-only, so nothing can be
+    compiled later. Sources beside the bytecode would cost a `stat` each and half a megabyte of the layer; tracebacks
+    have file and line without them.
+
+    Args:
+        top: the tree.
+        optimize: 0, or 2 to leave out docstrings and assertions too.
     """
     compiled = compileall.compile_dir(
         top,
         maxlevels=32,
-        ddir=str(shown_as),
+        ddir=str(top),
         quiet=1,
         legacy=True,
-        optimize=2,
+        optimize=optimize,
         workers=0,
         invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
     )
     if not compiled:
-        raise SystemExit("cannot compile the runtime's modules; see above")
+        raise SystemExit(f"cannot compile {top}; see above")
     for source in top.rglob("*.py"):
         source.unlink()
-
-
-def copy_agent(source: Path, target: Path, shown_as: Path) -> None:
-    """Copies the agent with sources and bytecode: its tracebacks show lines, its docstrings are kept.
-
-    The bytecode is never compared with the source (unchecked), which saves a `stat` for each module.
-    """
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "py.typed"))
-    if not compileall.compile_dir(
-        target,
-        ddir=str(shown_as),
-        quiet=1,
-        workers=0,
-        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-    ):
-        raise SystemExit("cannot compile the agent; see above")
 
 
 def loader_of(program: Path) -> Path:
@@ -220,8 +237,9 @@ def main() -> None:
     copy_dependencies(args.dependencies, packages)
     for extension in elf_files(library):
         run("strip", "--strip-unneeded", str(extension))
-    compile_without_sources(library, library)
-    copy_agent(args.agent, packages / "agent", packages / "agent")
+    compile_without_sources(library, optimize=2)
+    shutil.copytree(args.agent, packages / "agent", ignore=shutil.ignore_patterns("__pycache__", "py.typed"))
+    compile_without_sources(packages / "agent", optimize=0)  # docstrings are the descriptions in /openapi.json
     loader = loader_of(Path(sys.executable).resolve())
     build_programs(home, args.source.resolve(), loader.name)
     origins = copy_libraries(home, loader)

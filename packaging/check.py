@@ -1,7 +1,8 @@
 """Proves, inside the finished runtime, that every import statement of the agent finds its module.
 
-Run by the runtime's own interpreter (`bin/python check.py`) in the build stage: what was left out of the standard
-library and of the dependencies is a list of names, and a name too many would otherwise show in a player's match.
+Run by the runtime's own interpreter in the build stage, as `bin/python check.py SOURCE` with the package directory of
+the agent: what was left out of the standard library and of the dependencies is a list of names, and a name too many
+would otherwise show in the middle of a match.
 """
 
 import ast
@@ -9,8 +10,6 @@ import importlib
 import importlib.util
 import sys
 from pathlib import Path
-
-import agent
 
 # Not in the runtime: the optional extras, and what is only used on a workstation (see assemble.py).
 OPTIONAL = {"matplotlib", "opengsq", "rich"}
@@ -30,7 +29,7 @@ def imported_by(source: Path, package: str) -> set[str]:
 
 def main() -> int:
     """Imports every module of the agent and everything that it imports; returns the exit code."""
-    top = Path(agent.__file__).parent
+    top = Path(sys.argv[1]).resolve()
     failed: dict[str, str] = {}
     wanted: dict[str, str] = {}
     for source in sorted(top.rglob("*.py")):

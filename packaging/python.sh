@@ -34,6 +34,7 @@ _codecs_cn _codecs_hk _codecs_iso2022 _codecs_jp _codecs_kr _codecs_tw _multibyt
 _interpchannels _interpqueues _interpreters xxlimited xxlimited_35 xxsubtype
 _testbuffer _testcapi _testclinic _testimportmultiple _testinternalcapi _testmultiphase _testexternalinspection
 SETUP
+make --silent Makefile # takes that list in
 # configure insists on -lssl -lcrypto; the static libraries are meant.
 sed -i 's/-lssl -lcrypto/-lcrypto/; s/-lcrypto/-l:libssl.a -l:libcrypto.a -l:libz.a -l:libzstd.a -pthread/' Makefile
 gcc="gcc -no-pie -Wl,-O1,--gc-sections,-z,relro,--exclude-libs,libssl.a:libcrypto.a:libz.a:libffi.a:libzstd.a"

@@ -84,10 +84,9 @@ def _compiled_in(path: Path) -> Iterator[Component]:
         yield {field: part[field] for field in ("type", "name", "version", "purl", "licenses") if field in part}
 
 
-def version_of(home: Path) -> str:
-    """Returns the version that the agent in the directory has."""
-    source = next(home.glob("lib/python3*/site-packages/agent/__init__.py")).read_text(encoding="utf-8")
-    found = re.search(r'^__version__ = "(.+)"$', source, re.MULTILINE)
+def version_of(agent: Path) -> str:
+    """Returns the version that the package directory of the agent names."""
+    found = re.search(r'^__version__ = "(.+)"$', (agent / "__init__.py").read_text(encoding="utf-8"), re.MULTILINE)
     if not found:
         raise SystemExit("cannot find the agent's version in agent/__init__.py")
     return found[1]
@@ -126,10 +125,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--home", type=Path, required=True, help="the runtime directory")
     parser.add_argument("--origins", type=Path, required=True, help="the paths that libraries were copied from")
+    parser.add_argument("--agent", type=Path, required=True, help="the package directory of the agent")
     parser.add_argument("--version", default="", help="the agent's version, where it is not the package's")
     parser.add_argument("--licence", type=Path, required=True, help="the agent's own licence")
     args = parser.parse_args()
-    version = args.version or version_of(args.home)
+    version = args.version or version_of(args.agent)
     debian = sorted({*packages_of(args.origins.read_text().split()), *LINKED_IN})
     metadata = sorted(args.home.glob("lib/python3*/site-packages/*.dist-info/METADATA"))
     components = [debian_component(package) for package in debian] + [python_component(path) for path in metadata]
