@@ -1,0 +1,176 @@
+"""Follows the log files of a game that writes files instead of to its stdout: into the same spool.
+
+Found by patterns again and again, followed through rotation (the name belongs to another file now) and truncation (the
+file begins anew). A file is known by its device and inode while it is held open, so that one that was only renamed is
+neither read twice nor left before its end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import stat
+import threading
+import time
+from collections.abc import Iterable
+
+from agent.logs.redact import RedactedStream, Redactor
+from agent.logs.spool import Spool
+
+_EVERY = 0.5  # seconds between two looks
+_FIND_EVERY = 2.0  # seconds between two searches for new files
+_PIECE = 256 * 1024
+_AT_ONCE = 8 * 1024 * 1024  # read from one file before the others have their turn
+_BEGINNING = 64  # bytes at the beginning that tell whether a file was written anew
+_MOST = 100  # files that are held open; of more, those are closed that have not changed for longest
+_PACKED = (".gz", ".xz", ".bz2", ".zst", ".zip")  # what a rotation makes of files that were read already
+
+
+class _File:
+    """One file that is followed."""
+
+    __slots__ = ("beginning", "changed_at", "fd", "offset", "path", "redacted")
+
+    def __init__(self, path: str, fd: int, offset: int, redacted: RedactedStream) -> None:
+        self.path = path
+        self.fd = fd
+        self.offset = offset
+        self.redacted = redacted
+        self.beginning = b""
+        self.changed_at = time.monotonic()
+
+
+class FileFollower:
+    """Reads files into the spool, each as a stream that is named by its path.
+
+    Attributes:
+        bytes_read: so far, of all files.
+    """
+
+    def __init__(
+        self, patterns: Iterable[str], spool: Spool, redactor: Redactor, *, since: float | None = None
+    ) -> None:
+        """Prepares; `start` begins.
+
+        Args:
+            patterns: paths with `*`, `?`, `[...]` and `**`.
+            spool: takes what is read, redacted.
+            redactor: knows the secrets.
+            since: seconds since 1970; what was in a file that was last changed before (by default: before now) was
+                written by somebody else, and is left out.
+        """
+        self.bytes_read = 0
+        self._patterns = list(patterns)
+        self._spool = spool
+        self._redactor = redactor
+        self._since = time.time() if since is None else since
+        self._files: dict[tuple[int, int], _File] = {}
+        self._left: dict[tuple[int, int], int] = {}  # how far those were read that were closed to open others
+        self._until = float("inf")
+        self._found_at = 0.0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Starts the thread."""
+        if self._patterns:
+            self._thread = threading.Thread(target=self._run, name="files", daemon=True)
+            self._thread.start()
+
+    def finish(self, deadline: float) -> bool:
+        """Reads everything to its end, once, and closes.
+
+        Args:
+            deadline: seconds of the monotonic clock.
+
+        Returns:
+            False when the deadline came first.
+        """
+        self._until = deadline
+        self._stop.set()
+        if self._thread is None:
+            return True
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+        return not self._thread.is_alive()
+
+    def look(self) -> bool:
+        """Looks for new files and reads what is new in all; True when there is more at once. Called by the thread."""
+        now = time.monotonic()
+        if now - self._found_at >= _FIND_EVERY or self._stop.is_set():
+            self._found_at = now
+            self._find()
+        more = [self._read(file) for file in list(self._files.values())]
+        self._close_deleted()
+        return any(more)
+
+    def _run(self) -> None:
+        while not self._stop.wait(_EVERY):
+            while self.look() and not self._stop.is_set():
+                pass
+        while self.look() and time.monotonic() < self._until:
+            pass
+        for key in list(self._files):
+            self._close(key)
+
+    def _find(self) -> None:
+        for pattern in self._patterns:
+            for path in glob.iglob(pattern, recursive=True, include_hidden=True):
+                if path.endswith(_PACKED):
+                    continue
+                with contextlib.suppress(OSError):
+                    self._open(os.path.abspath(path))
+
+    def _open(self, path: str) -> None:
+        status = os.stat(path)
+        known = self._files.get((status.st_dev, status.st_ino))
+        if known is not None or not stat.S_ISREG(status.st_mode):
+            return
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or (status.st_dev, status.st_ino) in self._files:
+            os.close(fd)
+            return
+        # One second, because file systems take the time of the last timer tick, not of now.
+        old = status.st_size if status.st_mtime < self._since - 1 else 0
+        key = (status.st_dev, status.st_ino)
+        file = _File(path, fd, self._left.pop(key, old), self._redactor.stream())
+        file.beginning = os.pread(fd, min(_BEGINNING, file.offset), 0)
+        self._files[key] = file
+        if len(self._files) > _MOST:
+            idle = min(self._files, key=lambda key: self._files[key].changed_at)
+            self._left[idle] = self._files[idle].offset
+            self._close(idle)
+
+    def _read(self, file: _File) -> bool:
+        """Reads what is new in one file; True when there is more."""
+        try:
+            size = os.fstat(file.fd).st_size
+            if size < file.offset or not os.pread(file.fd, len(file.beginning), 0).startswith(file.beginning):
+                # It was truncated (copytruncate), and perhaps has grown beyond where it was since.
+                file.offset = 0
+                file.beginning = b""
+            if size > file.offset:
+                file.changed_at = time.monotonic()
+            until = min(size, file.offset + _AT_ONCE)
+            while file.offset < until and (piece := os.pread(file.fd, min(_PIECE, until - file.offset), file.offset)):
+                if len(file.beginning) < _BEGINNING and file.offset < _BEGINNING:
+                    file.beginning = (file.beginning + piece)[:_BEGINNING]
+                file.offset += len(piece)
+                self.bytes_read += len(piece)
+                self._spool.append(file.path, file.redacted.feed(piece))
+        except OSError:
+            return False
+        return file.offset < size
+
+    def _close_deleted(self) -> None:
+        """Closes files without a name, at their end: nobody opens them any more, but they take space until then."""
+        for key, file in list(self._files.items()):
+            status = os.fstat(file.fd)
+            if status.st_nlink == 0 and file.offset >= status.st_size:
+                self._close(key)
+
+    def _close(self, key: tuple[int, int]) -> None:
+        file = self._files.pop(key)
+        self._spool.append(file.path, file.redacted.flush())
+        os.close(file.fd)
