@@ -1,0 +1,96 @@
+"""How long a game has to wait for its start, and whoever calls the agent for the first answer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from benchmarks import Row, skipped, summary
+from benchmarks._tools import (
+    AGENT,
+    PEERS,
+    CannotMeasureError,
+    agent_environment,
+    first_answer,
+    free_port,
+    moment,
+    moments,
+    new_file,
+    peer,
+    running,
+    stamp,
+)
+
+TO_EXEC = "exec of the init to exec of the game"
+TO_ANSWER = "exec to the first answered request"
+
+
+def measure(quick: bool) -> list[Row]:
+    """Measures all subjects in turn, again and again, so that a noisy moment meets all of them."""
+    rounds = 5 if quick else 25
+    rows: list[Row] = []
+    try:
+        stamp()
+    except CannotMeasureError as problem:
+        return [skipped(TO_EXEC, "agent", "ms", str(problem)), skipped(TO_ANSWER, "agent", "ms", str(problem))]
+    subjects: dict[str, Callable[[], float]] = {"agent": _agent, "python3 -c pass (to its end)": _python}
+    for name in PEERS:
+        try:
+            subjects[name] = _init(peer(name))
+        except CannotMeasureError as problem:
+            rows.append(skipped(TO_EXEC, name, "ms", str(problem)))
+    found: dict[str, list[float]] = {name: [] for name in subjects}
+    for _ in range(rounds):
+        for name, subject in subjects.items():
+            found[name].append(subject() * 1000)
+    aims = {"agent": 80.0}
+    rows = [summary(TO_EXEC, name, values, "ms", at_most=aims.get(name)) for name, values in found.items()] + rows
+    answers: dict[str, list[float]] = {"agent": [], "bare aiohttp app": []}
+    for _ in range(rounds):
+        answers["agent"].append(_agent_answers() * 1000)
+        answers["bare aiohttp app"].append(_bare_answers() * 1000)
+    aims = {"agent": 700.0}
+    return rows + [summary(TO_ANSWER, name, values, "ms", at_most=aims.get(name)) for name, values in answers.items()]
+
+
+def _agent() -> float:
+    file = new_file()
+    command = [stamp(), "launch", file, AGENT, "run", "--", stamp(), "exit", file]
+    subprocess.run(command, env=agent_environment(free_port(), free_port()), check=True, stdin=subprocess.DEVNULL)
+    found = moments(file)
+    return found["started"] - found["exec"]
+
+
+def _init(command: list[str]) -> Callable[[], float]:
+    def run() -> float:
+        file = new_file()
+        subprocess.run([stamp(), "launch", file, *command, stamp(), "exit", file], check=True)
+        found = moments(file)
+        return found["started"] - found["exec"]
+
+    return run
+
+
+def _python() -> float:
+    file = new_file()
+    process = subprocess.Popen([stamp(), "launch", file, sys.executable, "-c", "pass"])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    ended = time.monotonic()
+    process.wait()
+    return ended - moment(file, "exec")
+
+
+def _agent_answers() -> float:
+    file, control = new_file(), free_port()
+    command = [stamp(), "launch", file, AGENT, "run", "--", stamp(), "wait", file]
+    with running(command, agent_environment(control, free_port())):
+        return first_answer(control, "/healthz") - moment(file, "exec")
+
+
+def _bare_answers() -> float:
+    file, port = new_file(), free_port()
+    with running([stamp(), "launch", file, sys.executable, "-m", "benchmarks._bare", str(port)]):
+        return first_answer(port, "/v1/status") - moment(file, "exec")
