@@ -26,6 +26,7 @@ class Container:
     Attributes:
         pid: of the game itself, the container's "PID 1".
         exit_code: None while it runs; then its own code, or 128 + the signal that ended it.
+        inner_pid: of a container's own first process, which an engine's daemon may have started; 0 for a process game.
         out_of_memory: whether it was killed for using more memory than its version has.
     """
 
@@ -39,6 +40,7 @@ class Container:
         self.pid = 0
         self.exit_code: int | None = None
         self.out_of_memory = False
+        self.inner_pid = 0
 
     @classmethod
     async def start(
@@ -102,6 +104,10 @@ class Container:
     def shim_pid(self) -> int:
         """The process below which all of it is found."""
         return self._process.pid
+
+    def output(self) -> str:
+        """What this attempt has written so far."""
+        return self._logbook.text(self._logbook.attempt).decode(errors="replace")
 
     def terminate(self) -> None:
         """SIGTERM to the game itself, as a platform does to PID 1."""

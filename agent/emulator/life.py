@@ -89,8 +89,7 @@ class Life:
         user = environment.merged(version.envs, deployment.request.environment_variables)
         given = environment.injected(deployment, self._platform.url)
         tag = f"ARBITRIUM_DELETE_TOKEN={deployment.delete_token}"
-        path = self._platform.engine if self._as_container() else None
-        if path is None:
+        if not self._as_container():
             return await Container.start(
                 engine.process_command(version),
                 {**environment.inherited(os.environ), **user, **given},
@@ -98,19 +97,25 @@ class Life:
                 tag=tag,
                 directory=self._settings.directory,
             )
-        game = {**user, **given}
-        return await Container.start(
-            engine.container_command(path, version, self._container_name(), game),
-            engine.engine_environment(os.environ, game),
+        runner, name, game = self._platform.engine, self._container_name(), {**user, **given}
+        assert runner is not None
+        await runner.create(version, name, game, self._platform.closing)
+        container = await Container.start(
+            runner.start_command(name),
+            runner.environment(game),
             logbook=deployment.logbook,
             tag=tag,
             linger=engine.LINGER_SECONDS,
         )
+        deployment.container = container
+        container.inner_pid = await runner.wait_until_running(name, container)
+        return container
 
     def _as_container(self) -> bool:
         """Whether this game is a container; a process is the default where the version has a command."""
         version, games = self._deployment.version, self._settings.games
-        return bool(engine.image_of(version)) and (games == "container" or (games == "auto" and not version.command))
+        wanted = games == "container" or (games == "auto" and not version.command)
+        return wanted and bool(engine.image_of(version)) and self._platform.engine is not None
 
     def _container_name(self) -> str:
         return f"arbitrium-{self._deployment.id}-{self._deployment.restart_count}"
@@ -183,7 +188,7 @@ class Life:
         if code == 0 and policy != "always":
             deployment.ask_to_stop(StopRequest("exited"))
             return
-        crash = self._note_crash(container, code)
+        crash = await self._note_crash(container, code)
         if policy == "never":
             raise CannotRun(
                 f"cannot go on: the game ended ({crash.message}) and its restart policy is {policy}; "
@@ -198,16 +203,16 @@ class Life:
         self._falls = min(self._falls + 1, 16)
         if deployment.stop_request is not None:
             return
+        await self._remove_container()
         deployment.restart_count += 1
         deployment.logbook.attempt += 1
-        await self._remove_container()
         deployment.container = await self._start()
         deployment.note_change()
 
-    def _note_crash(self, container: Container, code: int) -> Crash:
+    async def _note_crash(self, container: Container, code: int) -> Crash:
         """Keep what is known of an end that nobody asked for."""
         deployment = self._deployment
-        if container.out_of_memory:
+        if container.out_of_memory or await self._ran_out_of_memory():
             message = "OOM killed"
         elif code > 128:
             message = f"Ended by signal {code - 128}"
@@ -301,14 +306,12 @@ class Life:
         deployment.become(Status.TERMINATED)
         self._platform.tell(deployment, deployment.request.webhook_on_terminated)
 
+    async def _ran_out_of_memory(self) -> bool:
+        """What the engine knows of a container game's end."""
+        runner = self._platform.engine if self._as_container() else None
+        return runner is not None and await runner.out_of_memory(self._container_name())
+
     async def _remove_container(self) -> None:
         """Make sure that the engine has nothing left of a container game."""
-        if not self._as_container() or self._platform.engine is None or self._deployment.container is None:
-            return
-        process = await asyncio.create_subprocess_exec(
-            *(self._platform.engine, "rm", "--force", "--volumes", self._container_name()),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        await process.wait()
+        if self._as_container() and self._platform.engine is not None:
+            await self._platform.engine.remove(self._container_name())

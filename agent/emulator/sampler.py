@@ -45,21 +45,30 @@ class Tally:
     written: int = 0
 
 
-def read_processes(roots: dict[str, int]) -> dict[str, list[Reading]]:
-    """Every process below each root, from one look at all processes."""
+def read_processes(roots: dict[str, tuple[int, int]]) -> dict[str, list[Reading]]:
+    """Every process of some deployments, from one look at all processes.
+
+    Args:
+        roots: by name, the process below which all are, and one that belongs to them too wherever it is (0 for none).
+    """
     children: dict[int, list[psutil.Process]] = {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             children.setdefault(process.ppid(), []).append(process)
     readings: dict[str, list[Reading]] = {}
-    for name, root in roots.items():
-        readings[name] = []
+    for name, (root, inner) in roots.items():
         queue = list(children.get(root, []))
+        if inner:
+            with contextlib.suppress(psutil.Error):
+                queue.append(psutil.Process(inner))
+        found: dict[int, Reading] = {}
         while queue:
             process = queue.pop()
-            queue += children.get(process.pid, [])
-            with contextlib.suppress(psutil.Error):
-                readings[name].append(_read(process))
+            if process.pid not in found:
+                queue += children.get(process.pid, [])
+                with contextlib.suppress(psutil.Error):
+                    found[process.pid] = _read(process)
+        readings[name] = list(found.values())
     return readings
 
 
@@ -119,7 +128,7 @@ class Sampler:
     async def _sample(self) -> None:
         running = {each.id: each for each in self._platform.deployments.values() if each.container and each.active}
         roots = {
-            each.id: each.container.shim_pid
+            each.id: (each.container.shim_pid, each.container.inner_pid)
             for each in running.values()
             if each.container is not None and each.container.running
         }
