@@ -53,7 +53,7 @@ class LogCounts:
 
 
 class Metrics:
-    """All metrics of one agent. Every method is called on the event loop's thread."""
+    """All metrics of one agent. Every method, and what is given to it, is called on the loop's thread but for two."""
 
     def __init__(
         self,
@@ -75,10 +75,11 @@ class Metrics:
             version: of the agent.
             deployment: what the platform injected, without secrets.
             state: gives the present state of the lifecycle.
-            pids: gives all processes of the game, parents before their children.
+            pids: gives all processes of the game, parents before their children. Called in another thread, because
+                finding them reads files of every process there is.
             report: what the game says; it is subscribed to.
             logs: gives what became of the game's output.
-            container: gives the counters of the container's cgroup.
+            container: gives the counters of the container's cgroup. Called in another thread as well.
             attempt_results: the results that a self-stop attempt can have, to be shown as 0 until they occur.
             clock: seconds of the monotonic clock that the lifecycle and the report use.
             wall: Unix time in seconds.
@@ -161,9 +162,8 @@ class Metrics:
             The body and its content type.
         """
         async with self._scraping:  # one at a time: two at once would each disturb what the other adds up
-            pids = list(self._pids())
             self._usage, self._cgroup = await asyncio.gather(
-                asyncio.to_thread(self._processes.sample, pids),
+                asyncio.to_thread(lambda: self._processes.sample(self._pids())),
                 asyncio.to_thread(self._container),
                 return_exceptions=True,
             )
