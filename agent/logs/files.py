@@ -123,17 +123,16 @@ class FileFollower:
 
     def _open(self, path: str) -> None:
         status = os.stat(path)
-        known = self._files.get((status.st_dev, status.st_ino))
-        if known is not None or not stat.S_ISREG(status.st_mode):
+        key = (status.st_dev, status.st_ino)
+        if key in self._files or not stat.S_ISREG(status.st_mode) or self._left.get(key) == status.st_size:
             return
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
         status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or (status.st_dev, status.st_ino) in self._files:
+        if (status.st_dev, status.st_ino) != key:  # it was replaced in between; the next search finds the new one
             os.close(fd)
             return
         # One second, because file systems take the time of the last timer tick, not of now.
         old = status.st_size if status.st_mtime < self._since - 1 else 0
-        key = (status.st_dev, status.st_ino)
         file = _File(path, fd, self._left.pop(key, old), self._redactor.stream())
         file.beginning = os.pread(fd, min(_BEGINNING, file.offset), 0)
         self._files[key] = file
