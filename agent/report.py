@@ -188,7 +188,8 @@ class GameReport:
         if new_capacity is not None and new_count > new_capacity:
             if count is not None:
                 takes = f"at most the capacity, {new_capacity}"
-                raise ReportError(f"cannot set players: count {count} is more than {takes}", "count", count, takes)
+                message = f"cannot set players: count {count} is more than the capacity, {new_capacity}"
+                raise ReportError(message, "count", count, takes)
             takes = f"at least the {new_count} who play now"
             raise ReportError(
                 f"cannot set players: capacity {capacity} is less than the {new_count} who play now",

@@ -45,12 +45,10 @@ def _message(value: Any) -> Any:
     return one_line(value, 500) if isinstance(value, str) else value
 
 
-Whole: TypeAlias = Annotated[int, BeforeValidator(_whole, json_schema_input_type=int), Field(ge=0, le=MAX_PLAYERS)]
-LogStorage: TypeAlias = Annotated[
-    str,
-    BeforeValidator(_storage, json_schema_input_type=bool | str),
-    Field(max_length=255, pattern=STORAGE_NAME),
-]
+_InRange: TypeAlias = Annotated[int, Field(ge=0, le=MAX_PLAYERS)]
+_Storage: TypeAlias = Annotated[str, Field(max_length=255, pattern=STORAGE_NAME)]
+Whole: TypeAlias = Annotated[_InRange, BeforeValidator(_whole, json_schema_input_type=_InRange)]
+LogStorage: TypeAlias = Annotated[_Storage, BeforeValidator(_storage, json_schema_input_type=bool | _Storage)]
 
 # In ---------------------------------------------------------------------------------------------------------------
 
@@ -108,8 +106,6 @@ class PlayersInput(Input):
     def _makes_sense(self) -> PlayersInput:
         if self.count is None and self.capacity is None:
             raise ValueError("a count, a capacity, or both")
-        if self.count is not None and self.capacity is not None and self.count > self.capacity:
-            raise ValueError(f"at most the capacity, {self.capacity}")
         return self
 
 

@@ -142,7 +142,7 @@ async def test_what_the_agent_refuses(agent: Agent, shell: Shell) -> None:
     """Exit code 1, and the agent's own sentence with the field in it."""
     done = await shell("players", "set", "5", "--capacity", "4")
     assert done.code == 1
-    assert done.err == "arbitrium-agent: cannot set players: count got 5 and takes at most the capacity, 4\n"
+    assert done.err == "arbitrium-agent: cannot set players: count 5 is more than the capacity, 4\n"
     assert (await shell("players", "set")).code == 1
     assert (await shell("stop", "--grace-seconds", "-1")).code == 1
     assert agent.conductor.state.phase is Phase.STARTING
