@@ -58,7 +58,7 @@ def test_the_platform_can_still_stop_it(launch: Launcher, mode: Mode) -> None:
 
 def test_a_deaf_game_is_still_killed_in_time(launch: Launcher, mode: Mode) -> None:
     """The escalation works without the rest of the agent, daemons out of the group included."""
-    env = broken_installation(launch.files, "aiohttp") | {"AGENT_GRACE_SECONDS": "5"}
+    env = broken_installation(launch.files, "aiohttp") | {"AGENT_GRACE_SECONDS": "2"}
     run = launch(["sh", "-c", '"$0" "$@" & wait', *game("forks_a_daemon")], mode=mode, env=env)
     run.wait_for("ready")
     run.stderr.wait_for("cannot")

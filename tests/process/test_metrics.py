@@ -157,7 +157,7 @@ def test_routes_do_not_multiply(shared: Run) -> None:
 def test_the_games_group_is_measured(launch: Launcher) -> None:
     """CPU seconds grow with the work of the game's children; log bytes with its output."""
     busy = game("chatters")
-    run = launch(["sh", "-c", '"$@" & while :; do :; done', "sh", *busy], mode="subreaper")
+    run = launch(["sh", "-c", 'trap : USR1; "$@" & while :; do :; done', "sh", *busy], mode="subreaper")
     run.wait_for("ready")
     first = value(run, r"_game_cpu_seconds_total$")
     eventually(lambda: value(run, r"_game_cpu_seconds_total$") > first + 0.2, "CPU seconds grow")
