@@ -12,6 +12,7 @@ from agent.emulator.filters import Query, bulk_selected, moment, parse_query, se
 from agent.emulator.models import BulkStop, DeploymentCreate, FleetDeploymentCreate
 from agent.emulator.platform import Platform
 from agent.emulator.samples import MOST_POINTS, metrics_json, parse_steps
+from agent.emulator.storage import read_logs
 from agent.emulator.web import PLATFORM, Operation, answer, one, paged, read_body
 
 
@@ -84,7 +85,9 @@ async def bulk_stop(request: web.Request) -> web.Response:
 
 async def get_logs(request: web.Request) -> web.Response:
     """`GET /v1/deployment/{deployment_id}/container-logs`."""
-    return answer(_deployment(request).logs_json())
+    deployment = _deployment(request)
+    kept = await read_logs(deployment.kept_logs) if deployment.kept_logs and not deployment.active else (None, None)
+    return answer(deployment.logs_json(kept))
 
 
 async def get_metrics(request: web.Request) -> web.Response:

@@ -17,6 +17,7 @@ from agent.emulator.errors import ApiError
 from agent.emulator.models import DeploymentCreate, User, UserData
 from agent.emulator.places import PLACES
 from agent.emulator.platform import Platform
+from agent.emulator.storage import read_logs
 from agent.emulator.watching import Feed
 from agent.emulator.web import PLATFORM, answer, read_body
 
@@ -146,7 +147,7 @@ async def _say_kept(events: Stream, deployment: Deployment, *, told: bool) -> st
     if kept is None:
         return "The deployment has ended. Nobody kept its logs: its version names no endpoint storage."
     if not told:
-        await events.say("log", {"stream": "stdout", "text": kept.logs})
+        await events.say("log", {"stream": "stdout", "text": (await read_logs(kept))[0] or ""})
     return f"The deployment has ended. Its logs are kept: {kept.link}"
 
 

@@ -130,7 +130,8 @@ async def _serve(emulator: Emulator, *, show_token: bool, quiet: bool) -> int:
     try:
         await told.wait()
         running = sum(each.active for each in emulator.platform.deployments.values())
-        print(f"stopping {running} deployments; once more to kill them now" if running else "stopped", flush=True)
+        what = "1 deployment" if running == 1 else f"{running} deployments"
+        print(f"stopping {what}; once more to kill at once" if running else "stopped", flush=True)
     finally:
         await emulator.close()
     return 0

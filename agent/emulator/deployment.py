@@ -13,7 +13,7 @@ from typing import Any
 from agent.emulator.container import Container
 from agent.emulator.fleets import Host
 from agent.emulator.logbook import Logbook
-from agent.emulator.models import DeploymentCreate, VersionBody
+from agent.emulator.models import DeploymentCreate, StorageBody, VersionBody
 from agent.emulator.places import Place
 from agent.emulator.ports import Forwarding, Mapping
 from agent.emulator.samples import Samples
@@ -80,11 +80,14 @@ class Crash:
 
 @dataclass(frozen=True)
 class KeptLogs:
-    """What an endpoint storage received."""
+    """What an endpoint storage received, and how to find it again."""
 
-    logs: str
-    crash_logs: str | None
-    link: str | None
+    storage: StorageBody
+    key: str
+    """Of the object with all of the output."""
+    crash_key: str | None
+    """Of the object with the last crash's output."""
+    link: str
 
 
 class Deployment:
@@ -242,8 +245,16 @@ class Deployment:
             body["location"] = self.location.as_json()
         return body
 
-    def logs_json(self) -> dict[str, Any]:
-        """The contract's `Logs`: live while it runs, what a storage kept after that, else nothing."""
+    def logs_json(self, kept: tuple[str | None, str | None] = (None, None)) -> dict[str, Any]:
+        """The contract's `Logs`: live while it runs, what a storage kept after that, else nothing.
+
+        Args:
+            kept: the logs and the crash logs that its storage has.
+        """
+        logs, crash_logs = kept
+        if self.active:
+            logs = self.logbook.text().decode(errors="replace")
+            crash_logs = self.crash_logs.decode(errors="replace") if self.crash_logs is not None else None
         crash = None
         if self.crash is not None:
             crash = {
@@ -251,18 +262,10 @@ class Deployment:
                 "message": self.crash.message,
                 "restart_count": self.restart_count,
             }
-        logs: str | None = None
-        crash_logs: str | None = None
-        link = None
-        if self.active:
-            logs = self.logbook.text().decode(errors="replace")
-            crash_logs = self.crash_logs.decode(errors="replace") if self.crash_logs is not None else None
-        elif self.kept_logs is not None:
-            logs, crash_logs, link = self.kept_logs.logs, self.kept_logs.crash_logs, self.kept_logs.link
         return {
             "logs": logs,
             "crash_logs": crash_logs,
             "crash_data": crash,
             "encoding": "utf-8",
-            "logs_link": link,
+            "logs_link": self.kept_logs.link if self.kept_logs else None,
         }

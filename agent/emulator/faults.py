@@ -9,7 +9,7 @@ import struct
 from typing import Any, Literal
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agent.emulator.errors import ApiError, Unanswered
 from agent.emulator.records import FAULT
@@ -58,6 +58,14 @@ class FaultsBody(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
     faults: list[Fault]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        """A list of faults, or a single one, says as much as the whole body."""
+        if isinstance(value, dict) and "route" in value:
+            value = [value]
+        return {"faults": value} if isinstance(value, list) else value
 
 
 class Faults:

@@ -303,6 +303,7 @@ class Life:
         if deployment.host is not None:
             self._platform.hosts.give_back(deployment.host, deployment.version)
         deployment.logbook.clear()
+        deployment.crash_logs = None
         deployment.become(Status.TERMINATED)
         self._platform.tell(deployment, deployment.request.webhook_on_terminated)
 

@@ -8,9 +8,12 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Literal
 
 Stream = Literal["stdout", "stderr"]
+CHUNK_BYTES = 200
+"""What a chunk costs beside its text; counted too, or a game that writes a byte at a time would fill the memory."""
 LINE_BYTES = 65536
 """A line longer than this is cut, so that output without line ends is kept and seen too."""
 
@@ -31,7 +34,7 @@ class Logbook:
     """The output of one deployment, over its restarts.
 
     Args:
-        limit: most bytes kept; the oldest go first and are counted in `dropped`.
+        limit: most bytes of memory; the oldest output goes first and is counted in `dropped`.
     """
 
     def __init__(self, limit: int) -> None:
@@ -65,16 +68,16 @@ class Logbook:
             return
         self._chunks.append(Chunk(time.time(), stream, data, self.attempt))
         self.total += 1
-        self._size += len(data)
+        self._size += len(data) + CHUNK_BYTES
         while self._size > self._limit and len(self._chunks) > 1:
             gone = len(self._chunks.popleft().data)
-            self._size -= gone
+            self._size -= gone + CHUNK_BYTES
             self.dropped += gone
 
     def since(self, position: int) -> tuple[list[Chunk], int]:
         """The chunks from a position on, and the position after them."""
-        skip = max(0, position - (self.total - len(self._chunks)))
-        return list(self._chunks)[skip:], self.total
+        new = list(islice(reversed(self._chunks), max(0, self.total - position)))
+        return new[::-1], self.total
 
     def text(self, attempt: int | None = None) -> bytes:
         """Everything kept, or what one attempt wrote, in the order in which it arrived."""

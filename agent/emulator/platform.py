@@ -206,6 +206,7 @@ class Platform:
         else:
             trouble = ""
             deployment.location = deployment.host.place
+        deployment.note_change()
         life = asyncio.create_task(Life(deployment, self).run(trouble), name=f"deployment {deployment.id}")
         self._lives.add(life)
         life.add_done_callback(self._lives.discard)

@@ -16,6 +16,8 @@ BODY = web.RequestKey("body", bytes)
 FAULT = web.RequestKey("fault", str)
 """The route of the fault that the request met."""
 MOST_RECORDS = 2000
+MOST_BODY_BYTES = 64 * 1024
+"""Larger bodies are not recorded: only an application's picture makes one."""
 SECRET_MEMBERS = frozenset({"secret_access_key", "private_token", "access_key_id"})
 HIDDEN = "…"
 
@@ -68,6 +70,8 @@ def _kind(authorization: str | None) -> str:
 
 def _without_secrets(body: bytes) -> Any:
     """A JSON body with its secrets replaced; None when there is none, or it is not JSON."""
+    if len(body) > MOST_BODY_BYTES:
+        return HIDDEN
     try:
         return _cleaned(json.loads(body))
     except ValueError:

@@ -16,7 +16,7 @@ MOST_POINTS = 120
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One look at a deployment's processes and ports."""
 

@@ -91,6 +91,14 @@ async def test_a_hang_holds_the_client_and_not_the_emulator() -> None:
             await hanging
 
 
+@pytest.mark.parametrize("whole", [{"route": "*", "status": 500}, [{"route": "*", "status": 500}]])
+async def test_one_fault_or_a_list_is_a_body_too(whole: Any) -> None:
+    """As it comes easily at a prompt."""
+    async with backend() as caller:
+        assert (await caller.call("PUT", "/emulator/faults", whole)).status == 200
+        assert (await caller.call("GET", "/v1/apps")).status == 500
+
+
 @pytest.mark.parametrize(
     "fault",
     [

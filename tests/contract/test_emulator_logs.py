@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 import pytest
 
-from agent.emulator.logbook import Logbook
+from agent.emulator.logbook import CHUNK_BYTES, Logbook
 from tests.contract.backend import SECONDS, Backend, backend, python, quick
 
 TALKS = """
@@ -162,6 +162,20 @@ async def test_a_storage_that_cannot_be_written_costs_the_logs_and_not_the_stop(
         assert "cannot keep the logs in kept" in (caller.inner(deployment_id).log_trouble or "")
 
 
+async def test_logs_that_are_gone_from_their_storage_are_gone(tmp_path: Path) -> None:
+    """Nothing is kept anywhere else; the link and the rest of the answer stay."""
+    async with backend() as caller:
+        name = await storage(caller, tmp_path)
+        deployment_id = await caller.running(endpoint_storage=name)
+        await caller.until_logged(deployment_id, "up")
+        await caller.stop(deployment_id)
+        for path in tmp_path.rglob("*.log"):
+            path.unlink()
+        logs = await caller.logs(deployment_id)
+        assert logs["logs"] is None
+        assert logs["logs_link"].endswith(f"{deployment_id}.log")
+
+
 async def test_a_name_cannot_lead_out_of_the_storage(tmp_path: Path) -> None:
     """An application called `../..` keeps its logs inside."""
     async with backend() as caller:
@@ -237,7 +251,7 @@ async def test_output_is_bounded_and_the_oldest_goes_first() -> None:
 
 def test_a_line_in_two_pieces_is_one_line() -> None:
     """Pieces of stdout and stderr that arrive in turns do not cut each other's lines."""
-    book = Logbook(1000)
+    book = Logbook(10_000)
     book.write("stdout", b"one ")
     book.write("stderr", b"other\n")
     book.write("stdout", b"line\nand")
@@ -250,7 +264,7 @@ def test_a_line_in_two_pieces_is_one_line() -> None:
 
 def test_a_reader_who_fell_behind_goes_on_with_what_is_left() -> None:
     """Positions stay valid when the oldest chunks have gone."""
-    book = Logbook(10)
+    book = Logbook(2 * (4 + CHUNK_BYTES))
     for number in range(10):
         book.write("stdout", b"%03d\n" % number)
     chunks, position = book.since(0)
