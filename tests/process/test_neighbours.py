@@ -73,6 +73,21 @@ def test_default_ports_that_are_taken(launch: Launcher, sandbox: list[str]) -> N
     assert lines[1:] == ["answer HTTP/1.1 200 OK"] * 2
 
 
+def test_where_nothing_can_be_written(launch: Launcher, sandbox: list[str]) -> None:
+    """With a read-only root there is no socket and no spool: that is said, not exported, and the rest works."""
+    prefix = [*sandbox, "--read-only", "/run", "--read-only", "/tmp", "--"]
+    environment = {**DEFAULTS, "TMPDIR": None, "HOME": "/"}
+    script = ASK.replace('os.environ["AGENT_SOCKET"]', 'os.environ.get("AGENT_SOCKET")')
+    done = launch([*PYTHON, "-c", script], env=environment, prefix=prefix).finish()
+    assert done.code == 0, done.stderr
+    lines = done.stdout.decode().splitlines()
+    assert lines[0].endswith("socket None")
+    assert lines[1:] == ["answer HTTP/1.1 200 OK"] * 2
+    assert [line for line in done.stderr.splitlines() if "socket" in line and "cannot" in line]
+    assert [line for line in done.stderr.splitlines() if "spool" in line and "cannot" in line]
+    assert "Traceback" not in done.stderr
+
+
 def test_a_default_written_out_is_explicit(launch: Launcher, sandbox: list[str]) -> None:
     """`AGENT_CONTROL_PORT=9370` was asked for: taken, it is an error, although the number is the default."""
     prefix = [*sandbox, "--occupy", "9370", "--"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -70,6 +71,13 @@ def test_an_unknown_option_is_a_mistake(launch: Launcher) -> None:
     assert done.code == 78
     assert "--no-such-option" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_setting_nobody_knows_is_named(launch: Launcher) -> None:
+    """A mistyped `AGENT_GRACE` has no effect, which is said by its name instead of being found out in production."""
+    done = launch(game("exits", "0"), env={"AGENT_GRACE": "7"}).finish()
+    assert done.code == 0
+    assert len(re.findall(r"\bAGENT_GRACE\b", done.stderr)) == 1
 
 
 @pytest.mark.parametrize("option", [["--grace-seconds", "1"], ["--grace-seconds=1"]])
