@@ -71,6 +71,7 @@ class Boot:
         signals: stop signals that came so far, each with its moment.
         problems: what is wrong with the settings that boot reads.
         ignored: signals that were ignored when the agent was started (`nohup`): the game has to find them so.
+        blocked: signals that were blocked then, likewise; the agent has to hear them.
     """
 
     def __init__(self, command: "list[str]", options: "dict[str, str]", environ: "dict[str, str]") -> None:
@@ -94,6 +95,7 @@ class Boot:
         self.signals: list[tuple[int, float]] = []
         self.problems: list[Problem] = []
         self.ignored: list[int] = []
+        self.blocked: set[int] = set()
 
     # Settings ------------------------------------------------------------------------------------------------------
 
@@ -200,8 +202,9 @@ def start_game(boot: Boot) -> None:
     """Spawns the game and connects its output; a failure is kept in `boot.failure` for the lifecycle to deal with."""
     again = boot.game is not None
     boot.failure = None
-    # What is ignored stays ignored through exec; what has a handler does not.
+    # What is ignored stays ignored through exec, and what has a handler does not; the mask stays as it is.
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in boot.ignored}
+    signal.pthread_sigmask(signal.SIG_BLOCK, boot.blocked)
     try:
         boot.game = spawn(boot.command, boot.game_env, cwd=boot.workdir, capture=boot.capture is not None)
     except CannotStartError as failure:
@@ -211,6 +214,7 @@ def start_game(boot: Boot) -> None:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, boot.blocked)
     if boot.capture is not None:
         take = boot.capture.attach if again else boot.capture.start
         take(boot.game.streams)
@@ -301,6 +305,9 @@ def _listen_for_signals(boot: Boot) -> None:
             continue  # two real-time signals belong to the C library
         if before is signal.SIG_IGN:
             boot.ignored.append(number)
+    # Ignored by a parent, it would let the kernel reap the children, and their exit codes with them.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    boot.blocked |= signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def forward_signal(boot: Boot, number: int) -> None:
