@@ -1,7 +1,8 @@
 """Executes a command in a network of its own, with a loopback and an empty `/run`; started through `unshare`.
 
-Usage: `unshare --net --mount python sandbox.py [--occupy PORT]... [--read-only DIRECTORY]... -- COMMAND...`. An occupied port is listened on by a
-descriptor that the command inherits, so that it stays taken as long as the command lives.
+Usage: `unshare --net --mount python sandbox.py [--occupy PORT]... [--read-only DIRECTORY]... -- COMMAND...`.
+An occupied port is listened on by a descriptor that the command inherits, so that it stays taken as long as the command
+lives.
 """
 
 import fcntl
