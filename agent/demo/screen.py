@@ -6,6 +6,7 @@ plain.
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import sys
@@ -176,6 +177,8 @@ def make_screen(*, plain: bool = False) -> Screen:
     Args:
         plain: plain lines whatever it is.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # arrows and quotes, where the locale has none
     size = shutil.get_terminal_size()
     large = size.columns >= SMALLEST[0] and size.lines >= SMALLEST[1]
     dumb = os.environ.get("TERM", "") in ("", "dumb") or bool(os.environ.get("NO_COLOR"))
