@@ -277,6 +277,22 @@ async def test_a_stop_between_two_attempts(tmp_path: Path, transport: type[Calle
         assert agent.conductor.state.phase is Phase.EXITED
 
 
+async def test_a_stop_while_a_crash_is_looked_into(tmp_path: Path, transport: type[Caller]) -> None:
+    """Between a crash and the restart, an accepted stop is kept: the game is not started again. A refused one says so."""
+    async with running(tmp_path, rules=Rules(on_crash="restart")) as agent, transport(agent) as caller:
+        post, now = agent.conductor.post, agent.conductor.now()
+        post(GameExited(now, Ended(signal=11)))
+        post(GameGone(now))
+        answer = await caller.call("stop")
+        post(Flushed(now))
+        if answer.problem is not None:
+            assert answer.problem["status"] == 409
+            assert "ask again" in answer.problem["detail"]
+            answer = await caller.call("stop")
+        assert answer.result["reason"] == "requested"
+        assert agent.conductor.state.phase is Phase.EXITED
+
+
 async def test_a_restart_forgets_what_the_game_said(tmp_path: Path, transport: type[Caller]) -> None:
     """Players, heartbeats and figures of the attempt that crashed do not count for the next one."""
     async with running(tmp_path, rules=Rules(on_crash="restart")) as agent, transport(agent) as caller:
