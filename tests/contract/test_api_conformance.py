@@ -278,7 +278,7 @@ async def test_a_stop_between_two_attempts(tmp_path: Path, transport: type[Calle
 
 
 async def test_a_stop_while_a_crash_is_looked_into(tmp_path: Path, transport: type[Caller]) -> None:
-    """Between a crash and the restart, an accepted stop is kept: the game is not started again. A refused one says so."""
+    """Between a crash and the restart an accepted stop is kept, and a refused one says so."""
     async with running(tmp_path, rules=Rules(on_crash="restart")) as agent, transport(agent) as caller:
         post, now = agent.conductor.post, agent.conductor.now()
         post(GameExited(now, Ended(signal=11)))
