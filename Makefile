@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 WORKERS ?= 4
 
-.PHONY: help demo test test-slow conformance test-image lint format bench lock clean
+.PHONY: help demo test test-slow conformance test-image lint format bench docs lock clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
@@ -32,6 +32,12 @@ test: $(VENV)/.dev ## the fast suite (under 3 minutes)
 test-slow: $(VENV)/.dev ## the long suites
 	$(BIN)/pytest -m "slow and not image" tests
 
+conformance: $(VENV)/.dev ## schemathesis over the platform's contract against the running emulator
+	$(BIN)/python -m tests.conformance
+
+test-image: $(VENV)/.dev ## build the image and run it on every base image (needs buildah, podman or docker)
+	$(BIN)/pytest -m image tests
+
 lint: $(VENV)/.dev ## ruff and mypy (strict), over tests too
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -43,6 +49,9 @@ format: $(VENV)/.dev ## rewrite the code as ruff would have it
 
 bench: $(VENV)/.dev ## the table of figures
 	$(BIN)/python -m benchmarks
+
+docs: $(VENV)/.dev ## write the README's tables from the code
+	$(BIN)/python -m docs.tables
 
 lock: $(VENV)/.python ## resolve the dependencies again and lock them with hashes
 	$(PIP) install --quiet uv

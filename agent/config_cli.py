@@ -45,9 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({variable(name): value for name, value in shown.items()}, indent=2))
         return 0
-    width = max(len(variable(name)) + len(_text(value)) for name, value in shown.items()) + 1
+    width = max(len(variable(name)) + len(shown_text(value)) for name, value in shown.items()) + 1
     for name, value in shown.items():
-        assignment = f"{variable(name)}={_text(value)}"
+        assignment = f"{variable(name)}={shown_text(value)}"
         mark = "" if name in settings.model_fields_set else " (default)"
         print(f"{assignment:<{width}}  # {Settings.model_fields[name].description}{mark}")
     return 0
@@ -60,7 +60,8 @@ def _shown(settings: Settings, name: str) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _text(value: object) -> str:
+def shown_text(value: object) -> str:
+    """A value as it would be written in a variable."""
     match value:
         case None:
             return ""

@@ -1,0 +1,60 @@
+"""Every metric family as a row for the README, from a scrape of a game that has done a little of everything."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from agent.deployment import parse
+from agent.edgegap.self_stop import Result
+from agent.game.cgroup import CgroupReading
+from agent.lifecycle import initial, transition
+from agent.metrics.registry import LogCounts, Metrics
+from agent.report import GameReport
+from agent.states import GameStarted, Rules
+
+
+# Every counter that a container can have, whatever this machine has.
+CONTAINER = CgroupReading(2, None, 1, 1, 1, 1, 1, 1.0, 1, 1, 1.0, 1.0)
+
+
+def rows() -> list[tuple[str, ...]]:
+    """Name, type, labels, help; those of the agent's own process and of the game's own figures are left out."""
+    return asyncio.run(_rows())
+
+
+async def _rows() -> list[tuple[str, ...]]:
+    started = transition(initial(Rules(), 0.0), GameStarted(0.0, 1))[0]
+    report = GameReport()
+    game = await asyncio.create_subprocess_exec("sleep", "60")
+    try:
+        metrics = Metrics(
+            version="0",
+            deployment=parse(os.environ | {"ARBITRIUM_REQUEST_ID": "23c01225b99d"}).deployment,
+            state=lambda: started,
+            pids=lambda: [game.pid],
+            report=report,
+            logs=lambda: LogCounts({"stdout": 0, "stderr": 0}),
+            container=lambda: CONTAINER,
+            attempt_results=list(Result),
+        )
+        metrics.on_transition(started, started, GameStarted(0.0, 1))
+        metrics.on_request("http", "health", 200, 0.001)
+        report.heartbeat(0.0)
+        report.set_players(0.0, 1, 8)
+        body, _ = await metrics.expose()
+    finally:
+        game.kill()
+        await game.wait()
+    found: list[tuple[str, ...]] = []
+    for family in text_string_to_metric_families(body.decode()):
+        if family.name.startswith("agent_process"):
+            continue
+        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+        name = family.name + ("_total" if family.type == "counter" else "")
+        found.append(
+            (f"`{name}`", family.type, ", ".join(f"`{label}`" for label in sorted(labels)), family.documentation)
+        )
+    return found
