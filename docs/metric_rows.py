@@ -15,7 +15,6 @@ from agent.metrics.registry import LogCounts, Metrics
 from agent.report import GameReport
 from agent.states import GameStarted, Rules
 
-
 # Every counter that a container can have, whatever this machine has.
 CONTAINER = CgroupReading(2, None, 1, 1, 1, 1, 1, 1.0, 1, 1, 1.0, 1.0)
 
