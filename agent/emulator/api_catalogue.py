@@ -5,7 +5,8 @@ from __future__ import annotations
 from aiohttp import web
 
 from agent.emulator.models import ApplicationBody, StorageBody, VersionBody
-from agent.emulator.web import PLATFORM, Operation, answer, paged, read_body
+from agent.emulator.reading import paged, read_body
+from agent.emulator.web import PLATFORM, Operation, answer
 
 
 async def create_application(request: web.Request) -> web.Response:

@@ -11,9 +11,10 @@ from agent.emulator.errors import ApiError
 from agent.emulator.filters import Query, bulk_selected, moment, parse_query, selected
 from agent.emulator.models import BulkStop, DeploymentCreate, FleetDeploymentCreate
 from agent.emulator.platform import Platform
+from agent.emulator.reading import one, paged, read_body
 from agent.emulator.samples import MOST_POINTS, metrics_json, parse_steps
 from agent.emulator.storage import read_logs
-from agent.emulator.web import PLATFORM, Operation, answer, one, paged, read_body
+from agent.emulator.web import PLATFORM, Operation, answer
 
 
 def _deployment(request: web.Request) -> Deployment:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from aiohttp import web
 
 from agent.emulator.faults import FaultsBody
-from agent.emulator.web import FAULTS, RECORDS, answer, one, read_body
+from agent.emulator.reading import one, read_body
+from agent.emulator.web import FAULTS, RECORDS, answer
 
 
 async def put_faults(request: web.Request) -> web.Response:

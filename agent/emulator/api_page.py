@@ -17,9 +17,10 @@ from agent.emulator.errors import ApiError
 from agent.emulator.models import DeploymentCreate, User, UserData
 from agent.emulator.places import PLACES
 from agent.emulator.platform import Platform
+from agent.emulator.reading import read_body
 from agent.emulator.storage import read_logs
 from agent.emulator.watching import Feed
-from agent.emulator.web import PLATFORM, answer, read_body
+from agent.emulator.web import PLATFORM, answer
 
 FILES = {
     "/": ("index.html", "text/html"),

@@ -7,7 +7,8 @@ from aiohttp import web
 from agent.emulator.deployment import Deployment, TagRecord, now
 from agent.emulator.errors import ApiError
 from agent.emulator.models import TagBody
-from agent.emulator.web import PLATFORM, Operation, answer, paged, read_body
+from agent.emulator.reading import paged, read_body
+from agent.emulator.web import PLATFORM, Operation, answer
 
 
 def _tag(request: web.Request, deployment: Deployment) -> TagRecord:

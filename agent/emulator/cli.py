@@ -98,13 +98,18 @@ def run(args: argparse.Namespace) -> int:
     if args.check:
         return check(args.versions)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    # What is not HTTP is answered 400; a trace of it for each port scanner and wrong client would bury the rest.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     emulator = Emulator(settings_of(args))
     given = bool(args.token or os.environ.get("EDGEGAP_API_TOKEN"))
     try:
         return asyncio.run(_serve(emulator, show_token=not given, quiet=args.quiet))
-    except (OSError, ValueError) as error:
-        message = str(error)
-        print(message if message.startswith("cannot") else f"cannot start the emulator: {message}", file=sys.stderr)
+    except OSError as error:
+        why = f"cannot listen on {args.host} port {args.port}: {error.strerror or error}; choose another with --port"
+        print(why, file=sys.stderr)
+        return 1
+    except ValueError as error:
+        print(error, file=sys.stderr)
         return 1
 
 

@@ -12,7 +12,7 @@ from pydantic.functional_validators import AfterValidator
 
 from agent.emulator.deployment import Deployment
 from agent.emulator.models import BulkFilter
-from agent.emulator.web import load_json, where
+from agent.emulator.reading import load_json, where
 
 WITH_LISTS = frozenset({"request_id", "tags", "application", "version", "fleet_name", "host_name"})
 WITH_PATTERNS = frozenset({"fleet_name", "host_name"})

@@ -186,8 +186,11 @@ class Platform:
         """Create a deployment and begin its life.
 
         Raises:
-            ApiError: 400 for an application or version that is not there or not active, 422 without room.
+            ApiError: 400 for an application or version that is not there or not active, 422 without room,
+                500 while the emulator is being closed.
         """
+        if self.closing.is_set():
+            raise ApiError(500, "cannot deploy: the emulator is being closed; start it again")
         version = self._version_for(request)
         place = nearest(_points(request))
         deployment = Deployment(

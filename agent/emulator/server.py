@@ -11,6 +11,7 @@ from aiohttp import web
 from agent.emulator import api_catalogue, api_deployments, api_emulator, api_inside, api_page, api_tags
 from agent.emulator.faults import Faults
 from agent.emulator.platform import Platform
+from agent.emulator.reading import MOST_BODY_BYTES
 from agent.emulator.records import Records
 from agent.emulator.sampler import Sampler
 from agent.emulator.settings import EmulatorSettings
@@ -18,7 +19,6 @@ from agent.emulator.state import keep_in, use_versions_file
 from agent.emulator.web import (
     FAULTS,
     LIMITS,
-    MOST_BODY_BYTES,
     PLATFORM,
     RECORDS,
     RateLimits,

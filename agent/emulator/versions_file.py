@@ -14,8 +14,8 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from agent.emulator.models import ApplicationBody, StorageBody, Strict, VersionBody
+from agent.emulator.reading import where
 from agent.emulator.toml_lines import Path, line_of, value_lines
-from agent.emulator.web import where
 
 
 class FileVersion(VersionBody):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 import uuid
 from typing import Any
 
@@ -40,6 +42,18 @@ def test_every_operation_of_the_document_is_served_and_no_other() -> None:
     assert {each.id for each in OPERATIONS if each.inside} == {
         each.id for each in OPERATIONS if CONTRACT.is_inside(each.id)
     }
+
+
+LISTS_OWN_MODULES = "import sys; import {}; print(*sorted(m for m in sys.modules if m.startswith('agent')))"
+
+
+@pytest.mark.parametrize(("module", "never"), [("agent.emulator.server", "edgegap"), ("agent.app", "emulator")])
+def test_the_emulator_stands_by_itself(module: str, never: str) -> None:
+    """It shares nothing with the client, so that each checks the other, and the agent never carries it along."""
+    command = [sys.executable, "-c", LISTS_OWN_MODULES.format(module)]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()
+    assert module in loaded
+    assert [name for name in loaded if name.startswith(f"agent.{never}")] == []
 
 
 @pytest.mark.parametrize("authorization", [None, "token wrong", "Bearer {token}", "{token}"])

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.emulator.container import tagged
 from agent.emulator.deployment import Status
+from agent.emulator.environment import sanitised
 from agent.emulator.settings import Delays
-from tests.contract.backend import SLEEPS, Backend, alive, backend, eventually, python, quick
+from tests.contract.backend import PLAYER, SLEEPS, Backend, alive, backend, eventually, python, quick
 
 PRINTS_ENVIRONMENT = "import json, os, time; print(json.dumps(dict(os.environ)), flush=True); time.sleep(600)"
 IGNORES_SIGTERM = """
@@ -393,6 +397,27 @@ async def test_closing_the_emulator_stops_every_deployment() -> None:
     assert early in platform.deployments
     assert platform.port_book.held == frozenset()
     assert [pid for token in tokens for pid in tagged(f"ARBITRIUM_DELETE_TOKEN={token}")] == []
+
+
+async def test_nothing_is_deployed_while_the_emulator_closes() -> None:
+    """500 and the reason, as long as a last game is waited for."""
+    async with backend() as caller:
+        deployment_id = await caller.running(**python(SLOW_TO_STOP))
+        await caller.until_logged(deployment_id, "up")
+        closing = asyncio.create_task(caller.emulator.platform.close())
+        await caller.until(deployment_id, "TERMINATING", "TERMINATED")
+        body = {"application": "game", "version": "v1", "users": [PLAYER]}
+        answer = await caller.call("POST", "/v2/deployments", body)
+        assert (answer.status, "being closed" in answer.body["message"]) == (500, True)
+        await closing
+
+
+@given(st.text(min_size=1, max_size=40).filter(lambda key: key.strip() != ""))
+def test_a_sanitised_key_is_a_name_of_a_variable(key: str) -> None:
+    """Whatever it was; and one that is sanitised already stays as it is."""
+    name = sanitised(key)
+    assert re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)
+    assert sanitised(name) == name
 
 
 STARTS_A_GAME = """

@@ -187,6 +187,14 @@ async def test_a_deployment_for_which_no_port_is_free_is_in_error() -> None:
             assert "cannot find a free external port" in status["error_detail"]
 
 
+async def test_an_address_of_another_machine_is_said_to_be_one() -> None:
+    """192.0.2.1 is nobody's, by RFC 5737."""
+    async with backend(quick(public_ip="192.0.2.1")) as caller:
+        deployment_id = await caller.deploy(await caller.version(ports=[{"port": 0, "protocol": "UDP"}]))
+        status = await caller.until(deployment_id, "ERROR")
+        assert status["error_detail"].startswith("cannot listen on 192.0.2.1: it is no address of this machine")
+
+
 async def test_datagrams_to_a_game_that_does_not_listen_yet_are_lost_and_later_ones_arrive(tmp_path: Path) -> None:
     """An ICMP refusal for the first does not close the way for the next."""
     source = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import socket
 import subprocess
 import sys
 import tomllib
@@ -184,6 +185,17 @@ def test_a_wrong_versions_file_keeps_the_emulator_from_starting(tmp_path: Path) 
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith("cannot use the versions file:\n")
     assert result.stderr.count(str(path)) == 11
+
+
+def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
+    """Exit 1 with one sentence, and what to do."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "agent", "emulate", "--port", port]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"cannot listen on 127.0.0.1 port {port}: ")
+    assert result.stderr.endswith("; choose another with --port\n")
 
 
 async def test_what_a_versions_file_names_can_be_deployed(tmp_path: Path) -> None:
