@@ -232,7 +232,7 @@ async def test_who_asked(tmp_path: Path, transport: type[Caller]) -> None:
     async with running(tmp_path) as one, transport(one) as caller:
         source = (await caller.call("stop")).result["source"]
         assert source == ("game" if transport is HttpCaller else "operator")
-    (tmp_path / "s").unlink()
+    (tmp_path / "s").unlink(missing_ok=True)
     async with running(tmp_path, game_connects=True) as one, transport(one) as caller:
         assert (await caller.call("stop")).result["source"] == Source.GAME
 
@@ -353,7 +353,7 @@ async def test_nobody_to_wait_for(tmp_path: Path, transport: type[Caller]) -> No
         await caller.call("players.set", {"count": 0})
         await caller.call("stop")
         assert agent.conductor.state.phase is Phase.STOPPING
-    (tmp_path / "s").unlink()
+    (tmp_path / "s").unlink(missing_ok=True)
     async with running(tmp_path, rules=Rules(grace=60, drain=20)) as agent, transport(agent) as caller:
         await caller.call("stop")
         assert agent.conductor.state.phase is Phase.DRAINING
