@@ -61,7 +61,6 @@ class Story:
         """
         async with Emulator(EmulatorSettings(directory=self._directory)) as self._emulator:
             self._say("platform", f"the emulator listens on {self._emulator.url}")
-            self._emulator.platform.watch(self._on_deployment)
             self._calls = Calls(self._emulator.url, self._screen)
             async with EdgegapClient(self._emulator.token, self._emulator.url) as self._platform:
                 await self._create()
@@ -145,6 +144,7 @@ class Story:
         await self._calls.show()
         deployment = self._emulator.platform.deployment(accepted.request_id)
         self._on_deployment(deployment)
+        self._emulator.platform.watch(self._on_deployment)
         return deployment
 
     async def _live(self, deployment: Deployment, group: asyncio.TaskGroup) -> None:
