@@ -30,6 +30,8 @@ from agent.boot import FORWARDED, STOP_SIGNALS, Boot, forward_signal
 from agent.conductor import Conductor
 from agent.deployment import Injected, parse
 from agent.edgegap.self_stop import Result, SelfStop
+from agent.edgegap.tags import DeploymentTags
+from agent.errors import AgentError
 from agent.farewell import Farewell
 from agent.game.tree import descendants
 from agent.hands import Hands
@@ -108,6 +110,7 @@ class _Agent:
             logs=self._log_counts,
             attempt_results=list(Result),
         )
+        self._tags = _tags(settings, self._injected)
         self._operations = Operations(
             self._conductor,
             self._report,
@@ -119,6 +122,8 @@ class _Agent:
                 for name, key in (("api", "AGENT_URL"), ("socket", "AGENT_SOCKET"), ("metrics", "AGENT_METRICS_URL"))
                 if key in boot.game_env
             },
+            tags=self._tags if self._tags.way is not None else None,
+            keep=self._farewell.keep,
             drop_in=_drop_in(boot, self._injected),
         )
         self._feed = Feed(self._conductor, self._report, self._events, self._operations.view)
@@ -134,6 +139,7 @@ class _Agent:
         self._take_over_signals()
         await self._serve()
         self._farewell.begin(self._loop)
+        tagging = self._loop.create_task(self._tag()) if self._settings.tags else None
         # What was imported stays until the end: keeping it out of every collection makes those, and the exit, faster.
         gc.collect()
         gc.freeze()
@@ -141,6 +147,8 @@ class _Agent:
         try:
             return await self._conductor.exited
         finally:
+            if tagging is not None:
+                tagging.cancel()
             await self._close()
 
     # Beginning -------------------------------------------------------------------------------------------------------
@@ -187,6 +195,14 @@ class _Agent:
             )
         if boot.metrics is not None:
             self._servers.append(await self._metrics.serve(boot.metrics.sock))
+
+    async def _tag(self) -> None:
+        """Gives the deployment the tags of AGENT_TAGS."""
+        for name in self._settings.tags:
+            try:
+                await self._tags.add(name)
+            except AgentError as problem:
+                log.warning(f"{problem} (AGENT_TAGS: {name})")
 
     # Living ----------------------------------------------------------------------------------------------------------
 
@@ -262,6 +278,17 @@ def _rules(settings: Settings, injected: Injected) -> Rules:
         on_exit=settings.on_exit,
         on_crash=settings.on_crash,
         can_self_stop=injected.secrets.can_self_stop,
+    )
+
+
+def _tags(settings: Settings, injected: Injected) -> DeploymentTags:
+    secrets = injected.secrets
+    return DeploymentTags(
+        context_url=secrets.context_url.get_secret_value() if secrets.context_url else None,
+        context_token=secrets.context_token,
+        deployment_id=injected.deployment.request_id,
+        organisation_token=settings.api_token,
+        base_url=settings.api_url,
     )
 
 

@@ -345,6 +345,10 @@ def _open(boot: Boot) -> None:
             boot.capture = Capture(
                 boot.spool, boot.redactor, {"stdout": 1, "stderr": 2}, redact_passthrough=redact_stdout
             )
+    if boot.setting("core", checks.boolean, False):
+        from agent.game.core import permit_core  # noqa: PLC0415 - most games do without
+
+        permit_core()
     log_url = boot.raw("log_url")
     hidden = [name for name in boot.environ if is_store_variable(name, log_url, boot.environ)]
     boot.game_env = game_environment(boot.environ, _exported(boot), hidden)

@@ -10,10 +10,13 @@ PREFIX = "AGENT_"
 # because boot has to take them out of the game's environment before that model is imported.
 SETTINGS = frozenset(
     {
+        "api_token",
+        "api_url",
         "app_name",
         "app_version",
         "capture",
         "control_port",
+        "core",
         "drain_seconds",
         "grace_seconds",
         "hold_seconds",
@@ -36,6 +39,7 @@ SETTINGS = frozenset(
         "socket_path",
         "spool_dir",
         "spool_max",
+        "tags",
         "workdir",
     }
 )
@@ -50,6 +54,7 @@ SECRETS = (
     "ARBITRIUM_CONTEXT_TOKEN",
     "ARBITRIUM_DELETE_URL",
     "ARBITRIUM_CONTEXT_URL",
+    "AGENT_API_TOKEN",
 )
 
 

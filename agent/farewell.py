@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
+import os
 import time
 from dataclasses import asdict
 
 from agent import __version__, log
+from agent.api.views import will_restart
 from agent.boot import Boot
 from agent.deployment import Deployment
+from agent.errors import AgentError
 from agent.game.autopsy import Evidence, examine
 from agent.game.cgroup import CgroupReading, read_cgroup
+from agent.game.core import Core, core_outlook, look_for_core
 from agent.game.report import build_report, last_line
+from agent.logs.files import FileFollower
 from agent.logs.ship import Shipper
+from agent.logs.target import Target
 from agent.metrics.registry import LogCounts
 from agent.report import GameReport
 from agent.settings import Settings
@@ -23,6 +30,8 @@ from agent.stop_plan import Step
 
 # Output that is still on its way gets this part of the time for shipping; the rest is for what is on disk already.
 _DRAIN_SHARE = 0.3
+# What a debugger may take to read a core; the core itself is shipped last.
+_CORE_SHARE = 0.5
 
 
 class Farewell:
@@ -35,9 +44,14 @@ class Farewell:
         self._deployment = deployment
         self._report = report
         self._settings = settings
+        self._following = False
         self._before: CgroupReading = read_cgroup()
         self._shipping: asyncio.Task[None] | None = None
         self._shipper = self._make_shipper()
+        self._files = FileFollower(settings.log_files, boot.spool, boot.redactor, since=_wall(boot.began))
+        self._outlook = core_outlook(boot.workdir or os.getcwd()) if settings.core else None
+        if self._outlook is not None and self._outlook.why_not:
+            log.warning(self._outlook.why_not)
 
     def _make_shipper(self) -> Shipper:
         assert self._boot.spool is not None, "looked at above"
@@ -59,7 +73,10 @@ class Farewell:
         )
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begins to ship."""
+        """Begins to follow the game's own log files, and to ship."""
+        if not self._following:
+            self._following = True
+            self._files.start()
         self._shipping = loop.create_task(self._shipper.run(), name="shipper")
 
     def begin_again(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -94,10 +111,13 @@ class Farewell:
             complete = await asyncio.to_thread(capture.drain, now + (until - now) * _DRAIN_SHARE)
             if not complete:
                 log.warning("cannot keep the very last output: something holds the game's stdout or stderr open")
+        if self._settings.log_files and not will_restart(state):
+            await asyncio.to_thread(self._files.finish, now + (until - now) * _DRAIN_SHARE)
         tail = capture.tail() if capture is not None else b""
-        document = self._document(state, now, tail)
+        core = await self._look_for_core(state, now + (until - now) * _CORE_SHARE)
+        document = self._document(state, now, tail, core)
         log.info(f"autopsy: {document['summary']}")
-        result = await self._shipper.finish(until, document, tail=tail)
+        result = await self._shipper.finish(until, document, tail=tail, core=core.path if core else None)
         if result.local is not None:
             log.info(f"exit.json: {result.local}")
         if result.destination is not None:
@@ -114,7 +134,39 @@ class Farewell:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._shipping
 
-    def _document(self, state: State, now: float, tail: bytes) -> dict[str, object]:
+    async def keep(self, path: str) -> str:
+        """Keeps a file beyond the end of the deployment.
+
+        Returns:
+            Where it will lie.
+
+        Raises:
+            AgentError: logs go nowhere, so that no file can be kept either.
+        """
+        if not self._settings.log_url:
+            raise AgentError(f"cannot keep {path}: there is nowhere to keep it; set AGENT_LOG_URL")
+        self._shipper.keep(path)
+        return f"{Target(self._settings.log_url).shown}/{self._shipper.directory}/keep{path}"
+
+    async def _look_for_core(self, state: State, until: float) -> Core | None:
+        if self._outlook is None or self._boot.game is None or state.exit is None:
+            return None
+        game = self._boot.game
+        return await asyncio.to_thread(
+            functools.partial(
+                look_for_core,
+                self._outlook,
+                crashed=state.exit.signal is not None or (state.exit.code or 0) > 128,
+                workdir=self._boot.workdir or os.getcwd(),
+                pid=game.pid,
+                since=_wall(game.started_at),
+                program=game.command[0],
+                deadline=until,
+                started=self._boot.reaper.add_helper,
+            )
+        )
+
+    def _document(self, state: State, now: float, tail: bytes, core: Core | None) -> dict[str, object]:
         before, after = self._before, read_cgroup()
         status, stop, report = state.exit, state.stop, self._report
         ended = state.history[-1].at
@@ -145,7 +197,7 @@ class Farewell:
             code=status.code if status else None,
             signal=status.signal if status else None,
             core_dumped=status.core_dumped if status else False,
-            wall_offset=time.time() - time.monotonic(),
+            wall_offset=_wall(0.0),
             started_at=state.started_at,
             ready_at=state.ready_at,
             ended_at=ended,
@@ -161,10 +213,16 @@ class Farewell:
             attempt=state.attempt,
             restarts=state.restarts,
             logs=self._boot.capture.counters() if self._boot.capture is not None else None,
+            core=core.as_dict() if core else None,
             deployment=json.loads(self._deployment.model_dump_json()),
             command=[self._boot.redactor.text(word) for word in self._boot.command],
             agent_version=__version__,
         )
+
+
+def _wall(moment: float) -> float:
+    """A moment of the monotonic clock in seconds since 1970."""
+    return time.time() - time.monotonic() + moment
 
 
 def _plan(state: State) -> dict[str, object] | None:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -192,6 +192,28 @@ class Settings(BaseSettings):
             default=False,
             description="on: secrets are replaced in what is passed on to the container's stdout and stderr as well.",
         ),
+    ]
+    core: Annotated[
+        Switch,
+        Field(
+            default=False,
+            description="on: a crash may leave a core, which is shipped, with a stack summary where gdb is in the "
+            "image. Said at the start if a core cannot be had.",
+        ),
+    ]
+    tags: Annotated[
+        Names,
+        Field(default=(), description="Tags that the deployment gets when the agent starts, separated by commas."),
+    ]
+    api_token: Annotated[
+        SecretStr | None,
+        Field(
+            default=None,
+            description="An organisation token, for tags where the platform injects no context. Kept from the game.",
+        ),
+    ]
+    api_url: Annotated[
+        Text, Field(default="https://api.edgegap.com", description="The platform's API; used with AGENT_API_TOKEN.")
     ]
     app_name: Annotated[
         Text,
