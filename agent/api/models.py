@@ -60,8 +60,8 @@ class Nothing(Input):
 class StopInput(Input):
     """A wish to be stopped."""
 
-    reason: Annotated[str, BeforeValidator(_message, json_schema_input_type=str)] = Field(
-        default="", description="Why, in your words; one line, cut to 500 characters."
+    reason: Annotated[str | None, BeforeValidator(_message, json_schema_input_type=str | None)] = Field(
+        default=None, description="Why, in your words; one line, cut to 500 characters."
     )
     grace_seconds: float | None = Field(
         default=None, ge=0, le=3600, description="Seconds the game gets to end; AGENT_GRACE_SECONDS by default."

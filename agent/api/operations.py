@@ -121,7 +121,7 @@ class Operations:
                 source=caller.source,
                 reason=Reason.REQUESTED,
                 at=self._control.now(),
-                message=given.reason,
+                message=given.reason or "",
                 grace_seconds=given.grace_seconds,
                 log_storage=given.log_storage,
             )
