@@ -310,7 +310,7 @@ class TestEnd:
                 await agent.rpc.close(0.1)
                 for caller in (idle, listening, waiting):
                     assert await caller.receive() is None
-            with pytest.raises(OSError, match="refused|No such file"):
+            with pytest.raises(OSError, match=r"refused|No such file"):
                 await asyncio.open_unix_connection(agent.socket_path)
 
     async def test_closing_twice(self, agent: Agent) -> None:
