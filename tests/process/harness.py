@@ -103,6 +103,15 @@ def status_of(pid: int) -> dict[str, str]:
     return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
 
 
+def started_at(pid: int) -> tuple[int, int]:
+    """Something to sort processes by their age: clock ticks since boot, then the number; the oldest is least."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return sys.maxsize, pid
+    return int(fields[19]), pid
+
+
 def state_of(pid: int) -> str:
     """The state letter of a process (`R`, `S`, `T`, `Z`, ...), `gone` when there is none of that number."""
     return status_of(pid).get("State", "gone").split(" ")[0]
@@ -305,12 +314,13 @@ class Run:
 
     def _find_game(self) -> int | None:
         assert self.process.poll() is None, f"the agent exited {self.process.returncode}: {self.stderr.text}"
-        for child in children(self.pid):
-            found = environment_of(child)
-            if "AGENT_URL" in found:
-                self._game_environment = found
-                return child
-        return None
+        found = {child: environment_of(child) for child in children(self.pid)}
+        games = [child for child, environment in found.items() if "AGENT_URL" in environment]
+        if not games:
+            return None
+        oldest = min(games, key=started_at)  # the others are orphans of it that the agent adopted
+        self._game_environment = found[oldest]
+        return oldest
 
     @property
     def game_environment(self) -> dict[str, str]:
