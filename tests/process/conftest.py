@@ -13,9 +13,8 @@ from tests.process.harness import Launcher, Mode
 @pytest.fixture
 def launch(tmp_path: Path) -> Iterator[Launcher]:
     """Starts `arbitrium-agent run` with a game, as often as the test likes; nothing outlives the test."""
-    launcher = Launcher(tmp_path)
-    yield launcher
-    launcher.clean_up()
+    with Launcher(tmp_path) as launcher:
+        yield launcher
 
 
 @pytest.fixture(params=["pid1", "subreaper"])

@@ -522,6 +522,14 @@ class Launcher:
         for run in self._runs:
             run.clean_up()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.clean_up()
+
 
 def everything_written(*roots: Path) -> bytes:
     """The names and contents of all files below some directories, one after the other."""

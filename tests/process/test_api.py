@@ -49,11 +49,10 @@ PLATFORM = {
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """One running agent for all tests here that change nothing, or only what they set themselves."""
-    launcher = Launcher(tmp_path_factory.mktemp("api"))
-    run = launcher(game("ignores_sigterm"), env=PLATFORM, mode="subreaper")
-    run.wait_for("ready")
-    yield run
-    launcher.clean_up()
+    with Launcher(tmp_path_factory.mktemp("api")) as launcher:
+        run = launcher(game("ignores_sigterm"), env=PLATFORM, mode="subreaper")
+        run.wait_for("ready")
+        yield run
 
 
 @pytest.fixture

@@ -38,8 +38,7 @@ WANTED = {
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """One running agent with a game, players, output and a few requests behind it."""
-    launcher = Launcher(tmp_path_factory.mktemp("metrics"))
-    with FakePlatform() as platform:
+    with FakePlatform() as platform, Launcher(tmp_path_factory.mktemp("metrics")) as launcher:
         run = launcher(game("prints_signals"), mode="subreaper", env=platform.environment())
         run.wait_for("ready")
         run.http("POST", "/v1/health")
@@ -48,7 +47,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         with run.rpc() as rpc:
             rpc.call("status")
         yield run
-        launcher.clean_up()
 
 
 def scrape(run: Run) -> str:
