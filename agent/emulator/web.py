@@ -39,10 +39,12 @@ class RateLimits:
 
     Args:
         rates: requests a second by operation id; None for no limits.
+        clock: seconds that only go forward.
     """
 
-    def __init__(self, rates: Mapping[str, int] | None) -> None:
+    def __init__(self, rates: Mapping[str, int] | None, clock: Callable[[], float] = time.monotonic) -> None:
         """See the class."""
+        self._clock = clock
         self._rates = dict(rates or {})
         self._buckets: dict[str, tuple[float, float]] = {}
 
@@ -55,7 +57,7 @@ class RateLimits:
         rate = self._rates.get(operation_id)
         if rate is None:
             return
-        moment = time.monotonic()
+        moment = self._clock()
         tokens, before = self._buckets.get(operation_id, (float(rate), moment))
         tokens = min(float(rate), tokens + (moment - before) * rate)
         if tokens < 1:

@@ -5,6 +5,8 @@ Each answer here, expected or not, is validated against the document by `Backend
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import io
 import json
 import subprocess
@@ -15,7 +17,10 @@ from typing import Any
 import aiohttp
 import pytest
 
+from agent.emulator.errors import ApiError
 from agent.emulator.server import OPERATIONS
+from agent.emulator.settings import RATE_LIMITS
+from agent.emulator.web import RateLimits
 from tests.contract.backend import CONTRACT, PLAYER, Backend, backend, quick
 
 VERSION = {
@@ -248,16 +253,33 @@ async def test_a_bad_page_is_refused(params: dict[str, str]) -> None:
 
 
 async def test_a_limit_is_answered_429_with_how_long_to_wait() -> None:
-    """The eleventh list of a second has to wait; another operation has a bucket of its own."""
-    async with backend(quick(rate_limits={"listDeployments": 10, "getDeployment": 20})) as caller:
-        statuses = [(await caller.call("GET", "/v1/deployments")).status for _ in range(30)]
-        assert statuses[:10] == [200] * 10
-        assert 429 in statuses
-        limited = await caller.call("GET", "/v1/deployments")
-        while limited.status != 429:
-            limited = await caller.call("GET", "/v1/deployments")
-        assert limited.headers["Retry-After"] == "1"
+    """Of twenty lists at once few pass a limit of one a second; another operation has a bucket of its own."""
+    async with backend(quick(rate_limits={"listDeployments": 1, "getDeployment": 20})) as caller:
+        answers = await asyncio.gather(*(caller.call("GET", "/v1/deployments") for _ in range(20)))
+        limited = [answer for answer in answers if answer.status == 429]
+        assert 0 < len(limited) < 20
+        assert {answer.headers["Retry-After"] for answer in limited} == {"1"}
         assert (await caller.call("GET", "/v1/status/0123456789ab")).status == 404
+
+
+def test_a_bucket_holds_a_second_and_fills_at_its_rate() -> None:
+    """Forty deployments at once and no more; a quarter of a second later ten more."""
+    moment = 1000.0
+    limits = RateLimits(RATE_LIMITS, lambda: moment)
+
+    def passed() -> int:
+        count = 0
+        with contextlib.suppress(ApiError):
+            while True:
+                limits.take("deploy")
+                count += 1
+        return count
+
+    assert passed() == 40
+    moment += 0.25
+    assert passed() == 10
+    moment += 3600
+    assert passed() == 40
 
 
 async def test_a_wrong_token_does_not_use_up_the_limit() -> None:
