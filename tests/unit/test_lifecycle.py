@@ -238,6 +238,17 @@ def test_a_stop_during_the_backoff_needs_no_game() -> None:
     assert effects == [Exit(1)]
 
 
+def test_a_stop_after_a_crash_keeps_the_game_from_being_started_again() -> None:
+    """Asked while the crash is being looked into, it counts all the same; why the game ended stays what it was."""
+    state, _ = run(
+        started(replace(ON_PLATFORM, on_crash="restart")), GameExited(2.0, ExitStatus(code=1)), GameGone(2.0)
+    )
+    state, _ = run(state, StopRequested(2.1, request(2.1)))
+    state, effects = run(state, Flushed(2.2))
+    assert effects == [Release()]
+    assert state.reason is Reason.GAME_CRASHED
+
+
 def test_a_game_that_cannot_be_executed_is_flushed_and_released() -> None:
     """Exit 127 would be started again and billed again by the platform's restart policy."""
     state, effects = run(initial(ON_PLATFORM, 0.0), SpawnFailed(0.1, 127))
