@@ -126,7 +126,7 @@ def agent_catches(pid: int, signum: int) -> bool:
         command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    if os.fsencode(COMMAND) not in command[:2]:
+    if command[0].endswith(b"unshare") or os.fsencode(COMMAND) not in command:
         return False
     status = status_of(pid)
     mask = int(status.get("SigCgt", "0"), 16) | int(status.get("SigBlk", "0"), 16)
