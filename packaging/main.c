@@ -71,7 +71,8 @@ static PyStatus initialise(int argc, char **argv, int as_python) {
     config.pathconfig_warnings = 0;
     config.module_search_paths_set = 1;
     config.parse_argv = as_python;
-    config.safe_path = !as_python; /* `python FILE` and `python -m NAME` find what lies beside them */
+    /* `python FILE` and `python -m NAME` find what lies beside them; the environment stays shut out. */
+    config.isolated = config.safe_path = !as_python;
 #define TRY(call) do { status = (call); if (PyStatus_Exception(status)) goto done; } while (0)
     TRY(PyConfig_SetBytesArgv(&config, argc, argv));
     TRY(set_path(&config, &config.executable, "/bin/python"));

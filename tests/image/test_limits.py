@@ -94,6 +94,6 @@ def test_the_interpreter_runs_programs_and_modules(engine: Engine, debian_game: 
     """`bin/python` is one that can be used in a game image, and finds itself again."""
     container = engine.run(debian_game)
     container.said("ready")
-    code = "import sys, subprocess; print(sys.executable); subprocess.run([sys.executable, '-c', 'print(40 + 2)'])"
+    code = "import sys, subprocess as s; print(sys.executable, flush=True); s.run([sys.executable, '-c', 'print(42)'])"
     assert container.python(code).split() == [PYTHON, "42"]
     assert "usage" in container.execute(PYTHON, "-m", "agent", "--help").stdout

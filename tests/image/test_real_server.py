@@ -20,6 +20,7 @@ RUN apt-get update \\
  && apt-get install -y -q --no-install-recommends teeworlds-server \\
  && rm -rf /var/lib/apt/lists/*
 {THREE_LINES}CMD ["/usr/games/teeworlds-server", "sv_register 0", "sv_port 8303", "sv_name arbitrium"]
+ENV HOME=/tmp
 USER games
 """
 
