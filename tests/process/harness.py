@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -397,7 +397,7 @@ class Run:
         raw = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         sent = {"Content-Type": "application/json"} if raw is not None else {}
         sent.update(headers or {})
-        with contextlib.closing(connection):
+        with contextlib.closing(connection), self._with_its_words():
             connection.putrequest(method, path, skip_host="Host" in sent)
             for name, value in sent.items():
                 connection.putheader(name, value)
@@ -406,6 +406,14 @@ class Run:
             connection.endheaders(raw)
             response = connection.getresponse()
             return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+
+    @contextlib.contextmanager
+    def _with_its_words(self) -> Iterator[None]:
+        """Add what the agent said to a failure to speak to it."""
+        try:
+            yield
+        except OSError as error:
+            pytest.fail(f"the agent did not answer ({error!r}); it said: {self.stderr.text[-4000:]}")
 
     def rpc(self) -> Rpc:
         """Connect to the socket that the game was told of."""

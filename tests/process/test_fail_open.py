@@ -82,6 +82,15 @@ def test_orphans_are_still_reaped(launch: Launcher, mode: Mode) -> None:
     assert run.stop().code == 0
 
 
+def test_a_call_of_the_game_does_not_hang(launch: Launcher) -> None:
+    """With nobody left to answer, the game's calls, the waiting ones too, end in an error that it can get over."""
+    run = launch(game("asks_at_once"), env=broken_installation(launch.files, "aiohttp"))
+    run.wait_for("asked\n")
+    assert "answered 0 of 60" in run.wait_for("answered")
+    assert "timed out" not in run.wait_for("answered")
+    assert run.stop().code == 0
+
+
 def test_a_wrong_setting_is_no_reason_to_fail_open(launch: Launcher) -> None:
     """Fail open is for what breaks, not for what is wrong: a mistake in the settings still ends with 78."""
     done = launch(game("ignores_sigterm"), env={"AGENT_ON_EXIT": "explode"}).finish()
