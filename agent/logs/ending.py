@@ -52,6 +52,7 @@ class Ending:
         form: how segments are written.
         parts: where the segments of each run go, by the run's directory.
         archive: builds the one object that a presigned URL permits, or None.
+        about: the content of `run.json`, unless it was shipped before.
         report: the content of `exit.json`.
         tail: the last bytes of output.
         keep: patterns of files to keep.
@@ -84,6 +85,7 @@ class Ending:
         self.core = core
         self.parts: Mapping[str, rundir.Parts] = {}
         self.archive: Archive | None = None
+        self.about = b""
         self.result = ShipReport(destination=outbox.target.shown if outbox else None)
         self._left: dict[str, tuple[int, str]] = {}
         self._manifest = bundle.Manifest()
@@ -125,6 +127,8 @@ class Ending:
             # exit.json alone first: on a slow line, whatever goes beside it makes it later.
             await self.outbox.put(self._key(rundir.EXIT), self._exit_json(), small)
             await self.outbox.put(self._key("tail.log"), self.tail, small)
+            if self.about:
+                await self.outbox.put(self._key(rundir.RUN), self.about, small)
         except StoreError as problem:
             self._left = {name: (size, self.redactor.text(str(problem))) for name, (size, _) in self._left.items()}
             return
@@ -149,7 +153,8 @@ class Ending:
         """One object: first what surely fits in the time, because each upload replaces the one before; then all."""
 
         def story() -> list[Member]:
-            return [(self._key(rundir.EXIT), self._exit_json()), (self._key("tail.log"), self.tail)]
+            documents = {rundir.EXIT: self._exit_json(), "tail.log": self.tail, rundir.RUN: self.about}
+            return [(self._key(name), content) for name, content in documents.items()]
 
         everything = [*segments, *(segment for segment in self.spool.segments() if not self._is_own(segment))]
         sure = archive.fitting(everything, seconds / 4)
@@ -181,24 +186,29 @@ class Ending:
 
     async def last_word(self, seconds: float) -> None:
         """Writes `exit.json` once more, now that it is known what became of everything else."""
+        result = self.result
         self._complete = True
         exit_left = self._left.pop(rundir.EXIT, None)
-        self.result.not_shipped = [
-            {"what": name, "bytes": size, "why": why} for name, (size, why) in self._left.items()
-        ]
-        self.result.spool = self.spool.counters()
-        await self._write_locally()
+        result.not_shipped = [{"what": name, "bytes": size, "why": why} for name, (size, why) in self._left.items()]
+        result.spool = self.spool.counters()
         if self.outbox is None or exit_left is None or self.archive is not None:
+            await self._write_locally()
             return
+        document = self._exit_json()
+        # Until the store has it, the local copy says that it has not.
+        missing: dict[str, object] = {"what": rundir.EXIT, "bytes": len(document), "why": _NO_TIME}
+        result.not_shipped.append(missing)
+        await self._write_locally()
         manner = Manner(patience=max(0.5, seconds / 2), first=0.1, longest=0.5, give_up=True)
         try:
-            await self.outbox.put(self._key(rundir.EXIT), self._exit_json(), manner)
+            await self.outbox.put(self._key(rundir.EXIT), document, manner)
         except StoreError as problem:
-            self.result.not_shipped.append({"what": rundir.EXIT, "bytes": 0, "why": self.redactor.text(str(problem))})
-            await self._write_locally()
+            missing["why"] = self.redactor.text(str(problem))
         else:
-            self.result.shipped.insert(0, rundir.EXIT)
+            result.not_shipped.remove(missing)
+            result.shipped.insert(0, rundir.EXIT)
             await self.worker.do(rundir.mark_shipped, self.spool.run)
+        await self._write_locally()
 
     async def _segments(self, segments: list[Segment], manner: Manner) -> None:
         """The segments that are left, the newest first: they say most about the end."""

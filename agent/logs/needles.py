@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 # Anything shorter is found in ordinary words, and would make a log unreadable instead of safe.
 SHORTEST = 6
 
-_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.")
-# What common encoders leave alone beside letters, digits and "-_.": RFC 3986, JavaScript's encodeURIComponent and
-# encodeURI, HTML forms, Python's quote() and quote(safe="").
-_URL_SAFE = (b"~", b"", b"~/", b"~!'()*", b"~!'()*;/?:@&=+$,#", b"*")
+_LETTERS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
+# What encoders leave alone beside letters and digits: RFC 3986 (Python's quote() with safe=""), older ones, Python's
+# quote(), JavaScript's encodeURIComponent and encodeURI, HTML forms, and those that are over-careful.
+_URL_SAFE = (b"-_.~", b"-_.", b"-_.~/", b"-_.~!'()*", b"-_.~!'()*;/?:@&=+$,#", b"-_.*", b"")
 
 # A piece in which none of certain parts of the needles occurs holds no secret. That is most pieces, and few searches
 # for long parts are enough to say so.
@@ -121,7 +121,7 @@ def forms(secret: bytes) -> "set[bytes]":
 def _url_forms(secret: bytes) -> "set[bytes]":
     found = set()
     for extra in _URL_SAFE:
-        safe = _UNRESERVED.union(extra)
+        safe = _LETTERS.union(extra)
         for digits in ("%%%02X", "%%%02x"):
             encoded = b"".join(bytes((c,)) if c in safe else (digits % c).encode() for c in secret)
             found.add(encoded)

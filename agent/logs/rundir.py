@@ -11,6 +11,7 @@ from typing import TypeAlias
 Parts: TypeAlias = list[tuple[int, str]]
 
 RUN = "run.json"
+_PARTS = "parts.json"
 EXIT = "exit.json"
 _SHIPPED = "exit.shipped"
 _ATTEMPTS = "attempts.json"
@@ -34,17 +35,7 @@ def write(directory: str, name: str, data: bytes) -> str | None:
     return path
 
 
-def read(directory: str, name: str) -> dict[str, object]:
-    """A file's JSON object; empty where there is none."""
-    try:
-        with open(f"{directory}/{name}", "rb") as file:
-            content = json.load(file)
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def add_part(directory: str, first: int, key: str, identity: dict[str, object]) -> Parts:
+def add_part(directory: str, first: int, key: str) -> Parts:
     """Notes that the run's segments from number `first` on go to the store's directory `key`.
 
     One run has several parts where the game was started again: each start is an attempt with a directory of its own.
@@ -53,17 +44,17 @@ def add_part(directory: str, first: int, key: str, identity: dict[str, object]) 
         All parts, in order.
     """
     known = [*(part for part in parts(directory) if part[0] < first), (first, key)]
-    content = {"parts": known, "directory": key, **identity}
-    write(directory, RUN, json.dumps(content, indent=2).encode() + b"\n")
+    write(directory, _PARTS, json.dumps(known).encode() + b"\n")
     return known
 
 
 def parts(directory: str) -> Parts:
     """The first segment's number and the store's directory of each part of a run; empty where they are not known."""
-    found = read(directory, RUN).get("parts")
-    if not isinstance(found, list):
+    try:
+        with open(f"{directory}/{_PARTS}", "rb") as file:
+            return [(int(first), str(key)) for first, key in json.load(file)]
+    except (OSError, ValueError, TypeError):
         return []
-    return [(int(part[0]), str(part[1])) for part in found if isinstance(part, list) and len(part) == 2]
 
 
 def key_of(known: Parts, number: int) -> str:

@@ -5,7 +5,7 @@
     000001.seg      closed segments
     000002.open     the one that is being written
     gaps            what was dropped before which segment
-    run.json        which deployment it was, and where its log goes
+    parts.json      where in the store its segments go
     exit.json       how it ended
 """
 

@@ -87,6 +87,7 @@ class Shipper:
             self._archive = Archive(self._outbox, spool, self._worker, form, self._parts)
         self._wakeup = asyncio.Event()
         self._finishing = False
+        self._about_shipped = False
         self._preparing: asyncio.Task[None] | None = None
         self._running: asyncio.Task[None] | None = None
         self._deadline = 0.0
@@ -114,6 +115,8 @@ class Shipper:
 
     async def run(self) -> None:
         """Ships segments as they are closed, until it is cancelled or `finish` is called. Never raises."""
+        if self._finishing:
+            return
         self._running = task = asyncio.create_task(self._run(), name="ship")
         try:
             await asyncio.wait([task])
@@ -162,6 +165,7 @@ class Shipper:
                 async with asyncio.timeout_at(deadline - self._reserve) as self._timeout:
                     await self._prepare()
                     ending.result.directory = self.directory
+                    ending.about = b"" if self._about_shipped else self._about()
                     await ending.main_part(seconds - self._reserve)
             self._reserve = 0.0
             with contextlib.suppress(TimeoutError):
@@ -194,10 +198,11 @@ class Shipper:
         self._spool.seal_after(self._interval)
         self._spool.listen(lambda: _soon(loop, self._wakeup))
         # The first object shows at once whether the store can be used.
-        about = json.dumps(self._about(), indent=2).encode() + b"\n"
+        key = f"{self.directory}/{rundir.RUN}"
         if self._archive is not None:
-            await self._archive.keep_up(self._interval, [(f"{self.directory}/{rundir.RUN}", about)], _STEADY)
-        await self._outbox.put(f"{self.directory}/{rundir.RUN}", about, _STEADY)
+            await self._archive.keep_up(self._interval, [(key, self._about())], _STEADY)
+        await self._outbox.put(key, self._about(), _STEADY)
+        self._about_shipped = True
         while not self._finishing:
             self._wakeup.clear()
             segment = next(iter(self._spool.segments()), None)
@@ -236,7 +241,7 @@ class Shipper:
             identity["attempt"] = str(await do(rundir.count_attempt, spool.directory, identity["deployment_id"]))
         target = self._target or Target("file:///nowhere")
         self.directory = target.directory(identity, _time(spool.run_id))
-        self._parts[spool.run] = await do(rundir.add_part, spool.run, self._first, self.directory, self._about())
+        self._parts[spool.run] = await do(rundir.add_part, spool.run, self._first, self.directory)
         for run in await do(spool.adopt):
             # Without its run.json it died within its first second; the attempt that it was is not known.
             guess = target.directory({**identity, "attempt": "0"}, _time(os.path.basename(run)))
@@ -257,9 +262,11 @@ class Shipper:
             for run in await do(rundir.stale, self._spool.directory, done):
                 await do(lambda run=run: self._spool.release(run, delete=True))
 
-    def _about(self) -> dict[str, object]:
+    def _about(self) -> bytes:
+        """The content of run.json, which says what run it is that is still under way."""
         started = lines.stamp(self._spool.started_ns)
-        return {"started": started, "form": self._form, "first_segment": self._first, **self._identity}
+        content = {"started": started, "form": self._form, "first_segment": self._first, **self._identity}
+        return json.dumps(content, indent=2).encode() + b"\n"
 
     def _summarize(self, result: ShipReport) -> None:
         if result.not_shipped:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import tarfile
 import tempfile
@@ -146,6 +147,7 @@ class SpoolSource:
         self._segments: dict[str, runs.Segment] = {}
         self._files: dict[str, str] = {}
         self._gaps: dict[str, int] = {}
+        self._about: dict[str, bytes] = {}
 
     def keys(self, below: str = "", after: str = "") -> Iterable[str]:
         """As `Source`; the keys that these would have in a store."""
@@ -157,15 +159,17 @@ class SpoolSource:
                 key = f"{rundir.key_of(parts, segment.number)}/{objects.name(segment, 'ndjson')}"
                 self._segments[key] = segment
                 self._gaps[key] = gaps.get(segment.number, 0)
-            for number, (_, directory) in enumerate(parts, 1):
+            for number, (first, directory) in enumerate(parts, 1):
+                self._about[f"{directory}/{rundir.RUN}"] = json.dumps({"first_segment": first}).encode()
                 name = rundir.EXIT if number == len(parts) else f"exit-{number}.json"
                 self._files[f"{directory}/{rundir.EXIT}"] = f"{run}/{name}"
-            self._files[f"{parts[-1][1]}/{rundir.RUN}"] = f"{run}/{rundir.RUN}"
-        keys = [*self._segments, *(key for key, path in self._files.items() if os.path.exists(path))]
+        keys = [*self._segments, *self._about, *(key for key, path in self._files.items() if os.path.exists(path))]
         return [key for key in keys if key.startswith(below) and key > after]
 
     def get(self, key: str) -> bytes:
         """As `Source`."""
+        if key in self._about:
+            return self._about[key]
         try:
             if key in self._segments:
                 segment = self._segments[key]

@@ -63,12 +63,12 @@ class Worker:
                 return await self.do(function, *args)
         except TimeoutError:
             self.end()
-            self._jobs, self._thread = queue.SimpleQueue(), None
             return None
 
     def end(self) -> None:
-        """Ends the thread once it has done what it was given."""
+        """Ends the thread once it has done what it was given; what comes later gets a new one."""
         self._jobs.put(None)
+        self._jobs, self._thread = queue.SimpleQueue(), None
 
 
 def _run(jobs: queue.SimpleQueue[Callable[[], None] | None]) -> None:
