@@ -39,8 +39,9 @@ def test_all_wrong_settings_are_told_at_once(launch: Launcher, mode: Mode) -> No
     done = launch(game("ignores_sigterm"), env=MISTAKES, mode=mode).finish()
     assert done.code == 78
     for name, value in MISTAKES.items():
-        (line,) = [line for line in done.stderr.splitlines() if name in line]
-        assert value in line, "what it got"
+        lines = [line for line in done.stderr.splitlines() if name in line]
+        assert len(lines) == 1, done.stderr
+        assert value in lines[0], "what it got"
     assert "exit" in next(line for line in done.stderr.splitlines() if "AGENT_ON_EXIT" in line).replace(
         "AGENT_ON_EXIT", ""
     )
