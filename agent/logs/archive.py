@@ -71,7 +71,12 @@ class Archive:
         def build() -> IO[bytes]:
             return _build(self._spool.run, [*members, *self._segments(held)])
 
-        file = await self._worker.do(build)
+        try:
+            file = await self._worker.do(build)
+        finally:
+            for _, content in members:
+                if not isinstance(content, bytes):
+                    content.close()
         with file:
             size = file.seek(0, io.SEEK_END)
             began = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -38,7 +39,11 @@ def add_autopsy_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_logs(arguments: argparse.Namespace) -> int:
     """Prints, follows or searches logs; 1 when --grep finds nothing."""
-    source = _source(arguments)
+    with contextlib.closing(_source(arguments)) as source:
+        return _logs(source, arguments)
+
+
+def _logs(source: Source, arguments: argparse.Namespace) -> int:
     runs = _runs(source, arguments)
     if arguments.list:
         for run in runs:
@@ -57,7 +62,11 @@ def run_logs(arguments: argparse.Namespace) -> int:
 
 def run_autopsy(arguments: argparse.Namespace) -> int:
     """Prints the post-mortem of the newest attempt; 1 when it left none."""
-    source = _source(arguments)
+    with contextlib.closing(_source(arguments)) as source:
+        return _autopsy(source, arguments)
+
+
+def _autopsy(source: Source, arguments: argparse.Namespace) -> int:
     run = _runs(source, arguments)[-1]
     document = reader.document(source, run)
     if document is None:

@@ -151,38 +151,42 @@ class Ending:
         seconds: float,
     ) -> None:
         """One object: first what surely fits in the time, because each upload replaces the one before; then all."""
-
-        def story() -> list[Member]:
-            documents = {rundir.EXIT: self._exit_json(), "tail.log": self.tail, rundir.RUN: self.about}
-            return [(self._key(name), content) for name, content in documents.items()]
-
         everything = [*segments, *(segment for segment in self.spool.segments() if not self._is_own(segment))]
         sure = archive.fitting(everything, seconds / 4)
         try:
-            await archive.upload(story(), sure, small)
-            self.result.shipped.append(rundir.EXIT)
-            for name in ("tail.log", *(objects.name(segment, self.form) for segment in sure)):
-                self._done(name)
-            before, shipped = dict(self._left), list(self.result.shipped)
-            files_too = await self.worker.do(
+            await self._upload(archive, ["tail.log", *(objects.name(one, self.form) for one in sure)], [], sure, small)
+            members = await self.worker.do(
                 archive.kept_members, self.result.directory, files, self.redactor, self._manifest
             )
-            # If this archive arrives, all that its exit.json says has arrived with it.
-            for name in [name for name in self._left if name != rundir.EXIT]:
-                self._done(name)
+            members.append((self._key("manifest.json"), self._manifest_json()))
             self._complete = True
-            try:
-                manifest = (self._key("manifest.json"), self._manifest_json())
-                await archive.upload([*story(), manifest, *files_too], everything, large)
-            except BaseException:
-                self._left, self.result.shipped, self._complete = before, shipped, False
-                raise
+            names = [name for name in self._left if name != rundir.EXIT]
+            await self._upload(archive, names, members, everything, large)
         except StoreError as problem:
             self._left = {name: (size, self.redactor.text(str(problem))) for name, (size, _) in self._left.items()}
             return
+        finally:
+            self._complete = False
         for segment in everything:
             await self.worker.do(self.spool.confirm, segment)
         await self.worker.do(rundir.mark_shipped, self.spool.run)
+
+    async def _upload(
+        self, archive: Archive, names: list[str], members: list[Member], segments: list[Segment], manner: Manner
+    ) -> None:
+        """Uploads the story and these members; what they are called counts as shipped, in its `exit.json` already."""
+        before, shipped = dict(self._left), list(self.result.shipped)
+        self.result.shipped = [rundir.EXIT, *(name for name in shipped if name != rundir.EXIT)]
+        for name in names:
+            if name in self._left:
+                self._done(name)
+        documents = {rundir.EXIT: self._exit_json(), "tail.log": self.tail, rundir.RUN: self.about}
+        story: list[Member] = [(self._key(name), content) for name, content in documents.items()]
+        try:
+            await archive.upload([*story, *members], segments, manner)
+        except BaseException:
+            self._left, self.result.shipped = before, shipped
+            raise
 
     async def last_word(self, seconds: float) -> None:
         """Writes `exit.json` once more, now that it is known what became of everything else."""

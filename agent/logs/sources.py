@@ -39,6 +39,9 @@ class Source(Protocol):
     def grows(self, key: str) -> bool:
         """Whether a segment is still being written."""
 
+    def close(self) -> None:
+        """Lets go of files."""
+
 
 def open_source(url: str, environ: Mapping[str, str]) -> Source:
     """The source behind a URL or a path.
@@ -107,6 +110,9 @@ class ObstoreSource:
         """Never: what is shipped is complete."""
         return False
 
+    def close(self) -> None:
+        """Nothing is held."""
+
     def _problem(self, problem: Exception) -> SourceError:
         return SourceError(f"cannot read {self.shown}: {explain(problem)}; check --url and the store's variables")
 
@@ -118,7 +124,8 @@ class ArchiveSource:
         """Reads its table of contents."""
         self.shown = target.shown
         try:
-            self._tar = tarfile.open(fileobj=_file(target, url), mode="r:")  # noqa: SIM115 - read from to the end
+            self._file = _file(target, url)
+            self._tar = tarfile.open(fileobj=self._file, mode="r:")  # noqa: SIM115 - read from to the end
             self._members = {member.name: member for member in self._tar.getmembers() if member.isfile()}
         except (OSError, tarfile.TarError) as problem:
             raise SourceError(f"cannot read the archive {self.shown}: {problem}; check --url") from None
@@ -136,6 +143,11 @@ class ArchiveSource:
     def grows(self, key: str) -> bool:
         """Never."""
         return False
+
+    def close(self) -> None:
+        """Closes the archive."""
+        self._tar.close()
+        self._file.close()
 
 
 class SpoolSource:
@@ -189,6 +201,9 @@ class SpoolSource:
     def grows(self, key: str) -> bool:
         """The one that an agent is writing, or was when it was killed."""
         return key in self._segments and str(self._segments[key].path).endswith(runs.OPEN)
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 def _file(target: Target, url: str) -> Any:
