@@ -39,6 +39,7 @@ FROM debian:13-slim AS demo
 COPY --from=build /opt/arbitrium-agent /opt/arbitrium-agent
 COPY examples/udp_game /game/udp_game
 WORKDIR /game
+ENV MATCH_RESULT_FILE=/tmp/match-result.json
 USER 65534:65534
 EXPOSE 7777/udp
 ENTRYPOINT ["/opt/arbitrium-agent/entrypoint.sh"]

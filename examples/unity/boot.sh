@@ -1,0 +1,3 @@
+#!/bin/bash
+printenv
+/game/ServerBuild -batchmode -nographics $UNITY_COMMANDLINE_ARGS

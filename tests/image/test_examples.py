@@ -1,0 +1,59 @@
+"""The examples: what people have today loses the end of the game; with the three lines it does not."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.image.conftest import RUNTIME
+from tests.image.engine import ROOT, Engine
+
+pytestmark = [pytest.mark.image, pytest.mark.timeout(1800)]
+
+BASE = "debian:12-slim"  # in place of ubuntu:22.04, which is not to be had everywhere these tests run
+EXAMPLES = {  # what the stand-in says first, and when it has heard the stop
+    "unity": ("Server started", "Quitting: saved"),
+    "unreal": ("Bringing World", "LogExit: Exiting."),
+    "godot": ("listening on port", None),
+}
+
+
+def built(engine: Engine, tmp_path: Path, example: str, dockerfile: str) -> str:
+    """Builds one Dockerfile of an example, with the runtime of this checkout and a base image that is here."""
+    if not engine.has(BASE):
+        pytest.skip(f"the base image {BASE} is not here and cannot be pulled")
+    context = tmp_path / example
+    shutil.copytree(ROOT / "examples" / example, context)
+    text = (context / dockerfile).read_text()
+    text = re.sub(r"\b(ubuntu:22\.04|debian:12-slim)\b", BASE, text).replace("arbitrium-agent:latest", RUNTIME)
+    return engine.build(f"localhost/arbitrium-agent-test/{example}-{dockerfile.lower()}", context, dockerfile=text)
+
+
+@pytest.mark.usefixtures("runtime")
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_hears_the_stop(engine: Engine, tmp_path: Path, example: str) -> None:
+    """Built with its own doctor, it says its last words and ends with the game's code."""
+    first, last = EXAMPLES[example]
+    container = engine.run(built(engine, tmp_path, example, "Dockerfile"))
+    container.said(first)
+    container.stop(5)
+    assert container.wait() == 0
+    assert last is None or last in container.output()
+
+
+@pytest.mark.parametrize("example", ["unity", "unreal"])
+def test_the_same_image_without_the_agent_does_not(engine: Engine, tmp_path: Path, example: str) -> None:
+    """The loss that the agent is there to prevent: SIGTERM reaches nobody, and the token is in the logs."""
+    first, last = EXAMPLES[example]
+    container = engine.run(
+        built(engine, tmp_path, example, "Dockerfile.before"), options=["--env=ARBITRIUM_DELETE_TOKEN=secret-token"]
+    )
+    container.said(first)
+    container.stop(2)
+    assert container.wait() == 137
+    assert last is not None
+    assert last not in container.output()
+    assert "ARBITRIUM_DELETE_TOKEN=secret-token" in container.output()
