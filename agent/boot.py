@@ -2,7 +2,7 @@
 
 In this order: read the few settings that spawning needs, listen for signals, bind the sockets, start the capture, spawn
 the game. Then the rest of the agent is imported (`agent.app`), which takes ten times as long, beside a game that runs
-already. Whatever goes wrong in the rest never takes the game down: `supervise` below carries on with the bare duties of
+already. Whatever goes wrong in the rest never takes the game down: `agent.supervise` carries on with the bare duties of
 an init. The one exception is a wrong setting: then the game is ended before it has done anything, with exit code 78.
 """
 
@@ -15,7 +15,7 @@ from agent.environment import SECRETS, game_environment, option, variable
 from agent.errors import EXIT_BAD_SETTINGS, CannotStartError, Problem, SettingsError
 from agent.game.reaper import Reaper, adopt_orphans
 from agent.game.spawn import Game, spawn
-from agent.game.stop import ask_to_end, kill_all, signal_group
+from agent.game.stop import kill_all, signal_group
 from agent.listen import Port, TakenError, UnixSocket, listen_tcp, listen_unix
 from agent.logs.capture import Capture
 from agent.logs.redact import Redactor
@@ -134,7 +134,7 @@ def run(argv: "list[str]") -> int:
         log.hide(secrets(boot.environ, boot.raw("log_url")))
         log.configure(*_log_style(boot))
         _keep_standard_streams()
-        _listen_for_signals(boot)
+        listen_for_signals(boot)
         adopt_orphans()
         _open(boot)
         if boot.problems:
@@ -155,6 +155,9 @@ def run(argv: "list[str]") -> int:
                 f"cannot go on as the whole agent ({type(problem).__name__}: {problem}); the game goes on, without API,"
                 f" metrics and shipping. Please report this:\n{traceback.format_exc()}"
             )
+            from agent.supervise import supervise  # noqa: PLC0415 - likewise
+
+            listen_for_signals(boot)
             return supervise(boot)
     finally:
         if boot.capture is not None:
@@ -220,40 +223,6 @@ def start_game(boot: Boot) -> None:
         take(boot.game.streams)
 
 
-def supervise(boot: Boot) -> int:
-    """The bare duties of an init, without the rest of the agent: forward, reap, escalate, pass the code on."""
-    if boot.game is None:
-        return boot.failure.exit_code if boot.failure else 1
-    _listen_for_signals(boot)
-    try:
-        grace = checks.duration(boot.raw("grace_seconds") or "5")
-    except ValueError:
-        grace = 5.0
-    handled = 0
-    status: int | None = None
-    kill_at = float("inf")
-    while True:
-        ended, left = boot.reaper.reap()
-        if boot.game.pid in ended:
-            status = ended[boot.game.pid]
-            kill_at = min(kill_at, time.monotonic() + grace * 0.8)
-            ask_to_end(boot.game.pid)
-        if not left or (status is not None and time.monotonic() > kill_at + 1):
-            break
-        if len(boot.signals) > handled:
-            first = handled == 0
-            handled = len(boot.signals)
-            kill_at = min(kill_at, boot.signals[0][1] + grace * 0.8) if first else 0.0
-            ask_to_end(boot.game.pid)
-        if time.monotonic() >= kill_at:
-            kill_all(boot.game.pid, boot.reaper)
-        time.sleep(0.02)
-    if boot.capture is not None:
-        boot.capture.drain(time.monotonic() + 0.5)
-    code = os.waitstatus_to_exitcode(status) if status is not None else -signal.SIGKILL
-    return code if code >= 0 else 128 - code
-
-
 # The pieces ----------------------------------------------------------------------------------------------------------
 
 
@@ -289,7 +258,7 @@ def _keep_standard_streams() -> None:
             os.open("/dev/null", os.O_RDWR)  # takes the lowest free number, which is this one
 
 
-def _listen_for_signals(boot: Boot) -> None:
+def listen_for_signals(boot: Boot) -> None:
     """Until the event loop takes over: stop signals are kept with their moment, all others go on to the game."""
 
     def keep(number: int, _frame: object) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
+from agent import log
+
 _METHODS = ("GET", "HEAD")
 
 
@@ -38,7 +40,11 @@ class MetricsServer:
                     headers={"Allow": ", ".join(_METHODS)},
                 )
             if request.path == "/metrics":
-                return _compressed(request, *await expose(request.headers.get("Accept", "")))
+                try:
+                    return _compressed(request, *await expose(request.headers.get("Accept", "")))
+                except Exception as problem:
+                    log.error(f"cannot measure ({type(problem).__name__}: {problem}); the scrape is answered with 500")
+                    return web.Response(status=500, text="cannot measure; look at the agent's log\n")
             if request.path == "/":
                 return web.Response(text=_page(version), content_type="text/html", charset="utf-8")
             return web.Response(status=404, text=f"cannot find {request.path}: the metrics are at /metrics\n")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes import TOKEN, FakePlatform, Reply
 from tests.process.harness import Launcher, Mode, descendants, eventually, game
 
 NEEDED_TO_START = ["aiohttp", "pydantic_settings"]
@@ -95,3 +96,15 @@ def test_a_wrong_setting_is_no_reason_to_fail_open(launch: Launcher) -> None:
     """Fail open is for what breaks, not for what is wrong: a mistake in the settings still ends with 78."""
     done = launch(game("ignores_sigterm"), env={"AGENT_ON_EXIT": "explode"}).finish()
     assert done.code == 78
+
+
+def test_the_deployment_is_stopped_all_the_same(launch: Launcher) -> None:
+    """A game that ends is not started again and billed: the platform is asked until it answers, then it is held."""
+    with FakePlatform([Reply(503)]) as platform:
+        env = {**broken_installation(launch.files, "aiohttp"), **platform.environment()}
+        run = launch(game("exits", "42"), env=env)
+        platform.wait_for_calls(2)
+        assert run.process.poll() is None, "it holds until the platform stops it"
+        done = run.stop()
+    assert done.code == 42
+    assert TOKEN not in done.stderr
