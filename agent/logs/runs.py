@@ -1,7 +1,7 @@
 """The directories of runs in the spool directory, and the segments in them. Standard library only, quick to import.
 
 <spool directory>/20251124T081200Z-5f1e2d3c/     one run of an agent; its name sorts by time
-    lock            held with flock() for as long as that agent lives
+    lock            held with flock() for as long as that agent lives; says which deployment it is
     000001.seg      closed segments
     000002.open     the one that is being written
     gaps            what was dropped before which segment
@@ -70,7 +70,7 @@ class Segment:
         unlink(self.path)
 
 
-def make(directory: str, run_id: str) -> int:
+def make(directory: str, run_id: str, owner: str) -> int:
     """Makes the directory of a run, and locks it before anybody else can see it under a name to be adopted.
 
     Returns:
@@ -83,6 +83,8 @@ def make(directory: str, run_id: str) -> int:
     hidden, path = f"{directory}/.{run_id}", f"{directory}/{run_id}"
     os.mkdir(hidden, 0o700)
     fd = lock(hidden)
+    if fd >= 0:
+        os.write(fd, owner.encode("utf-8", "surrogateescape"))
     os.rename(hidden, path)
     return fd
 
@@ -99,6 +101,15 @@ def lock(run: str) -> int:
         os.close(fd)
         return -1
     return fd
+
+
+def owner_of(run: str) -> str:
+    """The deployment that a run belongs to; "" where that is not known."""
+    try:
+        with open(f"{run}/{_LOCK}", encoding="utf-8", errors="surrogateescape") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def all_runs(directory: str) -> "list[str]":

@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 
-from agent.logs import lines, objects, rundir
+from agent.logs import lines, objects, rundir, runs
 from agent.logs.archive import Archive
 from agent.logs.ending import Ending, ShipReport
 from agent.logs.outbox import Manner, Outbox
@@ -26,6 +26,7 @@ from agent.logs.worker import Worker
 
 __all__ = ["ShipReport", "Shipper"]
 
+_NOWHERE = Target("file:///nowhere")
 _STEADY = Manner(patience=60.0, first=0.5, longest=60.0, give_up=False)
 
 
@@ -237,15 +238,22 @@ class Shipper:
         identity, spool, do = self._identity, self._spool, self._worker.do
         if not identity.get("deployment_id"):
             identity["deployment_id"] = f"local-{spool.run_id[-8:]}"
+        # Those that were killed before they could count themselves come first.
+        for run in await do(spool.adopt):
+            self._parts[run] = await do(rundir.parts, run) or await self._count(run)
         if not identity.get("attempt"):
             identity["attempt"] = str(await do(rundir.count_attempt, spool.directory, identity["deployment_id"]))
-        target = self._target or Target("file:///nowhere")
-        self.directory = target.directory(identity, _time(spool.run_id))
+        self.directory = (self._target or _NOWHERE).directory(identity, _time(spool.run_id))
         self._parts[spool.run] = await do(rundir.add_part, spool.run, self._first, self.directory)
-        for run in await do(spool.adopt):
-            # Without its run.json it died within its first second; the attempt that it was is not known.
-            guess = target.directory({**identity, "attempt": "0"}, _time(os.path.basename(run)))
-            self._parts[run] = await do(rundir.parts, run) or [(1, guess)]
+
+    async def _count(self, run: str) -> rundir.Parts:
+        """An earlier run that was killed in its first moments: counts it as the attempt that it was."""
+        owner = await self._worker.do(runs.owner_of, run)
+        deployment_id = owner or self._identity["deployment_id"]
+        attempt = await self._worker.do(rundir.count_attempt, self._spool.directory, deployment_id)
+        identity = {**self._identity, "deployment_id": deployment_id, "attempt": str(attempt)}
+        key = (self._target or _NOWHERE).directory(identity, _time(os.path.basename(run)))
+        return await self._worker.do(rundir.add_part, run, 1, key)
 
     async def _release(self) -> None:
         """Lets go of the earlier runs of which nothing is left to ship."""

@@ -46,6 +46,7 @@ class Spool:
         max_bytes: int,
         *,
         segment_bytes: int = 0,
+        deployment_id: "str | None" = None,
         say: "Callable[[str], None] | None" = None,
     ) -> None:
         """Makes and locks the run's directory; no thread is started before there is something to write.
@@ -54,6 +55,8 @@ class Spool:
             directory: made if it is not there.
             max_bytes: bound of the bytes on disk; at least 64 KiB is used.
             segment_bytes: size at which a segment is closed; 0 chooses one that suits `max_bytes`.
+            deployment_id: which deployment the run belongs to, for whoever adopts it; by default what the platform
+                injected (`ARBITRIUM_REQUEST_ID`).
             say: called with one line for people when the disk cannot be used, when it can again, and when something
                 is dropped; from any thread.
         """
@@ -85,6 +88,7 @@ class Spool:
         self._writer = SegmentWriter(
             directory,
             self.run_id,
+            os.environ.get("ARBITRIUM_REQUEST_ID", "") if deployment_id is None else deployment_id,
             self._segment_bytes,
             say=self._say,
             sealed=self._take_in,

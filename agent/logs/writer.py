@@ -36,6 +36,7 @@ class SegmentWriter:
         self,
         directory: str,
         run_id: str,
+        owner: str,
         segment_bytes: int,
         *,
         say: "Callable[[str], None]",
@@ -47,6 +48,7 @@ class SegmentWriter:
         Args:
             directory: the spool directory.
             run_id: name of the run's directory in it.
+            owner: the deployment that it belongs to.
             segment_bytes: size at which a segment is closed.
             say: called with a line for people when the disk fails or works again.
             sealed: takes each segment when it is closed.
@@ -60,6 +62,7 @@ class SegmentWriter:
         self.seal_seconds: float | None = None
         self._directory = directory
         self._run_id = run_id
+        self._owner = owner
         self._segment_bytes = segment_bytes
         self._say = say
         self._sealed = sealed
@@ -215,7 +218,7 @@ class SegmentWriter:
 
     def _make_run(self) -> bool:
         try:
-            fd = runs.make(self._directory, self._run_id)
+            fd = runs.make(self._directory, self._run_id, self._owner)
         except OSError as problem:
             self._fail(problem)
             return False

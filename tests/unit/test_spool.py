@@ -325,3 +325,5 @@ def test_a_spool_that_is_never_used_makes_no_thread_and_no_segment(open_spool: C
     assert spool.flush(soon())
     assert spool.segments() == []
     assert os.listdir(spool.run) == ["lock"]
+    assert runs.owner_of(spool.run) == ""
+    assert runs.owner_of(open_spool(deployment_id="23c01225b99d").run) == "23c01225b99d"
