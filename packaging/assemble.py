@@ -81,6 +81,8 @@ DEPENDENCY_FILES_WITHOUT = (
     # lists that are set up once.
     "frozenlist/_frozenlist*.so",
 )  # fmt: skip
+# Of the agent: what it does not import, but gives to an interpreter of its own.
+EXECUTED_BY_PATH = ("emulator/shim.py",)
 METADATA_KEPT = ("METADATA", "sboms", "licenses", "LICEN[CS]E*", "COPYING*", "NOTICE*", "AUTHORS*")
 
 
@@ -140,7 +142,7 @@ def copy_dependencies(source: Path, target: Path) -> None:
         metadata.write_text(header + "\n", encoding="utf-8")
 
 
-def compile_without_sources(top: Path, optimize: int) -> None:
+def compile_without_sources(top: Path, optimize: int, keep: tuple[str, ...] = ()) -> None:
     """Replaces every module by its bytecode.
 
     A tree without bytecode takes ten times as long to start, and a container's root may be read-only, so nothing can be
@@ -150,6 +152,7 @@ def compile_without_sources(top: Path, optimize: int) -> None:
     Args:
         top: the tree.
         optimize: 0, or 2 to leave out docstrings and assertions too.
+        keep: sources to leave there all the same, as paths below the tree.
     """
     compiled = compileall.compile_dir(
         top,
@@ -164,7 +167,8 @@ def compile_without_sources(top: Path, optimize: int) -> None:
     if not compiled:
         raise SystemExit(f"cannot compile {top}; see above")
     for source in top.rglob("*.py"):
-        source.unlink()
+        if str(source.relative_to(top)) not in keep:
+            source.unlink()
 
 
 def loader_of(program: Path) -> Path:
@@ -221,6 +225,15 @@ def copy_libraries(home: Path, loader: Path) -> list[Path]:
     return sorted(taken)
 
 
+def copy_certificates(target: Path) -> None:
+    """Copies Debian's CA certificates as a directory in which OpenSSL finds one by its name (`openssl rehash`)."""
+    target.mkdir()
+    for link in sorted(Path("/etc/ssl/certs").glob("????????.[0-9]")):
+        shutil.copy(link, target / link.name)
+    if not any(target.iterdir()):
+        raise SystemExit("cannot find CA certificates; is the package ca-certificates installed?")
+
+
 def main() -> None:
     """Assembles the directory named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -239,13 +252,14 @@ def main() -> None:
         run("strip", "--strip-unneeded", str(extension))
     compile_without_sources(library, optimize=2)
     shutil.copytree(args.agent, packages / "agent", ignore=shutil.ignore_patterns("__pycache__", "py.typed"))
-    compile_without_sources(packages / "agent", optimize=0)  # docstrings are the descriptions in /openapi.json
+    # Docstrings are the descriptions in /openapi.json.
+    compile_without_sources(packages / "agent", optimize=0, keep=EXECUTED_BY_PATH)
     loader = loader_of(Path(sys.executable).resolve())
     build_programs(home, args.source.resolve(), loader.name)
     origins = copy_libraries(home, loader)
     (home / "share").mkdir()
     (home / "share/machine").write_text(os.uname().machine + "\n", encoding="utf-8")  # entrypoint.sh compares it
-    shutil.copy2("/etc/ssl/certs/ca-certificates.crt", home / "share/ca-certificates.crt")
+    copy_certificates(home / "share/certs")
     args.origins.write_text("\n".join(map(str, origins)) + "\n", encoding="utf-8")
     for folder, _, _ in os.walk(home, topdown=False):
         if not any(Path(folder).iterdir()):

@@ -5,6 +5,7 @@
  * environment. If Python cannot be initialised, the game is executed without the agent.
  */
 #include <Python.h>
+#include <dirent.h>
 #include <stdlib.h>
 
 #include "runtime.h"
@@ -14,12 +15,13 @@ extern char **environ;
 /* Python imports this and passes on what it returns. Not `-m`: runpy would cost a few milliseconds. */
 #define START L"from agent.__main__ import main\nraise SystemExit(main())"
 
-/* Where certificates are in the images of the usual distributions; the last one is the runtime's own. */
+/* Where certificates are in the images of the usual distributions: a directory of files named by their hash (Debian,
+ * Ubuntu, SUSE, Alpine), or one file with all of them. */
+static const char directory[] = "/etc/ssl/certs";
 static const char *const bundles[] = {
-    "/etc/ssl/certs/ca-certificates.crt", /* Debian, Ubuntu, Alpine, distroless */
+    "/etc/ssl/certs/ca-certificates.crt", /* distroless, Alpine's ca-certificates-bundle */
     "/etc/pki/tls/certs/ca-bundle.crt",   /* Fedora, RHEL */
-    "/etc/ssl/cert.pem",                  /* Alpine without ca-certificates */
-    "/etc/ssl/ca-bundle.pem",             /* SUSE */
+    "/etc/ssl/cert.pem",                  /* Alpine's base */
 };
 
 /* Gives the LD_* variables their names back, in place: from here on the environment is the one the user wrote. */
@@ -28,18 +30,34 @@ static void restore_loader_variables(void) {
         if (strncmp(*variable, KEPT_PREFIX, sizeof KEPT_PREFIX - 1) == 0) *variable += sizeof KEPT_PREFIX - 1;
 }
 
+/* Whether a directory has a name such as 0a1b2c3d.0 in it. */
+static int has_hashed_certificates(const char *path) {
+    DIR *folder = opendir(path);
+    if (!folder) return 0;
+    int found = 0;
+    for (struct dirent *entry; !found && (entry = readdir(folder));)
+        found = strspn(entry->d_name, "0123456789abcdef") == 8 && strcmp(entry->d_name + 8, ".0") == 0;
+    closedir(folder);
+    return found;
+}
+
 /* OpenSSL and rustls find the certificates through the C environment. Set only after Python has copied that into
- * os.environ, so that the game, which gets its variables from os.environ, never sees it. */
+ * os.environ, so that the game, which gets its variables from os.environ, never sees it.
+ *
+ * A directory rather than a file where there is a choice: aiohttp makes its TLS contexts when it is imported, and would
+ * read all 140 certificates of a file there, for 1.7 MB and 15 ms; from a directory the one that is needed is read. */
 static void offer_certificates(void) {
     if (getenv("SSL_CERT_FILE") || getenv("SSL_CERT_DIR")) return;
-    for (size_t i = 0; i < sizeof bundles / sizeof *bundles; i++)
-        if (access(bundles[i], R_OK) == 0) {
-            setenv("SSL_CERT_FILE", bundles[i], 1);
-            return;
-        }
+    if (!has_hashed_certificates(directory))
+        for (size_t i = 0; i < sizeof bundles / sizeof *bundles; i++)
+            if (access(bundles[i], R_OK) == 0) {
+                setenv("SSL_CERT_FILE", bundles[i], 1);
+                return;
+            }
     char own[PATH_MAX + 64];
-    snprintf(own, sizeof own, "%s/share/ca-certificates.crt", home);
-    setenv("SSL_CERT_FILE", own, 1);
+    snprintf(own, sizeof own, "%s/share/certs", home);
+    setenv("SSL_CERT_DIR", has_hashed_certificates(directory) ? directory : own, 1);
+    setenv("SSL_CERT_FILE", "/dev/null", 1); /* or the default one would be read as well */
 }
 
 static PyStatus set_path(PyConfig *config, wchar_t **field, const char *name) {

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.image.conftest import RUNTIME
-from tests.image.engine import ROOT, Engine
+from tests.image.engine import AGENT, PYTHON, ROOT, Engine
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(1800)]
 
@@ -57,3 +57,37 @@ def test_the_same_image_without_the_agent_does_not(engine: Engine, tmp_path: Pat
     assert last is not None
     assert last not in container.output()
     assert "ARBITRIUM_DELETE_TOKEN=secret-token" in container.output()
+
+
+@pytest.mark.usefixtures("runtime")
+def test_what_compose_starts_works_in_one_container(engine: Engine, runtime_context: Path, tmp_path: Path) -> None:
+    """The emulator of the demo image runs the game that the example deploys; two bots play it to its end."""
+    image = engine.build("localhost/arbitrium-agent-test/demo", runtime_context, "--target", "demo")
+    versions = tmp_path / "versions.toml"
+    text = (ROOT / "examples/compose/versions.toml").read_text().replace("s3://logs/arena", "file:///tmp/logs")
+    versions.write_text(text)
+    token = "--env=EDGEGAP_API_TOKEN=6a271a0e-01ef-43d6-b4d4-bb4e1362d816"
+    container = engine.run(
+        image, "emulate", "--delays", "0", "--directory", "/game", "/etc/versions.toml",
+        options=[
+            "--entrypoint", AGENT, token, "--env=MATCH_GOAL=2", "--volume", f"{versions}:/etc/versions.toml",
+            "--volume", f"{ROOT / 'examples/compose/deploy.py'}:/deploy.py",
+        ],
+    )  # fmt: skip
+    container.said("listening")
+    for name in ("ada", "bob"):
+        code = f"""
+import os
+if not os.fork():
+    os.setsid()
+    for _ in range(30):
+        if os.spawnl(os.P_WAIT, {PYTHON!r}, {PYTHON!r}, "-m", "udp_game.bot", "--name", {name!r}) == 0:
+            break
+    os._exit(0)
+"""
+        container.execute(PYTHON, "-c", code)
+    followed = container.execute(PYTHON, "/deploy.py", "http://127.0.0.1:8787", "arena", "1").stdout
+    assert "Status.READY" in followed
+    assert "Status.TERMINATED" in followed
+    found = container.python("import glob; print(glob.glob('/tmp/logs/**/exit.json', recursive=True))")
+    assert "exit.json" in found
