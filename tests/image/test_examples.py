@@ -65,12 +65,13 @@ def test_what_compose_starts_works_in_one_container(engine: Engine, runtime_cont
     image = engine.build("localhost/arbitrium-agent-test/demo", runtime_context, "--target", "demo")
     versions = tmp_path / "versions.toml"
     text = (ROOT / "examples/compose/versions.toml").read_text().replace("s3://logs/arena", "file:///tmp/logs")
+    text = text.replace('value = "40"', 'value = "2"')
     versions.write_text(text)
     token = "--env=EDGEGAP_API_TOKEN=6a271a0e-01ef-43d6-b4d4-bb4e1362d816"
     container = engine.run(
         image, "emulate", "--delays", "0", "--directory", "/game", "/etc/versions.toml",
         options=[
-            "--entrypoint", AGENT, token, "--env=MATCH_GOAL=2", "--volume", f"{versions}:/etc/versions.toml",
+            "--entrypoint", AGENT, token, "--volume", f"{versions}:/etc/versions.toml",
             "--volume", f"{ROOT / 'examples/compose/deploy.py'}:/deploy.py",
         ],
     )  # fmt: skip
