@@ -22,7 +22,12 @@ def main() -> int:
     """Deploys, prints each new status, and ends with the deployment."""
     url, application, version = sys.argv[1:]
     place = {"user_type": "geo_coordinates", "user_data": {"latitude": 48.9, "longitude": 2.4}}
-    accepted = call("POST", f"{url}/v2/deployments", {"application": application, "version": version, "users": [place]})
+    wanted = {"application": application, "version": version, "users": [place]}
+    try:
+        accepted = call("POST", f"{url}/v2/deployments", wanted)
+    except OSError as problem:
+        print(f"cannot deploy: {problem}", file=sys.stderr)
+        return 1
     deployment = accepted["request_id"]
     seen = ""
     while seen not in {"Status.TERMINATED", "Status.ERROR"}:
