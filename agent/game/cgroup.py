@@ -1,19 +1,16 @@
 """Reads what the kernel counts for the container: memory, OOM kills, CPU throttling. cgroup v2 and v1.
 
 Files and meanings: Linux Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst. What a kernel or a container
-runtime does not show is None, never an error.
+runtime does not show is None, never an error. Standard library only and quick to import, because a reading belongs
+before the game is spawned: a game can be out of memory before anything else of the agent is there.
 """
 
-from __future__ import annotations
-
 import os
-from dataclasses import dataclass
 
 # v1 says "no limit" with the largest multiple of the page size that fits in 63 bits.
 _NO_LIMIT = 1 << 60
 
 
-@dataclass(frozen=True, slots=True)
 class CgroupReading:
     """The counters at one moment; None where they are not to be had.
 
@@ -32,18 +29,54 @@ class CgroupReading:
         cpu_limit: CPUs that may be used, such as 1.5; None without a limit.
     """
 
-    version: int | None = None
-    memory_path: str | None = None
-    memory_limit: int | None = None
-    memory_current: int | None = None
-    memory_peak: int | None = None
-    oom_kills: int | None = None
-    oom_events: int | None = None
-    cpu_seconds: float | None = None
-    cpu_periods: int | None = None
-    cpu_throttled_periods: int | None = None
-    cpu_throttled_seconds: float | None = None
-    cpu_limit: float | None = None
+    __slots__ = (
+        "cpu_limit",
+        "cpu_periods",
+        "cpu_seconds",
+        "cpu_throttled_periods",
+        "cpu_throttled_seconds",
+        "memory_current",
+        "memory_limit",
+        "memory_path",
+        "memory_peak",
+        "oom_events",
+        "oom_kills",
+        "version",
+    )
+
+    def __init__(  # noqa: D107 - see the attributes
+        self,
+        *,
+        version: "int | None" = None,
+        memory_path: "str | None" = None,
+        memory_limit: "int | None" = None,
+        memory_current: "int | None" = None,
+        memory_peak: "int | None" = None,
+        oom_kills: "int | None" = None,
+        oom_events: "int | None" = None,
+        cpu_seconds: "float | None" = None,
+        cpu_periods: "int | None" = None,
+        cpu_throttled_periods: "int | None" = None,
+        cpu_throttled_seconds: "float | None" = None,
+        cpu_limit: "float | None" = None,
+    ) -> None:
+        self.version = version
+        self.memory_path = memory_path
+        self.memory_limit = memory_limit
+        self.memory_current = memory_current
+        self.memory_peak = memory_peak
+        self.oom_kills = oom_kills
+        self.oom_events = oom_events
+        self.cpu_seconds = cpu_seconds
+        self.cpu_periods = cpu_periods
+        self.cpu_throttled_periods = cpu_throttled_periods
+        self.cpu_throttled_seconds = cpu_throttled_seconds
+        self.cpu_limit = cpu_limit
+
+    def __repr__(self) -> str:
+        """What is known."""
+        known = ((name, getattr(self, name)) for name in self.__slots__)
+        return f"CgroupReading({', '.join(f'{name}={value!r}' for name, value in known if value is not None)})"
 
 
 def read_cgroup(root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> CgroupReading:
@@ -61,7 +94,7 @@ def read_cgroup(root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgro
     return CgroupReading()
 
 
-def oom_kills_between(before: CgroupReading | None, after: CgroupReading | None) -> int | None:
+def oom_kills_between(before: "CgroupReading | None", after: "CgroupReading | None") -> "int | None":
     """How many processes the OOM killer took between two readings; None where that cannot be known."""
     if before is None or after is None or after.oom_kills is None or before.oom_kills is None:
         return None
@@ -90,7 +123,7 @@ def _read_v2(root: str, path: str) -> CgroupReading:
     )
 
 
-def _read_v1(root: str, paths: dict[str, str]) -> CgroupReading:
+def _read_v1(root: str, paths: "dict[str, str]") -> CgroupReading:
     directory = _directory(f"{root}/memory", paths.get("memory", "/"), "memory.usage_in_bytes")
     cpu_root = next((f"{root}/{name}" for name in ("cpu", "cpu,cpuacct") if os.path.isdir(f"{root}/{name}")), root)
     usage_root = next(
@@ -117,7 +150,7 @@ def _read_v1(root: str, paths: dict[str, str]) -> CgroupReading:
     )
 
 
-def _memberships(path: str) -> dict[str, str]:
+def _memberships(path: str) -> "dict[str, str]":
     """Path by controller; the one of v2 has an empty name."""
     found: dict[str, str] = {}
     for line in (_read(path) or "").splitlines():
@@ -128,7 +161,7 @@ def _memberships(path: str) -> dict[str, str]:
     return found
 
 
-def _directory(root: str, path: str, file: str) -> str | None:
+def _directory(root: str, path: str, file: str) -> "str | None":
     """The directory of a cgroup: below the mount, or the mount itself where a container sees only its own part."""
     for directory in (os.path.normpath(f"{root}/{path}"), root):
         if os.path.exists(f"{directory}/{file}"):
@@ -136,7 +169,7 @@ def _directory(root: str, path: str, file: str) -> str | None:
     return None
 
 
-def _least_limit(root: str, directory: str | None, file: str) -> int | None:
+def _least_limit(root: str, directory: "str | None", file: str) -> "int | None":
     """The limit that bites first: a parent's may be lower than one's own."""
     limits = []
     while directory is not None and (directory == root or directory.startswith(f"{root}/")):
@@ -147,7 +180,7 @@ def _least_limit(root: str, directory: str | None, file: str) -> int | None:
     return min(limits, default=None)
 
 
-def _table(directory: str | None, file: str) -> dict[str, int]:
+def _table(directory: "str | None", file: str) -> "dict[str, int]":
     table = {}
     for line in (_text(directory, file) or "").splitlines():
         name, _, value = line.partition(" ")
@@ -156,7 +189,7 @@ def _table(directory: str | None, file: str) -> dict[str, int]:
     return table
 
 
-def _number(directory: str | None, file: str) -> int | None:
+def _number(directory: "str | None", file: str) -> "int | None":
     text = _text(directory, file)
     try:
         return int(text) if text is not None else None
@@ -164,15 +197,15 @@ def _number(directory: str | None, file: str) -> int | None:
         return None  # "max": no limit
 
 
-def _scaled(value: int | None, unit: float) -> float | None:
+def _scaled(value: "int | None", unit: float) -> "float | None":
     return None if value is None else value / unit
 
 
-def _text(directory: str | None, file: str) -> str | None:
+def _text(directory: "str | None", file: str) -> "str | None":
     return None if directory is None else _read(f"{directory}/{file}")
 
 
-def _read(path: str) -> str | None:
+def _read(path: str) -> "str | None":
     try:
         with open(path, encoding="ascii", errors="replace") as file:
             return file.read().strip()

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -169,7 +170,7 @@ def trouble(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[st
     """What goes wrong, and the settings that make it go wrong."""
     kind = str(request.param)
     spool = tmp_path / "trouble"
-    env = {"AGENT_SPOOL_DIR": str(spool)}
+    env = {"AGENT_SPOOL_DIR": str(spool), "AGENT_SHIP_SECONDS": "2"}
     with contextlib.ExitStack() as stack:
         if kind in ("disk full", "read-only"):
             mount_tmpfs(spool, "1m")
@@ -341,11 +342,14 @@ def test_an_oom_kill_of_a_child_is_named(launch: Launcher, tmp_path: Path) -> No
     except OSError as problem:
         pytest.skip(f"making a memory cgroup is not permitted here: {problem}")
     try:
+        # It eats when the whole agent is there.
         eat = 'import sys; a = []\nwhile True: a.append(b"x" * (8 << 20))'
-        child = f"{COMMAND.replace('arbitrium-agent', 'python')} -c '{eat}' || exit 1"
+        child = f"while [ ! -e go ]; do sleep 0.05; done; {sys.executable} -c '{eat}' || exit 1"
         enter = ["sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$@"', "sh"]
         env = {"AGENT_ON_CRASH": "exit", "AGENT_LOG_URL": (tmp_path / "store").as_uri()}
         run = launch(["sh", "-c", child], env=env, mode="subreaper", prefix=enter)
+        assert run.is_ready_to_answer()
+        (launch.files / "go").touch()
         assert run.finish().code == 1
         (path,) = (tmp_path / "store").rglob("exit.json")
         document = json.loads(path.read_text())
