@@ -49,6 +49,7 @@ from agent.states import (
     State,
     StopSignal,
 )
+from agent.stopping import Rcon, Stopping
 
 # Servers that do not end by themselves by then are left to the end of the process.
 _CLOSE_SECONDS = 1.0
@@ -92,8 +93,7 @@ class _Agent:
         self._farewell = Farewell(boot, settings, self._injected.deployment, self._report)
         self._hands = Hands(
             boot,
-            settle=self._events.settle,
-            listeners=lambda: self._events.subscribers,
+            stopping=self._make_stopping,
             last_words=self._farewell,
             self_stop=self._self_stop,
             on_attempt=lambda attempt: self._metrics.on_self_stop_attempt(attempt.result),
@@ -124,6 +124,7 @@ class _Agent:
             },
             tags=self._tags if self._tags.way is not None else None,
             keep=self._farewell.keep,
+            acknowledge=self._acknowledge,
             drop_in=_drop_in(boot, self._injected),
         )
         self._feed = Feed(self._conductor, self._report, self._events, self._operations.view)
@@ -212,6 +213,8 @@ class _Agent:
     def _reap(self) -> None:
         ended, left = self._boot.reaper.reap()
         game = self._boot.game
+        for pid, how in ended.items():
+            self._hands.helper_ended(pid, how)
         if game is None:
             return
         status = ended.get(game.pid)
@@ -220,6 +223,20 @@ class _Agent:
             self._conductor.post(GameExited(self._loop.time(), _exit_status(status)))
         if self._main_ended and not left:
             self._conductor.post(GameGone(self._loop.time()))
+
+    def _make_stopping(self) -> Stopping:
+        address, password = self._settings.rcon_address, self._settings.rcon_password
+        return Stopping(
+            self._boot,
+            self._settings.stop,
+            settle=self._events.settle,
+            listeners=lambda: self._events.subscribers,
+            rcon=_rcon(address, password.get_secret_value() if password else "") if address else None,
+        )
+
+    def _acknowledge(self, more_seconds: float) -> float:
+        stopping = self._hands.stopping
+        return stopping.acknowledge(more_seconds) if stopping is not None else 0.0
 
     def _say(self, before: State, after: State, event: Event) -> None:
         """What an operator reads, and what is counted, at each transition."""
@@ -279,6 +296,11 @@ def _rules(settings: Settings, injected: Injected) -> Rules:
         on_crash=settings.on_crash,
         can_self_stop=injected.secrets.can_self_stop,
     )
+
+
+def _rcon(address: str, password: str) -> Rcon:
+    host, _, port = address.rpartition(":")
+    return Rcon(host.strip("[]"), int(port), password)
 
 
 def _tags(settings: Settings, injected: Injected) -> DeploymentTags:

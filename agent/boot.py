@@ -13,8 +13,10 @@ import time
 from agent import checks, log
 from agent.environment import SECRETS, game_environment, option, variable
 from agent.errors import EXIT_BAD_SETTINGS, CannotStartError, Problem, SettingsError
+from agent.game import methods
 from agent.game.reaper import Reaper, adopt_orphans
 from agent.game.spawn import Game, spawn
+from agent.game.stdin import StdinPipe
 from agent.game.stop import kill_all, signal_group
 from agent.listen import Port, TakenError, UnixSocket, listen_tcp, listen_unix
 from agent.logs.capture import Capture
@@ -66,6 +68,7 @@ class Boot:
         substitute_token: what the game has in place of the delete token, or None.
         game_env: the game's environment.
             redactor, spool, capture: the log rooms, running; no capture with AGENT_CAPTURE=off.
+        stdin: the game's stdin, where a stop method writes to it; else None, and the game has the container's.
         reaper: the only one that waits.
         game: the running game, or None where it could not be started: then `failure` says why.
         signals: stop signals that came so far, each with its moment.
@@ -89,6 +92,7 @@ class Boot:
         self.redactor = Redactor(secrets(environ, self.raw("log_url")))  # completed once the settings are read
         self.spool: Spool | None = None
         self.capture: Capture | None = None
+        self.stdin: StdinPipe | None = None
         self.reaper = Reaper()
         self.game: Game | None = None
         self.failure: CannotStartError | None = None
@@ -209,7 +213,15 @@ def start_game(boot: Boot) -> None:
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in boot.ignored}
     signal.pthread_sigmask(signal.SIG_BLOCK, boot.blocked)
     try:
-        boot.game = spawn(boot.command, boot.game_env, cwd=boot.workdir, capture=boot.capture is not None)
+        if boot.stdin is not None and again:
+            boot.stdin.renew()
+        boot.game = spawn(
+            boot.command,
+            boot.game_env,
+            cwd=boot.workdir,
+            capture=boot.capture is not None,
+            stdin=boot.stdin.read_end if boot.stdin is not None else None,
+        )
     except CannotStartError as failure:
         boot.game = None
         boot.failure = failure
@@ -306,6 +318,8 @@ def _open(boot: Boot) -> None:
     named = [boot.environ[word] for word in words if boot.environ.get(word)]
     boot.redactor = Redactor([*secrets(boot.environ, boot.raw("log_url")), *named], patterns)
     log.hide(named)
+    if any(method.kind == "stdin" for method in boot.setting("stop", methods.parse, ())) and not boot.problems:
+        boot.stdin = StdinPipe()
     capture = boot.setting("capture", checks.boolean, True)
     redact_stdout = boot.setting("redact_stdout", checks.boolean, False)
     if not boot.problems:

@@ -135,6 +135,14 @@ def socket_path(value: str) -> str:
     return os.path.normpath(value)
 
 
+def address(value: str) -> str:
+    """HOST:PORT; an IPv6 address in brackets."""
+    name, colon, number = value.strip().rpartition(":")
+    if not colon or not name.strip("[]") or any(character in name for character in " /@\0"):
+        raise ValueError("takes HOST:PORT")
+    return f"{name}:{port(number)}"
+
+
 def host(value: str) -> str:
     """An IPv4 or IPv6 address to listen on."""
     import socket  # noqa: PLC0415 - boot has it anyway; `config` in a shell should not pay for it

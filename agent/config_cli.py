@@ -57,7 +57,7 @@ def _shown(settings: Settings, name: str) -> object:
     value = getattr(settings, name)
     if is_secret(name):
         return MASK if value else None
-    return list(value) if isinstance(value, tuple) else value
+    return [str(part) for part in value] if isinstance(value, tuple) else value
 
 
 def shown_text(value: object) -> str:
@@ -69,7 +69,7 @@ def shown_text(value: object) -> str:
             return "on" if value else "off"
         case float():
             return f"{value:g}"
-        case list():
+        case list() | tuple():
             return ",".join(map(str, value))
         case _:
             return str(value)

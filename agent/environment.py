@@ -32,6 +32,8 @@ SETTINGS = frozenset(
         "metrics_port",
         "on_crash",
         "on_exit",
+        "rcon_address",
+        "rcon_password",
         "redact",
         "redact_stdout",
         "ship_interval",
@@ -39,6 +41,7 @@ SETTINGS = frozenset(
         "socket_path",
         "spool_dir",
         "spool_max",
+        "stop",
         "tags",
         "workdir",
     }
@@ -55,6 +58,7 @@ SECRETS = (
     "ARBITRIUM_DELETE_URL",
     "ARBITRIUM_CONTEXT_URL",
     "AGENT_API_TOKEN",
+    "AGENT_RCON_PASSWORD",
 )
 
 

@@ -8,6 +8,7 @@ import functools
 import json
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from agent import __version__, log
@@ -27,6 +28,7 @@ from agent.report import GameReport
 from agent.settings import Settings
 from agent.states import Phase, State
 from agent.stop_plan import Step
+from agent.stopping import Turn
 
 # Output that is still on its way gets this part of the time for shipping; the rest is for what is on disk already.
 _DRAIN_SHARE = 0.3
@@ -98,12 +100,13 @@ class Farewell:
             not_passed_on=counts["not_passed_on"],
         )
 
-    async def flush(self, state: State, until: float) -> None:
+    async def flush(self, state: State, until: float, turns: Sequence[Turn]) -> None:
         """Finds the cause, writes `exit.json`, ships: see `agent.logs.ship` for the order.
 
         Args:
             state: of the lifecycle, in `flushing`.
             until: moment of the monotonic clock by which it is over; `hurry` moves it.
+            turns: the stop methods that were applied.
         """
         now = time.monotonic()
         capture = self._boot.capture
@@ -115,7 +118,7 @@ class Farewell:
             await asyncio.to_thread(self._files.finish, now + (until - now) * _DRAIN_SHARE)
         tail = capture.tail() if capture is not None else b""
         core = await self._look_for_core(state, now + (until - now) * _CORE_SHARE)
-        document = self._document(state, now, tail, core)
+        document = self._document(state, now, tail, core, turns)
         log.info(f"autopsy: {document['summary']}")
         result = await self._shipper.finish(until, document, tail=tail, core=core.path if core else None)
         if result.local is not None:
@@ -166,7 +169,9 @@ class Farewell:
             )
         )
 
-    def _document(self, state: State, now: float, tail: bytes, core: Core | None) -> dict[str, object]:
+    def _document(
+        self, state: State, now: float, tail: bytes, core: Core | None, turns: Sequence[Turn]
+    ) -> dict[str, object]:
         before, after = self._before, read_cgroup()
         status, stop, report = state.exit, state.stop, self._report
         ended = state.history[-1].at
@@ -183,7 +188,7 @@ class Farewell:
                 stopped_seconds=ended - stop.at if stop else None,
                 killed=state.killed,
                 kill_after_seconds=state.killed_at - state.plan_began if state.killed_at is not None else None,
-                sent_signals=("SIGTERM",) if stop else (),
+                sent_signals=_sent_signals(turns),
                 heartbeat_age_seconds=now - report.last_heartbeat if report.last_heartbeat is not None else None,
                 before=before,
                 after=after,
@@ -204,7 +209,7 @@ class Farewell:
             phases=[(moment.phase, moment.at) for moment in state.history],
             stop=asdict(stop) if stop else None,
             plan=_plan(state),
-            happened=_happened(state),
+            happened=[*_happened(state), *(_shown(turn, state) for turn in turns)],
             tail=tail,
             heartbeat={"at": report.last_heartbeat, "count": report.heartbeats} if report.heartbeats else None,
             players={"count": report.count, "capacity": report.capacity, "ids": list(report.ids)},
@@ -223,6 +228,26 @@ class Farewell:
 def _wall(moment: float) -> float:
     """A moment of the monotonic clock in seconds since 1970."""
     return time.time() - time.monotonic() + moment
+
+
+def _sent_signals(turns: Sequence[Turn]) -> tuple[str, ...]:
+    return tuple(
+        turn.method.removeprefix("signal:")
+        for turn in turns
+        if turn.method.startswith("signal:") and turn.outcome == "applied"
+    )
+
+
+def _shown(turn: Turn, state: State) -> dict[str, object]:
+    """A stop method's turn, beside the steps."""
+    return {
+        "method": turn.method,
+        "after_seconds": round(max(0.0, turn.at - state.plan_began), 3),
+        "planned_seconds": round(turn.planned_seconds, 3),
+        "outcome": turn.outcome,
+        "acknowledged": turn.acknowledged,
+        "more_seconds": round(turn.more_seconds, 3),
+    }
 
 
 def _plan(state: State) -> dict[str, object] | None:

@@ -7,14 +7,14 @@ conductor, whatever happens in it: a fault in here is said in the log, and the l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from agent import log
 from agent.boot import Boot, start_game
 from agent.conductor import Conductor
 from agent.edgegap.self_stop import Attempt, Outcome, SelfStop
-from agent.game.stop import ask_to_end, kill_all, sweep
+from agent.game.stop import kill_all, sweep
 from agent.states import (
     Announce,
     ApplyStop,
@@ -31,9 +31,8 @@ from agent.states import (
     State,
     Sweep,
 )
+from agent.stopping import Stopping, Turn
 
-# The game's own listeners hear of the stop before its signal; one that does not take the event does not hold it up.
-_SETTLE = 0.05
 # A process that forks while the others are killed may slip away: what is left is listed and killed again this often.
 _KILL_AGAIN = 0.02
 _AFTER_FAULT = 5.0
@@ -42,8 +41,8 @@ _AFTER_FAULT = 5.0
 class LastWords(Protocol):
     """Autopsy and shipping; `agent.farewell.Farewell` is it."""
 
-    async def flush(self, state: State, until: float) -> None:
-        """Finds the cause and ships, until a moment of the monotonic clock."""
+    async def flush(self, state: State, until: float, turns: Sequence[Turn]) -> None:
+        """Finds the cause and ships, until a moment of the monotonic clock; `turns` are the stop methods applied."""
 
     def hurry(self, until: float) -> None:
         """Moves the end of a flush that is under way."""
@@ -54,6 +53,7 @@ class Hands:
 
     Attributes:
         conductor: set by the composition root right after both exist.
+        stopping: the stop methods at work, or None before a stop.
         attempts: what the self-stop has tried so far.
         outcome: how it ended, or None.
     """
@@ -64,8 +64,7 @@ class Hands:
         self,
         boot: Boot,
         *,
-        settle: Callable[[float], Awaitable[None]],
-        listeners: Callable[[], int],
+        stopping: Callable[[], Stopping],
         last_words: LastWords,
         self_stop: Callable[[State], SelfStop],
         on_attempt: Callable[[Attempt], None],
@@ -74,21 +73,20 @@ class Hands:
 
         Args:
             boot: the game and what it needs to be started again.
-            settle: waits at most so many seconds until everybody who listens has taken what was announced.
-            listeners: how many listen.
+            stopping: makes what applies the stop methods, once a stop.
             last_words: what is done when the game is gone.
             self_stop: makes the call that stops the deployment.
             on_attempt: told of every attempt of that call.
         """
         self._boot = boot
-        self._settle = settle
-        self._listeners = listeners
+        self._make_stopping = stopping
+        self.stopping: Stopping | None = None
+        self._applying: asyncio.Task[None] | None = None
         self._last_words = last_words
         self._self_stop = self_stop
         self._on_attempt = on_attempt
         self._tasks: set[asyncio.Task[None]] = set()
         self._flushing = False
-        self._group_was_asked = False
         self.attempts: list[Attempt] = []
         self.outcome: Outcome | None = None
 
@@ -97,8 +95,8 @@ class Hands:
         match effect:
             case Announce():
                 self._say_plan(state)
-            case ApplyStop():
-                self._apply_stop()
+            case ApplyStop(until=until):
+                self._apply_stop(state, until)
             case Sweep():
                 self._sweep()
             case Kill():
@@ -121,7 +119,7 @@ class Hands:
     def start_game(self, *, again: bool = False) -> None:
         """Tells the conductor of the game that boot has started, or (`again`) starts it anew."""
         if again:
-            self._group_was_asked = False
+            self.stopping = None
             start_game(self._boot)
         game, failure = self._boot.game, self._boot.failure
         if game is not None:
@@ -137,30 +135,33 @@ class Hands:
         words = f' ("{request.message}")' if request.message else ""
         log.info(f"stopping: {request.source} asked, {request.reason}{words}; deadline {state.plan}")
 
-    def _apply_stop(self) -> None:
-        if self._listeners():
-            self._start(self._ask_after_settling())
-        else:
-            self._ask()
+    def _apply_stop(self, state: State, until: float) -> None:
+        if self.stopping is not None:
+            self.stopping.hurry(until)
+            return
+        self.stopping = self._make_stopping()
+        self._applying = self._start(self.stopping.run(state, until))
 
-    async def _ask_after_settling(self) -> None:
-        try:
-            await self._settle(_SETTLE)
-        finally:
-            self._ask()
-
-    def _ask(self) -> None:
-        if self._boot.game is not None and self.conductor.state.phase is Phase.STOPPING:
-            self._group_was_asked = ask_to_end(self._boot.game.pid)
+    def helper_ended(self, pid: int, status: int) -> None:
+        """A process that the agent started for itself was reaped."""
+        if self.stopping is not None:
+            self.stopping.helper_ended(pid, status)
 
     def _sweep(self) -> None:
         if self._boot.game is None:
             return
-        left = sweep(self._boot.game.pid, self._boot.reaper, group_was_asked=self._group_was_asked)
+        asked = self.stopping is not None and self.stopping.group_was_asked
+        left = sweep(self._boot.game.pid, self._boot.reaper, group_was_asked=asked)
         if left:
             log.info(f"the game has ended and left {left} process{'es' if left > 1 else ''} behind: asked to end")
 
+    def _end_methods(self) -> None:
+        if self._applying is not None:
+            self._applying.cancel()
+            self._applying = None
+
     def _kill(self) -> None:
+        self._end_methods()
         log.warning("the game did not end in its time: SIGKILL to all of it")
         self._start(self._kill_until_gone())
 
@@ -175,12 +176,13 @@ class Hands:
         if self._flushing:
             self._last_words.hurry(until)
             return
+        self._end_methods()
         self._flushing = True
         self._start(self._flush_and_tell(state, until))
 
     async def _flush_and_tell(self, state: State, until: float) -> None:
         try:
-            await self._last_words.flush(state, until)
+            await self._last_words.flush(state, until, self.stopping.turns if self.stopping is not None else ())
         finally:
             self._flushing = False
             self.conductor.post(Flushed(self.conductor.now()))
@@ -210,10 +212,11 @@ class Hands:
             log.error(f"{outcome.message}. The deployment may go on to be billed: stop it from a backend")
         self.conductor.post(Released(self.conductor.now(), "confirmed" if outcome.confirmed else "refused"))
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(self._guarded(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:

@@ -193,7 +193,8 @@ def _on_game_exited(state: State, event: GameExited) -> Outcome:
         case Phase.DRAINING:
             return _sweep(_Change(replace(state, exit=event.status)), event.at)
         case Phase.STOPPING if state.exit is None:
-            return replace(state, exit=event.status), _NOTHING
+            # Whatever it left behind is asked as well: the stop methods speak to the main process and its group.
+            return replace(state, exit=event.status), (Sweep(),)
         case Phase.FLUSHING | Phase.RELEASING if state.exit is None:
             # It outlived its SIGKILL (a process in an uninterruptible wait) and is reaped late: the code still counts.
             return replace(state, exit=event.status), _NOTHING
@@ -288,7 +289,8 @@ def _hurry(state: State, at: float) -> Outcome:
         return change.done()
     if hurried.phase is Phase.DRAINING:
         return change.do(Announce(), Arm(Timer.DRAIN, hurried.due(Step.DRAIN))).done()
-    change.do(Announce(), Arm(Timer.KILL, hurried.due(Step.STOP)), Arm(Timer.GONE, hurried.due(Step.KILL)))
+    until = hurried.due(Step.STOP)
+    change.do(Announce(), ApplyStop(until), Arm(Timer.KILL, until), Arm(Timer.GONE, hurried.due(Step.KILL)))
     return change.done()
 
 

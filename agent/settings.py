@@ -18,6 +18,8 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from agent import checks
 from agent.environment import EXPORTED, PREFIX, option, variable
 from agent.errors import Problem, SettingsError
+from agent.game import methods
+from agent.game.methods import Method
 from agent.logs.target import check_url
 
 
@@ -49,7 +51,9 @@ Patterns = Annotated[tuple[str, ...], NoDecode, _check(checks.patterns)]
 class Settings(BaseSettings):
     """All settings. The description of each is what `arbitrium-agent config` and the README print."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True
+    )
 
     grace_seconds: Annotated[
         Seconds,
@@ -59,6 +63,23 @@ class Settings(BaseSettings):
             "termination_grace_period_seconds, which is not injected. A game that asks for its own stop gets as much.",
         ),
     ]
+    stop: Annotated[
+        tuple[Method, ...],
+        NoDecode,
+        _check(methods.parse),
+        Field(
+            default=methods.parse(methods.DEFAULT),
+            description="How the game is asked to end, in this order, separated by commas: notify, stdin:LINE, "
+            "signal:NAME, command:PROGRAM ARGS, rcon:COMMAND, each with a share of the grace where wanted (@40%, @2s). "
+            "SIGTERM comes last where it is not in the list, then SIGKILL.",
+        ),
+    ]
+    rcon_address: Annotated[
+        str | None,
+        _check(checks.address),
+        Field(default=None, description="Where the game's rcon listens, HOST:PORT, for the stop method rcon."),
+    ]
+    rcon_password: Annotated[SecretStr | None, Field(default=None, description="The password of the game's rcon.")]
     drain_seconds: Annotated[
         Seconds,
         Field(default=0.0, description="How long players may finish after a stop request; at most half of the grace."),

@@ -354,7 +354,7 @@ class Announce:
 
 @dataclass(frozen=True, slots=True)
 class ApplyStop:
-    """Apply the stop methods to the game, which has until `until`."""
+    """Apply the stop methods to the game, which has until `until`. When they are at work, this moves the end."""
 
     until: float
 

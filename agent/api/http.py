@@ -24,7 +24,7 @@ from agent.api.feed import Feed
 from agent.api.http_input import check_sender, gather, read_body
 from agent.api.openapi import document
 from agent.api.operations import Operations
-from agent.api.problems import Kind, OperationError, internal
+from agent.api.problems import FieldProblem, Kind, OperationError, internal
 from agent.api.routes import Router
 from agent.api.table import OPERATIONS, Operation
 from agent.states import Source
@@ -35,6 +35,7 @@ BACKLOG = 1024
 KEEPALIVE_SECONDS = 75.0
 CLOSE_SECONDS = 0.2
 """How long requests under way may take when the agent ends: it ends after all that matters is done."""
+LONGEST_WAIT_SECONDS = 300.0
 HEARTBEAT_SECONDS = 15.0
 """How long a stream of events may be silent; a comment then keeps what lies between from closing it."""
 
@@ -85,6 +86,7 @@ class HttpServer:
         for operation in OPERATIONS:
             self._router.add(*operation.http, operation)
         self._router.add("GET", "/v1/events", ("events", self._events))
+        self._router.add("GET", "/v1/events/stop", ("events.stop", self._stop_event))
         self._router.add("GET", "/openapi.json", ("openapi", self._openapi))
         self._web = web.Server(self._answer)
         self._listener: asyncio.Server | None = None
@@ -199,6 +201,38 @@ class HttpServer:
             connection.gone = None
             subscription.close()
         return stream
+
+    async def _stop_event(self, request: web.BaseRequest) -> web.Response:
+        """Long poll: the stop that is under way, as soon as there is one; 204 when `wait` seconds brought none."""
+        wait = _wait_seconds(request)
+        subscription = self._feed.subscribe()
+        connection = _connection(request)
+        connection.gone = subscription.close
+        until = asyncio.get_running_loop().time() + wait
+        try:
+            while True:
+                event = await subscription.next(max(0.0, until - asyncio.get_running_loop().time()))
+                if event is None:
+                    return web.Response(status=204)
+                if event.type == "stop":
+                    return web.Response(body=event.json, headers=_JSON)
+        finally:
+            connection.gone = None
+            subscription.close()
+
+
+def _wait_seconds(request: web.BaseRequest) -> float:
+    given = request.rel_url.query.get("wait", "0")
+    try:
+        wait = float(given)
+    except ValueError:
+        wait = -1.0
+    if not 0 <= wait <= LONGEST_WAIT_SECONDS:
+        takes = f"takes seconds from 0 to {LONGEST_WAIT_SECONDS:g}"
+        raise OperationError(
+            Kind.BAD_INPUT, f"cannot wait for a stop: wait {takes}", [FieldProblem("wait", given[:100], takes)]
+        )
+    return wait
 
 
 class _Stream(web.StreamResponse):

@@ -73,6 +73,17 @@ class StopInput(Input):
     )
 
 
+class AckInput(Input):
+    """The game heard the stop."""
+
+    more_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        le=3600,
+        description="Seconds wanted beyond the share of the present stop method; once a stop.",
+    )
+
+
 class SelfStopInput(Input):
     """The platform's own self-stop call, made to the agent."""
 
@@ -210,6 +221,13 @@ class StopStatus(StopResult):
 
     game_seconds_left: float = Field(description="Seconds until the game is killed.")
     seconds_left: float = Field(description="Seconds until the deadline.")
+
+
+class AckResult(Output):
+    """What the game gets."""
+
+    more_seconds: float = Field(description="Seconds given beyond the share of the present stop method.")
+    kill_in_seconds: float = Field(description="Seconds until whatever is left of the game is killed.")
 
 
 class SelfStopResult(Output):

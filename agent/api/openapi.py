@@ -61,6 +61,7 @@ def document() -> dict[str, Any]:
         method, path = operation.http
         paths.setdefault(path, {})[method.lower()] = _describe(operation)
     paths["/v1/events"] = {"get": _events()}
+    paths["/v1/events/stop"] = {"get": _stop_event()}
     paths["/openapi.json"] = {"get": _itself()}
     return {
         "openapi": "3.1.0",
@@ -149,6 +150,31 @@ def _events() -> dict[str, Any]:
                 "content": {"text/event-stream": {"schema": {"type": "string"}}},
             },
             "400": _problem(Kind.BAD_REQUEST),
+            "403": _problem(Kind.FORBIDDEN),
+        },
+    }
+
+
+def _stop_event() -> dict[str, Any]:
+    return {
+        "operationId": "events.stop",
+        "summary": "Long poll for a stop: answered as soon as one is under way.",
+        "parameters": [
+            {
+                "name": "wait",
+                "in": "query",
+                "required": False,
+                "description": "Seconds to wait; 0 by default.",
+                "schema": {"type": "number", "minimum": 0, "maximum": 300},
+            }
+        ],
+        "responses": {
+            "200": {
+                "description": "The stop that is under way.",
+                "content": {"application/json": {"schema": {"$ref": _REF.format(model="StopEvent")}}},
+            },
+            "204": {"description": "None in that time."},
+            "400": _problem(Kind.BAD_INPUT),
             "403": _problem(Kind.FORBIDDEN),
         },
     }

@@ -19,6 +19,8 @@ from agent.api.contracts import Caller, Control, DropIn, Keep, TagsBackend
 from agent.api.events import EventBus
 from agent.api.files import readable_file
 from agent.api.models import (
+    AckInput,
+    AckResult,
     Alive,
     DeploymentResult,
     HealthResult,
@@ -49,6 +51,7 @@ from agent.api.views import View
 from agent.errors import AgentError
 from agent.report import CustomMetric, GameReport, ReportError
 from agent.states import GameReady, Phase, Reason, StopRequest, StopRequested
+from agent.stop_plan import Step
 
 _T = TypeVar("_T")
 
@@ -68,6 +71,8 @@ class Operations:
         tags: the deployment's tags, or None where they cannot be reached.
         keep: keeps a file, or None where there is nowhere to keep it.
         drop_in: what the self-stop route answers to, or None where nothing was injected.
+        acknowledge: tells the stop methods that the game is busy ending and how many seconds more it wants; returns how
+            many it gets, and raises `AgentError` where it asked before.
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class Operations:
         tags: TagsBackend | None = None,
         keep: Keep | None = None,
         drop_in: DropIn | None = None,
+        acknowledge: Callable[[float], float] = lambda _: 0.0,
     ) -> None:
         """Keeps what is given; nothing is called yet."""
         self.events = events
@@ -95,6 +101,7 @@ class Operations:
         self._tags = tags
         self._keep = keep
         self._drop_in = drop_in
+        self._acknowledge = acknowledge
 
     # The lifecycle ----------------------------------------------------------------------------------------------------
 
@@ -178,6 +185,17 @@ class Operations:
         # The words of the platform's own answer.
         return SelfStopResult(message=f"{drop_in.deployment_id} - Delete request will be processed soon")
 
+    def stop_ack(self, given: AckInput, _caller: Caller) -> AckResult:
+        """The game has heard the stop and is busy ending; once, it may ask for more time, inside the deadline."""
+        state = self._control.state
+        if state.phase not in (Phase.DRAINING, Phase.STOPPING) or state.plan is None:
+            raise OperationError(Kind.CONFLICT, "cannot acknowledge a stop: none is under way")
+        try:
+            granted = self._acknowledge(given.more_seconds)
+        except AgentError as problem:
+            raise OperationError(Kind.CONFLICT, str(problem)) from None
+        return AckResult(more_seconds=granted, kill_in_seconds=max(0.0, state.due(Step.STOP) - self._control.now()))
+
     # What is known ----------------------------------------------------------------------------------------------------
 
     def status(self, _given: Nothing, _caller: Caller) -> StatusResult:
@@ -221,7 +239,10 @@ class Operations:
         return self._count()
 
     def players_join(self, given: PlayerInput, _caller: Caller) -> PlayersCount:
-        """One player more; said twice of the same id, it counts once."""
+        """One player more; said twice of the same id, it counts once. Nobody joins what is ending."""
+        phase = self._control.state.phase
+        if phase in (Phase.DRAINING, Phase.STOPPING, Phase.FLUSHING, Phase.RELEASING):
+            raise OperationError(Kind.CONFLICT, f"cannot join: the deployment is {phase}; send the player elsewhere")
         try:
             self._report.join(given.id, self._control.now())
         except ReportError as wrong:

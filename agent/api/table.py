@@ -106,6 +106,15 @@ OPERATIONS: tuple[Operation, ...] = (
         status=202,
         fails=(Kind.CONFLICT,),
     ),
+    Operation(
+        "stop.ack",
+        Operations.stop_ack,
+        m.AckInput,
+        m.AckResult,
+        "acknowledge a stop",
+        ("POST", "/v1/stop/ack"),
+        fails=(Kind.CONFLICT,),
+    ),
     Operation("status", Operations.status, m.Nothing, m.StatusResult, "tell the status", ("GET", "/v1/status")),
     Operation(
         "deployment",

@@ -39,7 +39,14 @@ class Game:
         self._popen = popen
 
 
-def spawn(command: "list[str]", env: "dict[str, str]", *, cwd: "str | None" = None, capture: bool = True) -> Game:
+def spawn(
+    command: "list[str]",
+    env: "dict[str, str]",
+    *,
+    cwd: "str | None" = None,
+    capture: bool = True,
+    stdin: "int | None" = None,
+) -> Game:
     """Executes the game.
 
     Args:
@@ -47,6 +54,7 @@ def spawn(command: "list[str]", env: "dict[str, str]", *, cwd: "str | None" = No
         env: its whole environment.
         cwd: its working directory, or None for the agent's.
         capture: whether its stdout and stderr go through the agent.
+        stdin: descriptor for its stdin, or None for the agent's own.
 
     Returns:
         The running game; exec has succeeded when this returns.
@@ -60,6 +68,7 @@ def spawn(command: "list[str]", env: "dict[str, str]", *, cwd: "str | None" = No
             command,
             env=env,
             cwd=cwd,
+            stdin=stdin,
             stdout=ours.get("stdout"),
             stderr=ours.get("stderr"),
             start_new_session=True,
