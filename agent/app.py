@@ -33,6 +33,7 @@ from agent.edgegap.self_stop import Result, SelfStop
 from agent.edgegap.tags import DeploymentTags
 from agent.errors import AgentError
 from agent.farewell import Farewell
+from agent.game import hearing
 from agent.game.tree import descendants
 from agent.hands import Hands
 from agent.lifecycle import initial
@@ -249,10 +250,21 @@ class _Agent:
             log.debug(f"{before.phase} -> {after.phase}")
             if after.phase is Phase.READY:
                 log.info("the game is ready for players")
+                self._advise_on_signals()
             if after.phase is Phase.STARTING:
                 self._main_ended = False
                 self._farewell.begin_again(self._loop)
                 log.info(f"starting the game again (attempt {after.attempt})")
+
+    def _advise_on_signals(self) -> None:
+        """A game that would not hear its stop is told of while there is time to mend it."""
+        first = self._settings.stop[0]
+        if first.kind != "signal":
+            return
+        # The group with all its threads of command: a shell in front passes nothing on, but its child gets it as well.
+        how = hearing.handled(hearing.statuses(self._game_pids()), first.signum)
+        if sentence := hearing.advice(how, first.signum):
+            log.warning(sentence)
 
     def _self_stop(self, state: State) -> SelfStop:
         secrets = self._injected.secrets

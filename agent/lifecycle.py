@@ -145,7 +145,9 @@ def _on_stop_requested(state: State, event: StopRequested) -> Outcome:
         case Phase.RESTARTING:
             # Nothing runs, and what the last attempt left was shipped: only the deployment is left to stop.
             return _leave(_Change(replace(state, stop=event.request)), event.at)
-        case Phase.STOPPING | Phase.FLUSHING if state.stop is None and state.ended_alone:
+        case Phase.STOPPING | Phase.FLUSHING if (
+            state.stop is None and state.ended_alone and state.rules.on_crash == "restart"
+        ):
             # The game has ended by itself already; what is asked for is that it is not started again.
             return replace(state, stop=event.request), _NOTHING
         case _:

@@ -76,6 +76,13 @@ def _health(arguments: argparse.Namespace) -> int:
 
 def _stop(arguments: argparse.Namespace) -> int:
     with AgentClient() as agent:
+        if arguments.ack is not None:
+            result = agent.call("stop.ack", more_seconds=arguments.ack)
+            return _print(
+                arguments,
+                result,
+                f"acknowledged; {result['more_seconds']:g} s more, killed in {result['kill_in_seconds']:.1f} s",
+            )
         if arguments.wait:
             agent.call("subscribe")
         result = agent.call(
@@ -100,6 +107,14 @@ def _add_stop(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reason", metavar="TEXT", help="why, in your words")
     parser.add_argument("--grace-seconds", metavar="N", type=float, help="seconds the game gets to end")
     parser.add_argument("--log-storage", metavar="NAME", help="true, false, or the name of an endpoint storage")
+    parser.add_argument(
+        "--ack",
+        metavar="MORE_SECONDS",
+        nargs="?",
+        type=float,
+        const=0.0,
+        help="say that the game heard the stop, and how much more time it wants; once",
+    )
     parser.add_argument("--wait", action="store_true", help="wait until the game is gone and its logs are shipped")
 
 

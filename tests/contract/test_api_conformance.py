@@ -99,8 +99,20 @@ async def test_each_operation(
 
 
 async def test_no_operation_is_left_out(caller: Caller) -> None:
-    """Every operation that both transports have is in the list above."""
-    assert {name for name, _, _ in SIMPLE} == {operation.name for operation in OPERATIONS if operation.socket}
+    """Every operation that both transports have is in the list above; one needs a stop and has a test of its own."""
+    tested = {name for name, _, _ in SIMPLE} | {"stop.ack"}
+    assert tested == {operation.name for operation in OPERATIONS if operation.socket}
+
+
+async def test_acknowledging_a_stop(caller: Caller) -> None:
+    """A conflict before there is a stop; then it says how long the game has."""
+    early = await caller.call("stop.ack", {"more_seconds": 1})
+    assert early.problem is not None
+    assert "none is under way" in early.problem["detail"]
+    await caller.call("stop", {"grace_seconds": 100})
+    answer = await caller.call("stop.ack", {"more_seconds": 1})
+    assert answer.problem is None
+    assert 0 < answer.result["kill_in_seconds"] <= 100
 
 
 # Wrong input: operation, params, the field that is to blame.

@@ -576,6 +576,7 @@ class TestDocument:
         listed = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
         assert listed == {operation.http for operation in OPERATIONS} | {
             ("GET", "/v1/events"),
+            ("GET", "/v1/events/stop"),
             ("GET", "/openapi.json"),
         }
         text = json.dumps(document)

@@ -198,3 +198,19 @@ def test_nobody_joins_what_is_ending(launch: Launcher) -> None:
     assert run.http("PUT", "/v1/players/grace").status == 409
     assert run.http("DELETE", "/v1/players/ada").status == 200
     assert run.finish().code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("ignores_sigterm", True), ("forgets_sigterm", True), ("polite", False), ("console_world", False)],
+)
+def test_a_game_that_would_not_hear_its_stop_is_told_of(launch: Launcher, name: str, said: bool) -> None:
+    """When the game says that it is ready there is still time to mend it; a game with another stop method is fine."""
+    env = {"AGENT_STOP": "stdin:stop"} if name == "console_world" else {}
+    arguments = [str(launch.files / "world")] if name == "console_world" else []
+    command = ["sh", "-c", "echo ready; sleep 600; true"] if name == "forgets_sigterm" else game(name, *arguments)
+    run = launch(command, env={"AGENT_GRACE_SECONDS": "0.5", **env})
+    run.wait_for("ready")
+    assert run.http("POST", "/v1/ready").status == 200
+    done = run.stop()
+    assert ("the game does not handle SIGTERM" in done.stderr) is said

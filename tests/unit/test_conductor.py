@@ -42,7 +42,7 @@ async def test_events_that_an_effect_brings_about_wait_for_their_turn() -> None:
     conductor.post(GameStarted(conductor.now(), 42))
     conductor.post(StopSignal(conductor.now()))
     assert await conductor.exited == 0
-    assert seen == ["Announce", "ApplyStop", "Flush"]
+    assert seen == ["Announce", "ApplyStop", "Sweep", "Flush"]
 
 
 async def test_timers_come_back_as_events() -> None:

@@ -1,0 +1,59 @@
+"""Whether the game would hear a signal, read from /proc. Standard library only.
+
+A signal that no process of the game handles ends each of them in the middle of whatever it does; one that is ignored does
+nothing at all.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable
+
+
+def handled(statuses: Iterable[str], signum: int) -> str:
+    """How a group of processes takes a signal.
+
+    Args:
+        statuses: the text of `/proc/<pid>/status` of each (man 5 proc: `SigCgt`, `SigIgn`).
+        signum: the signal.
+
+    Returns:
+        `handled` where at least one has a handler; else `ignored` where one ignores it; else `default`; `unknown` where
+        nothing could be read.
+    """
+    answer = "unknown"
+    for status in statuses:
+        fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+        try:
+            caught, ignored = int(fields["SigCgt"], 16), int(fields["SigIgn"], 16)
+        except (KeyError, ValueError):
+            continue
+        bit = 1 << (signum - 1)
+        if caught & bit:
+            return "handled"
+        answer = "ignored" if ignored & bit or answer == "ignored" else "default"
+    return answer
+
+
+def statuses(pids: Iterable[int]) -> list[str]:
+    """The status of each process that is still there."""
+    found = []
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+                found.append(file.read())
+        except OSError:
+            continue
+    return found
+
+
+def advice(how: str, signum: int) -> str:
+    """The sentence for an operator; "" where all is well."""
+    name = signal.Signals(signum).name
+    if how in ("handled", "unknown"):
+        return ""
+    effect = "ends it at once, in the middle of whatever it does" if how == "default" else "has no effect on it"
+    return (
+        f"the game does not handle {name}: a stop {effect}. Handle it, or set AGENT_STOP to what the game understands: "
+        "stdin:LINE, notify, command:HOOK, rcon:COMMAND or another signal"
+    )
