@@ -1,0 +1,169 @@
+"""Every stop source with every method against every way a game can take it, inside a short and a long deadline.
+
+Never late: what must be over by a moment is over at most 100 ms after it. Never early: a game that does not obey has
+all of its share before SIGKILL. Printed as a table (`pytest -s`).
+"""
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.process.harness import COMMAND, Launcher, Run, game
+
+LATE_SECONDS = 0.1
+SOURCES = ["game", "platform", "policy", "operator"]
+METHODS = ["notify", "stdin:stop", "signal:SIGINT", "command:true", "signal:SIGTERM"]
+BEHAVIOURS = ["obeys", "slow", "ignores", "forks", "hangs"]
+AT_ONCE = 20
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination."""
+
+    source: str
+    method: str
+    behaviour: str
+    grace: float
+
+    @property
+    def command(self) -> list[str]:
+        """The game."""
+        arguments = [self.behaviour, str(self.grace * 0.3)] if self.behaviour == "slow" else [self.behaviour]
+        return game("answers_stop", *arguments)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The agent's settings."""
+        env = {"AGENT_STOP": self.method, "AGENT_GRACE_SECONDS": str(self.grace)}
+        return env | ({"AGENT_EMPTY_TIMEOUT": "100ms"} if self.source == "policy" else {})
+
+    def ask(self, run: Run) -> None:
+        """Asks for the stop."""
+        match self.source:
+            case "game":
+                assert run.http("POST", "/v1/stop").status == 202
+            case "platform":
+                run.signal(signal.SIGTERM)
+            case "policy":
+                assert run.http("POST", "/v1/ready").status == 200
+                assert run.http("PUT", "/v1/players", {"count": 1}).status == 200
+                assert run.http("PUT", "/v1/players", {"count": 0}).status == 200
+            case _:
+                done = subprocess.run(
+                    [COMMAND, "stop"],
+                    env={"AGENT_SOCKET": str(run.socket_path), "PATH": "/bin:/usr/bin"},
+                    capture_output=True,
+                    timeout=60,
+                    check=False,
+                )
+                assert done.returncode == 0, done
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a cell came to, in seconds."""
+
+    cell: Cell
+    game_seconds: float
+    allowed_seconds: float
+    promised_seconds: float
+    killed: bool
+    total_seconds: float
+
+    @property
+    def faults(self) -> list[str]:
+        """What was not as promised."""
+        cell, found = self.cell, []
+        if self.game_seconds > self.allowed_seconds + LATE_SECONDS:
+            found.append(f"late: gone after {self.game_seconds:.3f} of {self.allowed_seconds:.3f} s")
+        if cell.source == "platform" and self.total_seconds > cell.grace + LATE_SECONDS:
+            found.append(f"late: over after {self.total_seconds:.3f} of {cell.grace:g} s")
+        stubborn = cell.behaviour in ("ignores", "hangs", "forks")
+        if stubborn and not self.killed:
+            found.append("not killed")
+        if stubborn and self.game_seconds < self.promised_seconds - 0.005:
+            found.append(f"early: killed after {self.game_seconds:.3f} of {self.promised_seconds:.3f} s")
+        if not stubborn and self.killed:
+            found.append("killed though it obeyed")
+        return found
+
+
+@contextmanager
+def running(files: Path, cell: Cell) -> Iterator[Run]:
+    """The cell's game under its agent, ready and served."""
+    files.mkdir()
+    with Launcher(files) as launch:
+        run = launch(cell.command, env=cell.env, mode="subreaper", stdin=subprocess.PIPE)
+        run.wait_for("ready")
+        assert run.is_ready_to_answer()
+        yield run
+
+
+def play(files: Path, cell: Cell) -> Outcome:
+    """One cell from its start to its end."""
+    with running(files, cell) as run:
+        asked = time.monotonic()
+        cell.ask(run)
+        run.process.wait(cell.grace + 30)
+        total = time.monotonic() - asked
+        run.finish()
+        (path,) = files.glob("**/exit.json")
+    document: dict[str, Any] = json.loads(path.read_text())
+    assert document["stop"]["source"] == cell.source, document["stop"]
+    steps = {step["step"]: step for step in document["happened"] if "step" in step}
+    planned = {step["step"]: step["seconds"] for step in document["plan"]["steps"]}
+    taken = sum(steps[name]["seconds"] for name in ("stop", "kill") if name in steps)
+    return Outcome(
+        cell=cell,
+        game_seconds=taken,
+        allowed_seconds=planned["stop"] + planned["kill"],
+        promised_seconds=planned["stop"],
+        killed="kill" in steps,
+        total_seconds=total,
+    )
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """All cells, a line each."""
+    lines = [f"{'source':9} {'method':15} {'behaviour':9} {'grace':>5} {'gone':>7} {'of':>7} {'killed':6}  faults"]
+    lines += [
+        f"{o.cell.source:9} {o.cell.method:15} {o.cell.behaviour:9} {o.cell.grace:5g} {o.game_seconds:7.3f} "
+        f"{o.allowed_seconds:7.3f} {'yes' if o.killed else 'no':6}  {'; '.join(o.faults)}"
+        for o in outcomes
+    ]
+    return "\n".join(lines)
+
+
+def check(tmp_path: Path, cells: list[Cell]) -> None:
+    """Plays all cells, several at once, and holds each against what was promised."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        outcomes = list(pool.map(lambda numbered: play(tmp_path / str(numbered[0]), numbered[1]), enumerate(cells)))
+    print("\n" + table(outcomes))
+    faulty = [outcome for outcome in outcomes if outcome.faults]
+    assert not faulty, table(faulty)
+
+
+def test_a_corner_of_the_matrix(tmp_path: Path) -> None:
+    """The platform's own five seconds with each way of taking SIGTERM, and each method that is obeyed."""
+    cells = [Cell("platform", "signal:SIGTERM", behaviour, 5.0) for behaviour in BEHAVIOURS]
+    cells += [Cell("game", method, "obeys", 5.0) for method in METHODS]
+    check(tmp_path, cells)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("grace", [5.0, 30.0])
+def test_the_whole_matrix(tmp_path: Path, grace: float) -> None:
+    """All of it."""
+    check(tmp_path, [Cell(*combination, grace) for combination in product(SOURCES, METHODS, BEHAVIOURS)])
