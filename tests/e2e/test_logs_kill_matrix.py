@@ -90,6 +90,11 @@ def kill(run: Run) -> None:
     run.process.wait()
 
 
+def held(spool: Path) -> int:
+    """How many segments there are in a spool directory, while agents work on it."""
+    return sum(name.endswith((".seg", ".open")) for _, _, names in os.walk(spool) for name in names)
+
+
 def one_run(number: int, directory: Path, server: S3Server) -> Outcome:
     """Kills one game and its agent, looks, and lets a second agent find what was left."""
     dice = random.Random(number)
@@ -110,13 +115,13 @@ def one_run(number: int, directory: Path, server: S3Server) -> Outcome:
     written = int.from_bytes(note.read_bytes(), "little")
     confirmed = numbers_in(server, deployment)
     assert confirmed == list(range(len(confirmed))), "a confirmed line is missing, doubled or out of order"
-    waiting = sum(path.suffix in (".seg", ".open") for path in (files / "spool").rglob("*"))
+    waiting = held(files / "spool")
     with Launcher(files) as launch:
         second = launch(
             ["sh", "-c", "while [ ! -e done ]; do sleep 0.05; done"], mode="subreaper", env=settings(server, deployment)
         )
         until = time.monotonic() + 60
-        while [path for path in (files / "spool").rglob("*.*") if path.suffix in (".seg", ".open")]:
+        while held(files / "spool"):
             assert time.monotonic() < until, f"what was left was not shipped: {second.stderr.text}"
             time.sleep(0.02)
         (files / "done").touch()
