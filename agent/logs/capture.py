@@ -21,7 +21,8 @@ from agent.logs.spool import Spool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import re
+    from collections.abc import Callable, Mapping
 
 TAIL = 64 * 1024
 _READ = 256 * 1024
@@ -86,6 +87,8 @@ class Capture:
         self._bytes = {"stdout": 0, "stderr": 0}
         self._thread: threading.Thread | None = None
         self._closing = False
+        self._wanted: tuple[re.Pattern[bytes], Callable[[], None]] | None = None
+        self._line = b""
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._sinks: dict[str, Sink] = {}
         by_file: dict[object, Sink] = {}
@@ -121,6 +124,23 @@ class Capture:
         """The last 64 KiB of output, redacted, stdout and stderr as they came."""
         with self._lock:
             return b"".join(self._tail)[-TAIL:]
+
+    def look_for(self, pattern: "re.Pattern[bytes]", found: "Callable[[], None]", *, from_now: bool = False) -> None:
+        """Calls `found()` once, mostly from the reading thread, when output matches.
+
+        Args:
+            pattern: searched for in each line.
+            found: must not block.
+            from_now: whether what came before this call does not count.
+        """
+        with self._lock:
+            self._wanted = None
+            before = b"" if from_now else b"".join(self._tail)
+            if not pattern.search(before):
+                self._wanted = (pattern, found)
+                self._line = before.rpartition(b"\n")[2]
+                return
+        found()
 
     def counters(self) -> "dict[str, int]":
         """Bytes read from each stream, passed on and not passed on, and what the spool counts (`spool_...`)."""
@@ -239,6 +259,20 @@ class Capture:
                 self._tail_size += len(self._tail[-1])
                 while self._tail_size - len(self._tail[0]) >= TAIL:
                     self._tail_size -= len(self._tail.popleft())
+        if self._wanted is not None:
+            self._match(shown)
+
+    def _match(self, shown: bytes) -> None:
+        """Looks for what `look_for` wants; an unfinished line is looked at again together with what follows."""
+        wanted = self._wanted
+        if wanted is None:
+            return
+        text = self._line + shown
+        if wanted[0].search(text):
+            self._wanted, self._line = None, b""
+            wanted[1]()
+        else:
+            self._line = text.rpartition(b"\n")[2][-TAIL:]
 
     def _end(self, stream: _Stream) -> None:
         rest = stream.redacted.flush()

@@ -87,9 +87,12 @@ class Ending:
         self.archive: Archive | None = None
         self.about = b""
         self.result = ShipReport(destination=outbox.target.shown if outbox else None)
-        self._left: dict[str, tuple[int, str]] = {}
+        self._left: dict[str, tuple[int, str]] = {}  # what the store does not have yet: bytes, and why not
+        if outbox is not None:
+            self._left = {rundir.EXIT: (0, _NO_TIME), "tail.log": (len(tail), _NO_TIME)}
         self._manifest = bundle.Manifest()
         self._complete = False
+        self._disk_patience = 1.0
 
     async def main_part(self, seconds: float) -> None:
         """Everything but the last word, which `last_word` is.
@@ -98,24 +101,22 @@ class Ending:
             seconds: how long it may take, to choose how long to wait for single steps; the caller ends it in time.
         """
         loop = asyncio.get_running_loop()
-        await self.worker.within(seconds * 0.1, rundir.put_aside, self.spool.run)
+        self._disk_patience = min(1.0, seconds * 0.1)
+        await self.worker.within(self._disk_patience, rundir.put_aside, self.spool.run)
         self.spool.seal()
         # A disk that hangs must not cost the store its time: what is still queued after that is lost.
         await self.worker.within(seconds * 0.25, self.spool.flush, loop.time() + seconds * 0.2)
         segments = [segment for segment in reversed(self.spool.segments()) if self._is_own(segment)]
-        files = await self.worker.within(seconds * 0.1, bundle.find, self.keep, self._manifest) or []
-        core = (
-            await self.worker.within(seconds * 0.1, bundle.find, [self.core] if self.core else [], self._manifest) or []
-        )
+        find, patience = bundle.find, seconds * 0.1
+        files = await self.worker.within(patience, find, self.keep, self._manifest) or []
+        core = await self.worker.within(patience, find, [self.core] if self.core else [], self._manifest) or []
         if self.outbox is None:
             self._complete = True
             await self._write_locally()
             return
         small = Manner(patience=max(1.0, seconds / 3), first=0.1, longest=1.0, give_up=True)
         large = Manner(patience=None, first=0.1, longest=1.0, give_up=True)
-        self._left = {
-            rundir.EXIT: (0, _NO_TIME),
-            "tail.log": (len(self.tail), _NO_TIME),
+        self._left |= {
             **{objects.name(segment, self.form): (segment.size, _NO_TIME) for segment in segments},
             **{kept.path: (kept.size, _NO_TIME) for kept in files + core},
         }
@@ -137,9 +138,17 @@ class Ending:
         for kept, key in [(kept, bundle.key_of(kept)) for kept in files] + [(kept, "core") for kept in core]:
             await self._file(kept, f"{key}.zst", large)
         if self.keep or self.core:
-            await self.outbox.put(self._key("manifest.json"), self._manifest_json(), small)
-            self.result.shipped.append("manifest.json")
+            await self._manifest_too(small)
         await self._segments([segment for segment in self.spool.segments() if not self._is_own(segment)], large)
+
+    async def _manifest_too(self, manner: Manner) -> None:
+        assert self.outbox is not None, "main_part looked"
+        try:
+            await self.outbox.put(self._key("manifest.json"), self._manifest_json(), manner)
+        except StoreError as problem:
+            self._left["manifest.json"] = (0, self.redactor.text(str(problem)))
+        else:
+            self.result.shipped.append("manifest.json")
 
     async def _all_in_one(
         self,
@@ -203,6 +212,8 @@ class Ending:
         missing: dict[str, object] = {"what": rundir.EXIT, "bytes": len(document), "why": _NO_TIME}
         result.not_shipped.append(missing)
         await self._write_locally()
+        if not result.directory:
+            return  # not even the first step, which names it, was done in time
         manner = Manner(patience=max(0.5, seconds / 2), first=0.1, longest=0.5, give_up=True)
         try:
             await self.outbox.put(self._key(rundir.EXIT), document, manner)
@@ -297,7 +308,7 @@ class Ending:
 
     async def _write_locally(self) -> None:
         # A disk that hangs is given up here, so that the store still gets its copy.
-        write = self.worker.within(1.0, rundir.write, self.spool.run, rundir.EXIT, self._exit_json())
+        write = self.worker.within(self._disk_patience, rundir.write, self.spool.run, rundir.EXIT, self._exit_json())
         self.result.local = await write or self.result.local
 
     def _scrub(self, value: Any) -> Any:

@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any
 
 from agent.logs import lines, objects, rundir, runs
 from agent.logs.archive import Archive
@@ -162,22 +163,12 @@ class Shipper:
         ending.parts = self._parts
         ending.archive = self._archive
         try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(deadline - self._reserve) as self._timeout:
-                    await self._prepare()
-                    ending.result.directory = self.directory
-                    ending.about = b"" if self._about_shipped else self._about()
-                    await ending.main_part(seconds - self._reserve)
+            await self._until(deadline - self._reserve, self._main_part(ending, seconds - self._reserve))
             self._reserve = 0.0
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(self._deadline) as self._timeout:
-                    await ending.last_word(max(0.0, self._deadline - loop.time()))
-        except Exception as problem:  # whatever it is, the agent has to leave properly
-            self._say(
-                f"cannot finish shipping ({type(problem).__name__}: {problem}); the rest stays in {self._spool.run}"
-            )
+            await self._until(self._deadline, ending.last_word(max(0.0, self._deadline - loop.time())))
         finally:
-            self._timeout = None
+            if self._preparing is not None:
+                await _cancel(self._preparing)
             self._worker.end()
             if self._outbox is not None:
                 await self._outbox.close()
@@ -189,6 +180,26 @@ class Shipper:
         self._deadline = deadline
         if self._timeout is not None and not self._timeout.expired():
             self._timeout.reschedule(deadline - self._reserve)
+
+    async def _main_part(self, ending: Ending, seconds: float) -> None:
+        await self._prepare()
+        ending.result.directory = self.directory
+        ending.about = b"" if self._about_shipped else self._about()
+        await ending.main_part(seconds)
+
+    async def _until(self, deadline: float, work: Coroutine[Any, Any, None]) -> None:
+        """Does a part of the end for as long as there is time; whatever goes wrong, the agent has to leave properly."""
+        try:
+            async with asyncio.timeout_at(deadline) as self._timeout:
+                await work
+        except TimeoutError:
+            pass
+        except Exception as problem:
+            self._say(
+                f"cannot finish shipping ({type(problem).__name__}: {problem}); the rest stays in {self._spool.run}"
+            )
+        finally:
+            self._timeout = None
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()

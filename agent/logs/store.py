@@ -167,14 +167,13 @@ def open_obstore(target: Target, environ: Mapping[str, str]) -> ObjectStore:
         if target.kind == "file":
             return LocalStore.from_url(target.base, mkdir=True)
         config: Any = store_config(environ)
-        endpoint = config.get("endpoint") or environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or ""
         if target.kind == "s3" and "access_key_id" in config and not {"token", "session_token"} & config.keys():
             # A session token in the environment belongs to other keys, and would make every signature wrong.
             config["token"] = ""
         return from_url(
             target.base,
             config=config,
-            client_options={"allow_http": endpoint.startswith("http://"), "connect_timeout": "5s", "timeout": "10m"},
+            client_options={"allow_http": _is_plain(environ), "connect_timeout": "5s", "timeout": "10m"},
             retry_config={
                 "max_retries": 2,
                 "backoff": {
@@ -187,6 +186,15 @@ def open_obstore(target: Target, environ: Mapping[str, str]) -> ObjectStore:
         )
     except Exception as problem:
         raise explain(problem) from None
+
+
+def _is_plain(environ: Mapping[str, str]) -> bool:
+    """Whether an endpoint is plain http, as a store in the same network often is; nothing else makes it be used."""
+    return any(
+        value.startswith("http://") and ("ENDPOINT" in name or name.endswith("_BASE_URL"))
+        for name, value in environ.items()
+        if name.startswith(("AWS_", "AZURE_", "GOOGLE_", "AGENT_STORE_"))
+    )
 
 
 def explain(problem: Exception) -> StoreError:

@@ -234,3 +234,48 @@ async def test_only_the_newest_stories_are_kept_locally(tmp_path: Path) -> None:
         await running
         one.close(time.monotonic() + 10)
     assert len([path for path in (tmp_path / "many").iterdir() if path.is_dir()]) <= 12
+
+
+@pytest.mark.parametrize(
+    ("url", "path", "authorization"),
+    [
+        ("gs://bucket/logs", "/bucket/logs%2F", "Bearer"),
+        ("az://container/logs", "/account/container/logs/", "SharedKey account:"),
+    ],
+)
+async def test_google_and_azure_are_spoken_with_their_usual_variables(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, url: str, path: str, authorization: str
+) -> None:
+    """The requests that their stores expect, with the credentials from the environment."""
+    seen: list[tuple[str, str]] = []
+
+    async def take(request: web.Request) -> web.Response:
+        await request.read()
+        seen.append((request.raw_path, request.headers.get("Authorization", "")))
+        # What both stores answer with; the two clients insist on different parts of it.
+        return web.Response(status=201, headers={"ETag": '"1"', "x-goog-generation": "1"})
+
+    app = web.Application()
+    app.router.add_put("/{path:.*}", take)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    endpoint = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    account = {
+        "gcs_base_url": endpoint,
+        "disable_oauth": True,
+        "client_email": "",
+        "private_key": "",
+        "private_key_id": "",
+    }
+    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT_KEY", json.dumps(account))
+    monkeypatch.setenv("GOOGLE_ENDPOINT", endpoint)
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "a2V5a2V5")
+    monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", f"{endpoint}/account")
+    spool.append("stdout", b"hello\n")
+    result = await Shipper(url, spool, IDENTITY).finish(deadline(), {"cause": "clean"}, tail=b"hello\n")
+    await runner.cleanup()
+    assert result.not_shipped == []
+    assert len(seen) == 5
+    assert all(raw.startswith(path) and sent.startswith(authorization) for raw, sent in seen)

@@ -277,6 +277,19 @@ async def test_the_platforms_own_case(ship: Ship) -> None:
     assert ship.spool.counters()["bytes_dropped"] == 0
 
 
+async def test_a_disk_that_hangs_at_the_end_does_not_cost_the_store_its_copy(ship: Ship) -> None:
+    """The local exit.json cannot be written; the one in the store is what counts."""
+    ship.run()
+    sent = write(ship.spool, 0, 100)
+    await eventually(lambda: ship.lines() == sent)
+    # Opening a FIFO that nobody reads blocks for ever, as a dead network file system does.
+    os.mkfifo(f"{ship.spool.run}/exit.json.tmp")
+    result = await ship.finish(3, tail=b"end")
+    assert result.local is None
+    assert json.loads(ship.stored()[f"{result.directory}/exit.json"])["cause"] == "clean"
+    assert ship.stored()[f"{result.directory}/tail.log"] == b"end"
+
+
 async def test_a_deadline_that_is_moved_counts(ship: Ship) -> None:
     """A second SIGTERM: what waits is skipped."""
     ship.line.mode = "silent"
