@@ -62,17 +62,21 @@ def _stop(document: Mapping[str, Any]) -> list[str]:
         words = f' ("{stop["message"]}")' if stop.get("message") else ""
         found.append(f"asked for by {stop.get('source')}: {stop.get('reason')}{words} at {stop.get('at')}")
     planned = [
-        f"{step.get('step')} {duration(step['seconds'])}"
+        f"{step.get('step')} {duration(step.get('seconds'))}"
         for step in map(_mapping, _list(plan.get("steps")))
         if step.get("seconds")
     ]
     if planned:
         found.append(f"planned: {', '.join(planned)}")
-    really = [
-        f"{step.get('step')} {duration(step['seconds'])}" for step in map(_mapping, _list(document.get("happened")))
-    ]
+    happened = list(map(_mapping, _list(document.get("happened"))))
+    really = [f"{step['step']} {duration(step.get('seconds'))}" for step in happened if step.get("step")]
     if really:
         found.append(f"really:  {', '.join(really)}")
+    for turn in happened:
+        if turn.get("method"):
+            heard = ", and the game acknowledged it" if turn.get("acknowledged") else ""
+            after = duration(turn.get("after_seconds"))
+            found.append(f"tried:   {turn['method']} after {after}: {turn.get('outcome')}{heard}")
     return found
 
 
@@ -130,8 +134,10 @@ def _kept(document: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def duration(seconds: float) -> str:
-    """`0.25 s`, `12 s`, `3 min 20 s`, `5 h 2 min`."""
+def duration(seconds: object) -> str:
+    """`0.25 s`, `12 s`, `3 min 20 s`, `5 h 2 min`; what is no number, as it is."""
+    if not isinstance(seconds, int | float):
+        return str(seconds)
     if seconds < 10:
         return f"{seconds:.2f} s"
     if seconds < 60:
@@ -140,15 +146,16 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def size(count: float) -> str:
-    """`512 bytes`, `1.5 KiB`, `64 MiB`."""
+def size(count: object) -> str:
+    """`512 bytes`, `1.5 KiB`, `64 MiB`; what is no number, as it is."""
+    if not isinstance(count, int | float):
+        return str(count)
     if count < 1024:
         return f"{count:.0f} bytes"
-    for unit in ("KiB", "MiB"):
-        count /= 1024
-        if count < 1024:
-            return f"{count:.3g} {unit}"
-    return f"{count / 1024:.3g} GiB"
+    for unit, bytes_ in (("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)):
+        if count < bytes_ << 10:
+            return f"{count / bytes_:.3g} {unit}"
+    return f"{count / (1 << 40):.3g} TiB"
 
 
 def printable(text: str) -> str:

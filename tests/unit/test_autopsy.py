@@ -106,6 +106,48 @@ def test_a_shells_code_for_a_signal_is_explained() -> None:
     assert any("SIGSEGV" in fact for fact in verdict.evidence)
 
 
+NAMES = [
+    "deployment",
+    "cause",
+    "summary",
+    "evidence",
+    "times",
+    "uptime_seconds",
+    "command",
+    "phases",
+    "phase",
+    "at",
+    "seconds",
+    "stop",
+    "plan",
+    "steps",
+    "step",
+    "happened",
+    "method",
+    "acknowledged",
+    "players",
+    "capacity",
+    "heartbeat",
+    "memory",
+    "peak_bytes",
+    "limit_bytes",
+    "cpu",
+    "periods",
+    "core",
+    "stack",
+    "shipping",
+    "spool",
+    "bytes_dropped",
+    "not_shipped",
+    "bytes",
+    "bundle",
+    "collected",
+    "missing",
+    "unreadable",
+    "output_tail",
+    "restarts",
+    "started",
+]
 readings = st.builds(CgroupReading, version=st.sampled_from([1, 2, None]), oom_kills=st.none() | st.integers(0, 5))
 
 
@@ -130,6 +172,19 @@ def test_any_evidence_gives_one_cause_and_a_document(evidence: Evidence) -> None
     assert verdict.summary
     document = build_report(autopsy=verdict, reason=None, exit_code=1, signal=evidence.signal, after=evidence.after)
     assert render(json.loads(json.dumps(document)))
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=5),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), anything))
+def test_a_post_mortem_is_readable_whatever_the_document_says(document: dict[str, object]) -> None:
+    """It may come from a newer agent, or have been edited."""
+    assert render(document)
 
 
 def test_signals_have_names() -> None:
