@@ -25,19 +25,21 @@ from agent.api.access import Peer
 from agent.api.contracts import DropIn
 from agent.api.events import EventBus
 from agent.api.feed import Feed
+from agent.api.models import WarningEvent
 from agent.api.operations import Operations
+from agent.background import Background
 from agent.boot import FORWARDED, STOP_SIGNALS, Boot, forward_signal
 from agent.conductor import Conductor
 from agent.deployment import Injected, parse
 from agent.edgegap.self_stop import Result, SelfStop
 from agent.edgegap.tags import DeploymentTags
-from agent.errors import AgentError
 from agent.farewell import Farewell
 from agent.game import hearing
 from agent.game.tree import descendants
 from agent.hands import Hands
 from agent.lifecycle import initial
 from agent.metrics.registry import LogCounts, Metrics
+from agent.policies import Limits
 from agent.report import GameReport
 from agent.settings import Settings
 from agent.states import (
@@ -51,9 +53,11 @@ from agent.states import (
     StopSignal,
 )
 from agent.stopping import Rcon, Stopping
+from agent.watch import Watch
 
 # Servers that do not end by themselves by then are left to the end of the process.
 _CLOSE_SECONDS = 1.0
+_READY_EVERY = 0.2
 
 
 class _Closable(Protocol):
@@ -91,6 +95,7 @@ class _Agent:
         self._events = EventBus()
         self._servers: list[_Closable] = []
         self._main_ended = False
+        self._tags = _tags(settings, self._injected)
         self._farewell = Farewell(boot, settings, self._injected.deployment, self._report)
         self._hands = Hands(
             boot,
@@ -111,7 +116,6 @@ class _Agent:
             logs=self._log_counts,
             attempt_results=list(Result),
         )
-        self._tags = _tags(settings, self._injected)
         self._operations = Operations(
             self._conductor,
             self._report,
@@ -129,6 +133,26 @@ class _Agent:
             drop_in=_drop_in(boot, self._injected),
         )
         self._feed = Feed(self._conductor, self._report, self._events, self._operations.view)
+        self._watch = Watch(
+            self._conductor,
+            self._report,
+            _limits(settings),
+            loop=loop,
+            began=boot.began,
+            expected_players=self._injected.deployment.match.expected_players,
+            on_hang=self._look_at_the_hung,
+            warn=self._warn,
+        )
+        self._background = Background(
+            boot,
+            settings,
+            self._injected.deployment,
+            self._conductor,
+            self._report,
+            self._tags,
+            pids=self._game_pids,
+            players_unknown=self._watch.players_unknown,
+        )
         self._conductor.watch(self._metrics.on_transition)
         self._conductor.watch(self._feed.on_transition)
         self._conductor.watch(self._say)
@@ -141,7 +165,7 @@ class _Agent:
         self._take_over_signals()
         await self._serve()
         self._farewell.begin(self._loop)
-        tagging = self._loop.create_task(self._tag()) if self._settings.tags else None
+        self._background.begin(self._loop)
         # What was imported stays until the end: keeping it out of every collection makes those, and the exit, faster.
         gc.collect()
         gc.freeze()
@@ -149,8 +173,6 @@ class _Agent:
         try:
             return await self._conductor.exited
         finally:
-            if tagging is not None:
-                tagging.cancel()
             await self._close()
 
     # Beginning -------------------------------------------------------------------------------------------------------
@@ -197,14 +219,6 @@ class _Agent:
             )
         if boot.metrics is not None:
             self._servers.append(await self._metrics.serve(boot.metrics.sock))
-
-    async def _tag(self) -> None:
-        """Gives the deployment the tags of AGENT_TAGS."""
-        for name in self._settings.tags:
-            try:
-                await self._tags.add(name)
-            except AgentError as problem:
-                log.warning(f"{problem} (AGENT_TAGS: {name})")
 
     # Living ----------------------------------------------------------------------------------------------------------
 
@@ -254,7 +268,16 @@ class _Agent:
             if after.phase is Phase.STARTING:
                 self._main_ended = False
                 self._farewell.begin_again(self._loop)
+                self._background.begin_again()
                 log.info(f"starting the game again (attempt {after.attempt})")
+
+    def _look_at_the_hung(self) -> None:
+        self._background.capture_hang()
+
+    def _warn(self, seconds: float) -> None:
+        log.info(f"the maximum duration is over in {seconds:g} s")
+        at = self._operations.view.time(self._conductor.now())
+        self._events.publish("warning", WarningEvent(at=at, seconds_left=seconds))
 
     def _advise_on_signals(self) -> None:
         """A game that would not hear its stop is told of while there is time to mend it."""
@@ -292,10 +315,24 @@ class _Agent:
     async def _close(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
+                self._watch.close()
+                await self._background.close()
                 await self._hands.close()
                 self._events.close()
                 await asyncio.gather(*(server.close() for server in self._servers), return_exceptions=True)
                 await self._farewell.close()
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        ready=settings.ready_timeout,
+        first_player=settings.first_player_timeout,
+        empty=settings.empty_timeout,
+        health=settings.health_timeout,
+        duration=settings.max_duration,
+        warnings=settings.max_duration_warnings,
+        reserve=settings.grace_seconds + (settings.ship_seconds if settings.log_url else 1.0),
+    )
 
 
 def _rules(settings: Settings, injected: Injected) -> Rules:
@@ -306,6 +343,8 @@ def _rules(settings: Settings, injected: Injected) -> Rules:
         hold=settings.hold_seconds,
         on_exit=settings.on_exit,
         on_crash=settings.on_crash,
+        restart_limit=settings.restart_limit,
+        restart_backoff=settings.restart_backoff,
         can_self_stop=injected.secrets.can_self_stop,
     )
 

@@ -90,6 +90,42 @@ def path(value: str) -> str:
     return os.path.normpath(value)
 
 
+def durations(value: str) -> "tuple[float, ...]":
+    """Durations separated by commas."""
+    return tuple(duration(part) for part in value.split(",") if part.strip())
+
+
+def ready_when(value: str) -> str:
+    """`api`, `port`, `port:NAME`, `port:NUMBER`, or `output:REGEX`."""
+    kind, _, rest = value.strip().partition(":")
+    if kind == "output" and rest:
+        import re  # noqa: PLC0415 - only where there is one
+
+        try:
+            re.compile(rest.encode())
+        except re.error as wrong:
+            raise ValueError(f"takes a regular expression after output:, and {rest!r} is none: {wrong}") from None
+    elif value.strip() not in ("api", "port") and not (kind == "port" and rest):
+        raise ValueError("takes api, port, port:NAME or output:REGEX")
+    return value.strip()
+
+
+def players_from(value: str) -> str:
+    """`api`, `tcp`, `tcp:PORT`, or `query:PROTOCOL://HOST:PORT`."""
+    kind, _, rest = value.strip().partition(":")
+    if kind == "query":
+        protocol, slashes, where = rest.partition("://")
+        if protocol and slashes:
+            address(where)
+            return value.strip()
+    elif kind == "tcp" and rest:
+        port(rest)
+        return value.strip()
+    elif value.strip() in ("api", "tcp"):
+        return value.strip()
+    raise ValueError("takes api, tcp, tcp:PORT or query:PROTOCOL://HOST:PORT, such as query:a2s://127.0.0.1:27015")
+
+
 def names(value: str) -> "tuple[str, ...]":
     """Words separated by commas; a regular expression between slashes may hold commas itself."""
     found = []

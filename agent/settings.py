@@ -44,6 +44,7 @@ Seconds = Annotated[float, _check(checks.duration)]
 Bytes = Annotated[int, _check(checks.size)]
 Path = Annotated[str, _check(checks.path)]
 Text = Annotated[str, _check(checks.text)]
+Timeout = Annotated[float | None, _check(checks.duration)]
 Names = Annotated[tuple[str, ...], NoDecode, _check(checks.names)]
 Patterns = Annotated[tuple[str, ...], NoDecode, _check(checks.patterns)]
 
@@ -110,6 +111,71 @@ class Settings(BaseSettings):
         Field(
             default="self-stop", description="What follows when the game ends by itself with another code or a signal."
         ),
+    ]
+    restart_limit: Annotated[
+        int,
+        _check(checks.count),
+        Field(default=5, description="Restarts in a row (AGENT_ON_CRASH=restart) before it is called a crash loop."),
+    ]
+    restart_backoff: Annotated[
+        Seconds,
+        Field(default=1.0, description="Pause before the first restart; doubles with each in a row, up to 30 s."),
+    ]
+    ready_when: Annotated[
+        str,
+        _check(checks.ready_when),
+        Field(
+            default="api",
+            description="How the game is known to be ready: api (it says so), port or port:NAME (it listens on a port "
+            "of the mapping, by name or number), output:REGEX (a line of its output).",
+        ),
+    ]
+    ready_timeout: Annotated[
+        Timeout, Field(default=None, description="Stop a game that is not ready so long after its start.")
+    ]
+    first_player_timeout: Annotated[
+        Timeout, Field(default=None, description="Stop when nobody has joined so long after the game was ready.")
+    ]
+    empty_timeout: Annotated[
+        Timeout, Field(default=None, description="Stop when everybody has left for so long; a join cancels it.")
+    ]
+    health_timeout: Annotated[
+        Timeout, Field(default=None, description="Stop when no heartbeat came for so long, after the first one.")
+    ]
+    on_hang: Annotated[
+        Literal["abort", "stack", "none"],
+        _choice("abort", "stack", "none"),
+        Field(
+            default="abort",
+            description="What is captured first of a game whose heartbeat was lost: abort (SIGABRT, for a core or "
+            "crash dump), stack (what its threads wait for, into the log), none.",
+        ),
+    ]
+    max_duration: Annotated[
+        Timeout,
+        Field(
+            default=None,
+            description="How long the platform lets the deployment run (the version's max_duration, such as 60m): the "
+            "game is told before, then drained and stopped in time.",
+        ),
+    ]
+    max_duration_warnings: Annotated[
+        tuple[float, ...],
+        NoDecode,
+        _check(checks.durations),
+        Field(default=(600.0, 300.0, 60.0), description="How long before that the game is told, by an event."),
+    ]
+    players_from: Annotated[
+        str,
+        _check(checks.players_from),
+        Field(
+            default="api",
+            description="Where the number of players comes from: api (the game reports), tcp or tcp:PORT (connections "
+            "to it), query:PROTOCOL://HOST:PORT (a2s, minecraft, quake3 and others; needs opengsq).",
+        ),
+    ]
+    players_interval: Annotated[
+        Seconds, Field(default=10.0, description="Seconds between two counts, where the agent counts players itself.")
     ]
     control_port: Annotated[
         Port,

@@ -16,7 +16,19 @@ from agent.report import GameReport
 from agent.states import GameStarted, Rules
 
 # Every counter that a container can have, whatever this machine has.
-CONTAINER = CgroupReading(2, None, 1, 1, 1, 1, 1, 1.0, 1, 1, 1.0, 1.0)
+CONTAINER = CgroupReading(
+    version=2,
+    memory_limit=1,
+    memory_current=1,
+    memory_peak=1,
+    oom_kills=1,
+    oom_events=1,
+    cpu_seconds=1.0,
+    cpu_periods=1,
+    cpu_throttled_periods=1,
+    cpu_throttled_seconds=1.0,
+    cpu_limit=1.0,
+)
 
 
 def rows() -> list[tuple[str, ...]]:

@@ -353,6 +353,13 @@ class StopEvent(StopResult):
     at: datetime
 
 
+class WarningEvent(Output):
+    """The deployment's maximum duration is nearly over."""
+
+    at: datetime
+    seconds_left: float
+
+
 class PlayersEvent(Output):
     """Players came or left."""
 

@@ -1,11 +1,12 @@
 """Whether the game would hear a signal, read from /proc. Standard library only.
 
-A signal that no process of the game handles ends each of them in the middle of whatever it does; one that is ignored does
-nothing at all.
+A signal that no process of the game handles ends each of them in the middle of whatever it does; one that is ignored
+does nothing at all.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterable
 
@@ -45,6 +46,29 @@ def statuses(pids: Iterable[int]) -> list[str]:
         except OSError:
             continue
     return found
+
+
+def threads(pids: Iterable[int]) -> list[str]:
+    """One line a thread: what it is called, its state, and what it waits for in the kernel (man 5 proc)."""
+    lines = []
+    for pid in pids:
+        try:
+            tasks = sorted(os.listdir(f"/proc/{pid}/task"), key=int)
+        except OSError:
+            continue
+        for task in tasks:
+            base = f"/proc/{pid}/task/{task}"
+            name, state, waits = _first(f"{base}/comm"), _first(f"{base}/status", "State:"), _first(f"{base}/wchan")
+            lines.append(f"hung: process {pid} thread {task} {name!r} {state or '?'} waits in {waits or '?'}")
+    return lines
+
+
+def _first(path: str, field: str = "") -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return next((line.removeprefix(field).strip() for line in file if line.startswith(field)), "")
+    except OSError:
+        return ""
 
 
 def advice(how: str, signum: int) -> str:

@@ -1,0 +1,123 @@
+"""When to stop without being asked: pure functions from facts to the moments at which something is due.
+
+Every policy is off until its setting is given, and most are armed by the game's first word: one that reports no
+heartbeats is never taken for hung, one that reports no players never for empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from agent.states import Phase, Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The settings of the policies, in seconds; None or 0 switches one off.
+
+    Attributes:
+        ready: from the game's start to its being ready.
+        first_player: from ready to the first player.
+        empty: since the last player left.
+        health: since the last heartbeat, after the first one.
+        duration: how long the platform lets the deployment run.
+        warnings: how long before the end of that the game is told.
+        reserve: what a stop needs, so that it is over before the platform's own end.
+    """
+
+    ready: float | None = None
+    first_player: float | None = None
+    empty: float | None = None
+    health: float | None = None
+    duration: float | None = None
+    warnings: tuple[float, ...] = ()
+    reserve: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known; moments in seconds of the monotonic clock.
+
+    Attributes:
+        phase: of the lifecycle.
+        began: when the container began.
+        started_at: when the game was started last, or None.
+        ready_at: when it was ready, or None.
+        players: how many play.
+        seen_players: whether anybody ever played.
+        empty_since: when the last one left, or None.
+        last_heartbeat: the last one, or None where there never was one.
+        expected_players: how many the match was made for, or None.
+    """
+
+    phase: Phase
+    began: float
+    started_at: float | None = None
+    ready_at: float | None = None
+    players: int = 0
+    seen_players: bool = False
+    empty_since: float | None = None
+    last_heartbeat: float | None = None
+    expected_players: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A stop that is asked for at a moment, unless the facts change."""
+
+    at: float
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class TimeWarning:
+    """The game is told at a moment how long it has."""
+
+    at: float
+    seconds_left: float
+
+
+def stops(limits: Limits, facts: Facts) -> list[Due]:
+    """Every stop that the present facts lead to, the soonest first; none once a stop is under way."""
+    if facts.phase not in (Phase.STARTING, Phase.READY):
+        return []
+    return sorted(_stops(limits, facts), key=lambda due: due.at)
+
+
+def _stops(limits: Limits, facts: Facts) -> Iterator[Due]:
+    if limits.ready and facts.phase is Phase.STARTING and facts.started_at is not None:
+        yield Due(facts.started_at + limits.ready, Reason.NOT_READY, f"not ready after {limits.ready:g} s")
+    if limits.first_player and facts.phase is Phase.READY and facts.ready_at is not None and not facts.seen_players:
+        expected = f" of the {facts.expected_players} expected" if facts.expected_players else ""
+        message = (
+            f"none{expected} joined within {limits.first_player:g} s"
+            if expected
+            else (f"nobody joined within {limits.first_player:g} s")
+        )
+        yield Due(facts.ready_at + limits.first_player, Reason.FIRST_PLAYER_TIMEOUT, message)
+    if limits.empty and facts.seen_players and facts.players == 0 and facts.empty_since is not None:
+        yield Due(facts.empty_since + limits.empty, Reason.EMPTY, f"nobody has played for {limits.empty:g} s")
+    if limits.health and facts.last_heartbeat is not None:
+        message = f"no heartbeat for {limits.health:g} s"
+        yield Due(facts.last_heartbeat + limits.health, Reason.HEARTBEAT_LOST, message)
+    if limits.duration:
+        yield Due(
+            _end(limits, facts), Reason.MAX_DURATION, f"the maximum duration of {limits.duration:g} s is nearly over"
+        )
+
+
+def warnings(limits: Limits, facts: Facts) -> list[TimeWarning]:
+    """When the game is told that its time runs out, the soonest first."""
+    if not limits.duration or facts.phase not in (Phase.STARTING, Phase.READY):
+        return []
+    end = _end(limits, facts)
+    moments = (TimeWarning(end - before, before) for before in limits.warnings if 0 < before < end - facts.began)
+    return sorted(moments, key=lambda warning: warning.at)
+
+
+def _end(limits: Limits, facts: Facts) -> float:
+    """When the stop has to begin for all of it to end before the platform's own; a fifth of the time at most."""
+    assert limits.duration, "looked at by whoever calls"
+    return facts.began + limits.duration - min(limits.reserve, limits.duration * 0.2)

@@ -1,0 +1,176 @@
+"""Policies, each with a real process: the deployment ends when nobody needs it, and its story says why."""
+
+import json
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes import FakePlatform
+from tests.process.harness import Launcher, Run, eventually, free_port, game
+
+LISTENS = (
+    "import socket, time, sys; print('up', flush=True); time.sleep(0.3); "
+    "s = socket.socket(socket.AF_INET, {kind}); s.bind(('127.0.0.1', int(sys.argv[1]))); "
+    "{listen}print('bound', flush=True); time.sleep(600)"
+)
+
+
+def story(run: Run) -> dict[str, Any]:
+    """The newest `exit.json` of a run."""
+    newest = max(run.files.glob("**/exit.json"), key=lambda path: path.stat().st_mtime)
+    found: dict[str, Any] = json.loads(newest.read_text())
+    return found
+
+
+def ended_for(run: Run, reason: str) -> dict[str, Any]:
+    """Waits for the end, and looks at its reason."""
+    run.finish()
+    document = story(run)
+    assert document["reason"] == reason
+    assert document["stop"]["source"] == "policy"
+    assert document["stop"]["message"]
+    return document
+
+
+def test_a_game_that_is_never_ready(launch: Launcher) -> None:
+    """AGENT_READY_TIMEOUT."""
+    run = launch(game("polite"), env={"AGENT_READY_TIMEOUT": "800ms"})
+    run.wait_for("bye")
+    ended_for(run, "not_ready")
+
+
+def test_a_game_that_is_ready_in_time(launch: Launcher) -> None:
+    """Is left alone."""
+    run = launch(game("polite"), env={"AGENT_READY_TIMEOUT": "60s"})
+    run.wait_for("ready")
+    assert run.http("POST", "/v1/ready").status == 200
+    assert run.stop().code == 0
+    assert story(run)["reason"] == "platform_stop"
+
+
+def test_nobody_joins(launch: Launcher) -> None:
+    """AGENT_FIRST_PLAYER_TIMEOUT; how many were expected is told."""
+    env = {"AGENT_FIRST_PLAYER_TIMEOUT": "300ms", "MM_TICKET_IDS": '["a", "b"]'}
+    run = launch(game("polite"), env=env)
+    run.wait_for("ready")
+    run.http("POST", "/v1/ready")
+    assert "none of the 2 expected" in ended_for(run, "first_player_timeout")["stop"]["message"]
+
+
+def test_everybody_has_left(launch: Launcher, platform: FakePlatform) -> None:
+    """AGENT_EMPTY_TIMEOUT, and the deployment is stopped with it."""
+    run = launch(game("polite"), env={"AGENT_EMPTY_TIMEOUT": "300ms", **platform.environment()})
+    run.wait_for("ready")
+    run.http("POST", "/v1/ready")
+    run.http("PUT", "/v1/players/ada")
+    run.http("DELETE", "/v1/players/ada")
+    platform.wait_for_calls(1)
+    run.stop()
+    assert story(run)["reason"] == "empty"
+
+
+def test_a_heartbeat_is_lost(launch: Launcher) -> None:
+    """AGENT_HEALTH_TIMEOUT: SIGABRT first, so that there is something to read; the autopsy names the cause."""
+    run = launch(game("ignores_sigterm"), env={"AGENT_HEALTH_TIMEOUT": "500ms", "AGENT_GRACE_SECONDS": "2"})
+    run.wait_for("ready")
+    run.http("POST", "/v1/health")
+    document = ended_for(run, "heartbeat_lost")
+    assert document["cause"] == "heartbeat_lost"
+    assert document["signal"] == "SIGABRT"
+
+
+def test_what_the_hung_threads_wait_for(launch: Launcher) -> None:
+    """AGENT_ON_HANG=stack puts it into the log, and the game is stopped as usual."""
+    run = launch(game("polite"), env={"AGENT_HEALTH_TIMEOUT": "500ms", "AGENT_ON_HANG": "stack"})
+    run.wait_for("ready")
+    run.http("POST", "/v1/health")
+    ended_for(run, "heartbeat_lost")
+    assert "hung: process" in run.stderr.text
+
+
+def test_the_maximum_duration(launch: Launcher) -> None:
+    """The game is told before, then stopped in time."""
+    env = {"AGENT_MAX_DURATION": "4s", "AGENT_MAX_DURATION_WARNINGS": "2s", "AGENT_GRACE_SECONDS": "1"}
+    run = launch(game("polite"), env=env)
+    run.wait_for("ready")
+    document = ended_for(run, "max_duration")
+    assert document["uptime_seconds"] < 4.0
+    assert "the maximum duration is over in 2 s" in run.stderr.text
+
+
+@pytest.mark.parametrize("kind", ["SOCK_STREAM", "SOCK_DGRAM"])
+def test_ready_when_a_port_of_the_mapping_listens(launch: Launcher, kind: str) -> None:
+    """TCP that listens, UDP that is bound."""
+    port = free_port()
+    mapping = {"ports": {"gameport": {"name": "gameport", "internal": port, "external": 32000, "protocol": "X"}}}
+    source = LISTENS.format(kind=f"socket.{kind}", listen="s.listen(); " if kind == "SOCK_STREAM" else "")
+    env = {"AGENT_READY_WHEN": "port:gameport", "ARBITRIUM_PORTS_MAPPING": json.dumps(mapping)}
+    run = launch([sys.executable, "-c", source, str(port)], env=env)
+    run.wait_for("bound")
+    eventually(lambda: run.http("GET", "/readyz").status == 200, "it is seen ready")
+    run.stop()
+
+
+def test_somebody_elses_port_is_not_the_games(launch: Launcher) -> None:
+    """The socket has to belong to the game."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        run = launch(game("polite"), env={"AGENT_READY_WHEN": f"port:{other.getsockname()[1]}"}, mode="subreaper")
+        run.wait_for("ready")
+        assert run.is_ready_to_answer()
+        # The port is looked at every 200 ms; three requests later it would long have been seen.
+        for _ in range(3):
+            assert run.http("GET", "/readyz").status == 503
+        run.stop()
+
+
+def test_ready_when_a_line_of_output_says_so(launch: Launcher) -> None:
+    """Also where the line comes in pieces."""
+    source = (
+        "import sys, time; sys.stdout.write('Server sta'); sys.stdout.flush(); time.sleep(0.2); print('rted on 7777', "
+        "flush=True); time.sleep(600)"
+    )
+    run = launch([sys.executable, "-c", source], env={"AGENT_READY_WHEN": r"output:^Server started on \d+"})
+    run.wait_for("7777")
+    eventually(lambda: run.http("GET", "/readyz").status == 200, "it is seen ready")
+    run.stop()
+
+
+def test_players_are_counted_by_connections(launch: Launcher) -> None:
+    """AGENT_PLAYERS_FROM=tcp: who is connected plays."""
+    port = free_port()
+    source = LISTENS.format(kind="socket.SOCK_STREAM", listen="s.listen(); ")
+    env = {"AGENT_PLAYERS_FROM": f"tcp:{port}", "AGENT_PLAYERS_INTERVAL": "100ms"}
+    run = launch([sys.executable, "-c", source, str(port)], env=env, mode="subreaper")
+    run.wait_for("bound")
+
+    def players() -> int:
+        return int(run.http("GET", "/v1/players").json()["count"])
+
+    with socket.create_connection(("127.0.0.1", port)), socket.create_connection(("127.0.0.1", port)):
+        # Both ends of a connection on this machine have the port; only the server's has it as its own.
+        eventually(lambda: players() == 2, "both are counted")
+    run.stop()
+
+
+def test_restarts_and_the_crash_loop(launch: Launcher, tmp_path: Path) -> None:
+    """AGENT_ON_CRASH=restart: each attempt has its own story, the API lives on, and it ends somewhere."""
+    logs = tmp_path / "shipped"
+    env = {
+        "AGENT_ON_CRASH": "restart",
+        "AGENT_RESTART_LIMIT": "2",
+        "AGENT_RESTART_BACKOFF": "300ms",
+        "AGENT_LOG_URL": f"file://{logs}",
+    }
+    run = launch(game("exits", "42"), env=env)
+    eventually(lambda: run.http("GET", "/v1/status").json()["phase"] == "restarting", "it waits, and the API answers")
+    done = run.finish()
+    assert done.code == 42
+    assert done.stdout == b"ready\n" * 3
+    stories = [json.loads(path.read_text()) for path in logs.glob("**/exit.json")]
+    assert sorted(story["attempt"] for story in stories) == [1, 2, 3]
+    assert {story["reason"] for story in stories} == {"game_crashed", "crash_loop"}
