@@ -101,8 +101,9 @@ def read(kept: Kept, redactor: Redactor) -> Iterator[bytes]:
 
 
 def key_of(kept: Kept) -> str:
-    """The name of a kept file below the run's directory."""
-    return "keep" + kept.path
+    """The name of a kept file below the run's directory; what no key may hold is written `_`."""
+    name = kept.path.encode("utf-8", "replace").decode()
+    return "keep" + "".join(c if c.isprintable() else "_" for c in name)
 
 
 def _open(path: str) -> int:

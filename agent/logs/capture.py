@@ -237,7 +237,10 @@ class Capture:
         if not data:
             return False
         ts = time.time_ns()
-        shown = stream.redacted.feed(data)
+        try:
+            shown = stream.redacted.feed(data)
+        except Exception as problem:  # whatever it is: the pipe has to be drained, and no secret spooled
+            shown = f"[arbitrium-agent] cannot keep {len(data)} bytes ({type(problem).__name__})\n".encode()
         if stream.sink is not None:
             stream.sink.put(shown if self._redact_passthrough else data)
         self._keep(stream.name, shown, ts, len(data))

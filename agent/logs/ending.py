@@ -108,7 +108,11 @@ class Ending:
         await self.worker.within(seconds * 0.25, self.spool.flush, loop.time() + seconds * 0.2)
         segments = [segment for segment in reversed(self.spool.segments()) if self._is_own(segment)]
         find, patience = bundle.find, seconds * 0.1
-        files = await self.worker.within(patience, find, self.keep, self._manifest) or []
+        files = await self.worker.within(patience, find, self.keep, self._manifest)
+        if files is None:
+            files = []
+            why = f"it took longer than {patience:.1f} s to look for them"
+            self._manifest = bundle.Manifest(not_shipped=[{"path": pattern, "why": why} for pattern in self.keep])
         core = await self.worker.within(patience, find, [self.core] if self.core else [], self._manifest) or []
         if self.outbox is None:
             self._complete = True

@@ -121,7 +121,7 @@ class Outbox:
             except (StoreError, TimeoutError) as raised:
                 problem = raised
                 if not isinstance(raised, StoreError):
-                    problem = StoreError(f"no answer within {manner.patience} s", final=False)
+                    problem = StoreError(f"no answer within {manner.patience:.3g} s", final=False)
                 assert isinstance(problem, StoreError), "a timeout was made one above"
                 self._failed(problem)
                 if manner.give_up and problem.final:

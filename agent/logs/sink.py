@@ -10,6 +10,7 @@ For one that hangs or trickles nobody waits: what it misses is dropped, oldest f
 as soon as it takes something again. It is in the spool all the same.
 """
 
+import contextlib
 import errno
 import os
 import select
@@ -107,8 +108,12 @@ class Sink:
                 self.dropped += lost
                 self._unsaid += lost
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=f"sink-{self.fd}", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name=f"sink-{self.fd}", daemon=True)
+                with contextlib.suppress(
+                    RuntimeError
+                ):  # no more threads at present (pids limit): tried again next time
+                    thread.start()
+                    self._thread = thread
             else:
                 self._changed.notify()
 

@@ -8,6 +8,7 @@ Every run of an agent has a directory of its own below the spool directory, lock
 lives. Two agents never touch each other's; what a dead one left behind is adopted by a later one.
 """
 
+import contextlib
 import os
 import threading
 import time
@@ -132,8 +133,12 @@ class Spool:
                 self._lost_in_queue += len(lost)
                 _add(self._dropped, lost_stream, len(lost))
             if self._thread is None and not self._closing:
-                self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="spool", daemon=True)
+                with contextlib.suppress(
+                    RuntimeError
+                ):  # no more threads at present (pids limit): tried again next time
+                    thread.start()
+                    self._thread = thread
             else:
                 self._changed.notify_all()
 
@@ -293,12 +298,17 @@ class Spool:
                 self._writing = True
                 lost, self._lost_in_queue = self._lost_in_queue, 0
                 seal, closing = self._seal_now, self._closing
-            if lost:
-                self._complain(f"cannot keep {lost} bytes of log: {_TOO_SLOW}; they are dropped")
-                self._writer.write_gap(lost, _TOO_SLOW)
-            self._writer.write(batch)
-            if seal or closing or self._writer.due() == 0:
-                self._writer.seal()
+            try:
+                if lost:
+                    self._complain(f"cannot keep {lost} bytes of log: {_TOO_SLOW}; they are dropped")
+                    self._writer.write_gap(lost, _TOO_SLOW)
+                self._writer.write(batch)
+                if seal or closing or self._writer.due() == 0:
+                    self._writer.seal()
+            except Exception as problem:  # whatever it is, the next bytes may fare better, and nobody else writes them
+                self._complain(
+                    f"cannot keep a part of the log ({type(problem).__name__}: {problem}); please report this"
+                )
             with self._changed:
                 self._writing = False
                 if seal:

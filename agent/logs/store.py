@@ -118,12 +118,14 @@ class HttpStore:
 
     async def put(self, key: str, data: bytes | IO[bytes]) -> None:
         """As `Store`."""
+        from urllib.parse import quote  # noqa: PLC0415 - late, see above
+
         import aiohttp  # noqa: PLC0415 - late, see above
         from yarl import URL  # noqa: PLC0415 - comes with aiohttp
 
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=10))
-        url = URL(self.address(key), encoded="?" in self._url)
+        url = URL(self.address(quote(key)), encoded=True)
         headers = {"Content-Type": "application/octet-stream"}
         if (url.host or "").endswith(".blob.core.windows.net"):
             headers["x-ms-blob-type"] = "BlockBlob"  # Azure refuses a PUT without it
@@ -210,6 +212,7 @@ def explain(problem: Exception) -> StoreError:
             exceptions.InvalidPathError,
             exceptions.NotSupportedError,
             exceptions.UnknownConfigurationKeyError,
+            ValueError,  # a key that cannot be one
         ),
     )
     return StoreError(_short(str(problem)) or type(problem).__name__, final=final)

@@ -104,6 +104,20 @@ async def test_objects_are_put_below_a_path(server: PutServer, spool: Spool) -> 
     assert json.loads(server.objects[f"{directory}exit.json"])["cause"] == "clean"
 
 
+async def test_a_kept_file_may_be_called_anything(server: PutServer, spool: Spool, tmp_path: Path) -> None:
+    """Blanks, question marks, line breaks and bytes that are no text; each arrives under a name that can be one."""
+    for name in (b"a b?c#d%.rpl", b"line\nbreak.rpl", b"no\xfftext.rpl"):
+        with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
+            file.write(name)
+    keep = [f"{tmp_path}/*.rpl"]
+    shipper = Shipper(f"http://127.0.0.1:{server.port}/put", spool, IDENTITY, keep=keep)
+    result = await shipper.finish(deadline(), {"cause": "clean"})
+    assert result.not_shipped == []
+    kept = [path for path in server.objects if "/keep/" in path]
+    assert len(kept) == 3
+    assert any(path.endswith("/a%20b%3Fc%23d%25.rpl.zst") for path in kept)
+
+
 async def test_the_key_can_be_anywhere_in_the_url(server: PutServer, spool: Spool) -> None:
     """A gateway that wants its token behind the path."""
     shipper = Shipper(f"http://127.0.0.1:{server.port}/x/{{key}}?token=t%2Fk", spool, IDENTITY)

@@ -6,6 +6,8 @@ import contextlib
 import os
 import pty
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -405,3 +407,19 @@ def test_nothing_is_left_open_after_the_end(rig: Rig) -> None:
         rig.end_game()
         assert capture.drain(soon())
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_boot_needs_is_quick_to_import() -> None:
+    """It is imported before the game is spawned: standard library only, and nothing heavy of that."""
+    program = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); before = set(sys.modules)\n"
+        "import agent.logs.capture, agent.logs.target, agent.game.cgroup\n"
+        "print(*sorted(name for name in set(sys.modules) - before if not name.startswith('agent')))"
+    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) <= {
+        *("_collections", "_functools", "_heapq", "_operator", "_struct", "_thread", "_weakrefset", "binascii"),
+        *("collections", "collections.abc", "contextlib", "errno", "fcntl", "functools", "itertools", "keyword"),
+        *("operator", "reprlib", "select", "struct", "threading", "types", "time", "math", "os", "stat", "posixpath"),
+        *("abc", "_abc", "_collections_abc", "genericpath", "os.path", "io", "codecs", "_stat", "_weakref"),
+    }
