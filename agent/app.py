@@ -20,8 +20,8 @@ from pydantic import JsonValue
 
 from agent import __version__, log
 from agent import settings as settings_module
-from agent.api import http, rpc
-from agent.api.access import Peer
+from agent.api import http, notify, rpc
+from agent.api.access import Peer, allowed_users
 from agent.api.contracts import DropIn
 from agent.api.events import EventBus
 from agent.api.feed import Feed
@@ -215,6 +215,16 @@ class _Agent:
                     self._feed,
                     on_request=self._metrics.on_request,
                     is_game=self._is_game,
+                )
+            )
+        if boot.notify is not None:
+            self._servers.append(
+                notify.serve(
+                    boot.notify.sock,
+                    self._operations,
+                    set_text=lambda text: self._report.set_text(text, self._conductor.now()),
+                    users=allowed_users(),
+                    on_request=self._metrics.on_request,
                 )
             )
         if boot.metrics is not None:

@@ -11,14 +11,14 @@ import signal
 import time
 
 from agent import checks, log
-from agent.environment import SECRETS, game_environment, option, variable
+from agent.environment import SECRETS, game_environment, matching, option, variable
 from agent.errors import EXIT_BAD_SETTINGS, CannotStartError, Problem, SettingsError
 from agent.game import methods
 from agent.game.reaper import Reaper, adopt_orphans
 from agent.game.spawn import Game, spawn
 from agent.game.stdin import StdinPipe
 from agent.game.stop import kill_all, signal_group
-from agent.listen import Port, TakenError, UnixSocket, listen_tcp, listen_unix
+from agent.listen import Port, TakenError, UnixSocket, listen_notify, listen_tcp, listen_unix
 from agent.logs.capture import Capture
 from agent.logs.redact import Redactor
 from agent.logs.spool import Spool
@@ -64,7 +64,7 @@ class Boot:
         environ: the container's environment.
         began: when the agent began, in seconds of the monotonic clock.
         control, metrics: listening sockets, or None where there can be none.
-        unix: the Unix socket, or None.
+        unix, notify: the Unix sockets for control and for sd_notify, or None.
         substitute_token: what the game has in place of the delete token, or None.
         game_env: the game's environment.
             redactor, spool, capture: the log rooms, running; no capture with AGENT_CAPTURE=off.
@@ -86,6 +86,7 @@ class Boot:
         self.control: Port | None = None
         self.metrics: Port | None = None
         self.unix: UnixSocket | None = None
+        self.notify: UnixSocket | None = None
         self.substitute_token: str | None = None
         self.game_env: dict[str, str] = {}
         self.workdir: str | None = None
@@ -168,8 +169,9 @@ def run(argv: "list[str]") -> int:
             boot.capture.close()
         if boot.spool is not None:
             boot.spool.close(time.monotonic() + 0.5)
-        if boot.unix is not None:
-            boot.unix.close()
+        for unix in (boot.unix, boot.notify):
+            if unix is not None:
+                unix.close()
 
 
 def parse(argv: "list[str]") -> "tuple[list[str], dict[str, str]]":
@@ -310,6 +312,9 @@ def _open(boot: Boot) -> None:
             log.warning(f"cannot make the Unix socket ({why}): the commands in the container will not find the agent")
     except TakenError as taken:
         boot.wrong("socket_path", str(taken))
+    if boot.unix is not None:
+        boot.notify = listen_notify(boot.unix)
+    health = boot.setting("health_timeout", checks.duration, None)
     directory = boot.setting("spool_dir", checks.path, None)
     limit = boot.setting("spool_max", checks.size, 64 * 1024**2)
     intercept = boot.setting("intercept", checks.boolean, False)
@@ -334,7 +339,8 @@ def _open(boot: Boot) -> None:
         permit_core()
     log_url = boot.raw("log_url")
     hidden = [name for name in boot.environ if is_store_variable(name, log_url, boot.environ)]
-    boot.game_env = game_environment(boot.environ, _exported(boot), hidden)
+    hidden += matching(boot.environ, boot.setting("env_hide", checks.names, ()))
+    boot.game_env = game_environment(boot.environ, _exported(boot, health), hidden)
     if intercept:
         _intercept(boot)
 
@@ -373,7 +379,7 @@ def _port(boot: Boot, name: str, host: str, default: int) -> "Port | None":
     return port
 
 
-def _exported(boot: Boot) -> "dict[str, str]":
+def _exported(boot: Boot, health: "float | None") -> "dict[str, str]":
     exported = {}
     if boot.control is not None:
         exported["AGENT_URL"] = f"http://127.0.0.1:{boot.control.number}"
@@ -381,6 +387,11 @@ def _exported(boot: Boot) -> "dict[str, str]":
         exported["AGENT_METRICS_URL"] = f"http://127.0.0.1:{boot.metrics.number}/metrics"
     if boot.unix is not None:
         exported["AGENT_SOCKET"] = boot.unix.path
+    if boot.notify is not None:
+        exported["NOTIFY_SOCKET"] = boot.notify.path
+        if health:
+            # As systemd gives it: a library sends its heartbeats in half of this (man 3 sd_watchdog_enabled).
+            exported["WATCHDOG_USEC"] = str(int(health * 1e6))
     return exported
 
 

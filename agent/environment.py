@@ -19,6 +19,7 @@ SETTINGS = frozenset(
         "core",
         "drain_seconds",
         "empty_timeout",
+        "env_hide",
         "first_player_timeout",
         "grace_seconds",
         "health_timeout",
@@ -61,7 +62,9 @@ SETTINGS = frozenset(
 
 # What the agent gives to the game. A program in the game that starts another agent inherits these; they say where the
 # first one is, and are no settings.
-EXPORTED = frozenset({"AGENT_URL", "AGENT_SOCKET", "AGENT_METRICS_URL"})
+EXPORTED = frozenset(
+    {"AGENT_URL", "AGENT_SOCKET", "AGENT_METRICS_URL", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}
+)
 
 # Injected values that let their holder act for the deployment. The URLs carry a key of their own in the path.
 SECRETS = (
@@ -82,6 +85,13 @@ def variable(name: str) -> str:
 def option(name: str) -> str:
     """The option of a setting: `grace_seconds` is `--grace-seconds`."""
     return "--" + name.replace("_", "-")
+
+
+def matching(environ: "Iterable[str]", patterns: "Iterable[str]") -> "list[str]":
+    """The variables that AGENT_ENV_HIDE names; a `*` at the end stands for anything."""
+    exact = {pattern for pattern in patterns if not pattern.endswith("*")}
+    begins = tuple(pattern[:-1] for pattern in patterns if pattern.endswith("*"))
+    return [name for name in environ if name in exact or (begins and name.startswith(begins))]
 
 
 def game_environment(

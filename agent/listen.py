@@ -108,6 +108,22 @@ class UnixSocket:
         os.close(self._lock)
 
 
+def listen_notify(beside: "UnixSocket") -> "UnixSocket | None":
+    """Binds the datagram socket for sd_notify, beside the control socket; None where that cannot be."""
+    try:
+        bound = _bind_unix(_notify_path(beside.path), socket.SOCK_DGRAM)
+    except OSError:
+        return None
+    # Before anybody sends: the credentials of a datagram are kept only where they are wanted when it is sent.
+    bound.sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    return bound
+
+
+def _notify_path(path: str) -> str:
+    base, dot, end = path.rpartition(".")
+    return f"{base}-notify.{end}" if dot and "/" not in end else f"{path}-notify"
+
+
 def default_socket_paths() -> "list[str]":
     """Where the socket is when nothing is set, most wanted first; the commands look for it in the same order."""
     return [f"{RUN_DIR}/agent.sock", f"/tmp/arbitrium-agent-{os.getuid()}/agent.sock"]  # noqa: S108 - the directory is made 0700 and checked
@@ -162,7 +178,7 @@ def _own_directory(path: str) -> None:
             raise PermissionError(errno.EACCES, "not writable", path) from None
 
 
-def _bind_unix(path: str) -> UnixSocket:
+def _bind_unix(path: str, kind: int = socket.SOCK_STREAM) -> UnixSocket:
     import fcntl  # noqa: PLC0415 - this is the only use
 
     # The lock says whether an agent lives behind the path; a socket file alone outlives its process.
@@ -176,14 +192,15 @@ def _bind_unix(path: str) -> UnixSocket:
                 os.unlink(path)
         except FileNotFoundError:
             pass
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock = socket.socket(socket.AF_UNIX, kind)
         try:
             before = os.umask(0o117)
             try:
                 sock.bind(path)
             finally:
                 os.umask(before)
-            sock.listen(BACKLOG)
+            if kind == socket.SOCK_STREAM:
+                sock.listen(BACKLOG)
             sock.setblocking(False)
         except BaseException:
             sock.close()

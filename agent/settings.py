@@ -203,6 +203,13 @@ class Settings(BaseSettings):
     workdir: Annotated[
         Path | None, Field(default=None, description="Working directory of the game; the agent's by default.")
     ]
+    env_hide: Annotated[
+        Names,
+        Field(
+            default=(),
+            description="Variables that the game does not get, separated by commas; a * at the end is for anything.",
+        ),
+    ]
     intercept: Annotated[
         Switch,
         Field(

@@ -29,9 +29,10 @@ def supervise(boot: Boot) -> int:
     for port in (boot.control, boot.metrics):
         if port is not None:
             port.sock.close()
-    if boot.unix is not None:
-        boot.unix.close()
-        boot.unix = None
+    for unix in (boot.unix, boot.notify):
+        if unix is not None:
+            unix.close()
+    boot.unix = boot.notify = None
     code = _until_gone(boot) if boot.game is not None else (boot.failure.exit_code if boot.failure else 1)
     if boot.capture is not None:
         boot.capture.drain(time.monotonic() + 0.5)

@@ -1,0 +1,105 @@
+"""`sd_notify`: games and tools made for systemd speak to the agent as they are."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from tests.process.harness import Launcher, Mode, Run, eventually, game
+
+
+def phase(run: Run) -> str:
+    """Where the deployment is."""
+    return str(run.http("GET", "/v1/status").json()["phase"])
+
+
+def test_a_game_made_for_systemd_is_ready_and_lives(launch: Launcher, mode: Mode) -> None:
+    """Sent in its first moment, before the agent can read: nothing is lost."""
+    run = launch(game("notifies", "READY=1\\nSTATUS=warming up", "WATCHDOG=1", "WATCHDOG=1"), mode=mode)
+    run.wait_for("sent")
+    eventually(lambda: phase(run) == "ready", "it is ready")
+    status = run.http("GET", "/v1/status").json()
+    assert status["text"] == "warming up"
+    assert status["heartbeat"]["count"] == 2
+    assert run.stop().code == 0
+
+
+def test_a_barrier_says_that_everything_was_taken_in(launch: Launcher) -> None:
+    """When the descriptor is closed, READY=1 has had its effect."""
+    run = launch(game("notifies", "READY=1", "BARRIER"))
+    run.wait_for("barrier")
+    assert phase(run) == "ready"
+    run.stop()
+
+
+def test_stopping_is_a_stop_request(launch: Launcher) -> None:
+    """As every other way to ask for it."""
+    run = launch(game("notifies", "READY=1", "STOPPING=1"))
+    assert run.finish().code == 0
+    assert "game asked, requested" in run.stderr.text
+
+
+def test_the_watchdog_is_given_and_watched(launch: Launcher) -> None:
+    """WATCHDOG_USEC is the health timeout; a game that sends no more is hung."""
+    run = launch(game("notifies", "WATCHDOG=1"), env={"AGENT_HEALTH_TIMEOUT": "700ms"})
+    run.wait_for("sent 700000")
+    run.finish()
+    assert "no heartbeat for 0.7 s" in run.stderr.text
+
+
+def test_the_watchdogs_alarm(launch: Launcher) -> None:
+    """WATCHDOG=trigger ends a game that found itself broken."""
+    run = launch(game("notifies", "WATCHDOG=trigger"))
+    run.finish()
+    assert "watchdog gave the alarm" in run.stderr.text
+
+
+def test_more_time_is_asked_for_in_microseconds(launch: Launcher) -> None:
+    """EXTEND_TIMEOUT_USEC outside of a stop is said, and changes nothing."""
+    run = launch(game("notifies", "EXTEND_TIMEOUT_USEC=1000000", "READY=1"))
+    run.wait_for("sent")
+    eventually(lambda: phase(run) == "ready", "it is ready")
+    run.stop()
+    assert "none is under way" in run.stderr.text
+
+
+def test_what_means_nothing_is_ignored(launch: Launcher) -> None:
+    """Unknown assignments, no assignments, bytes that are no text."""
+    run = launch(game("notifies", "X_SOMETHING=1\\nMAINPID=1", "nonsense", "=", "READY=yes", "STATUS=fine"))
+    run.wait_for("sent")
+    eventually(lambda: run.http("GET", "/v1/status").json()["text"] == "fine", "the last one was read")
+    assert phase(run) == "starting"
+    assert run.stop().code == 0
+
+
+def test_systemds_own_tool(launch: Launcher) -> None:
+    """`systemd-notify` of Debian's package systemd."""
+    if shutil.which("systemd-notify") is None:
+        pytest.skip("systemd-notify is not installed (Debian: systemd)")
+    run = launch(game("polite"), mode="subreaper")
+    run.wait_for("ready")
+    assert run.is_ready_to_answer()
+    env = {"NOTIFY_SOCKET": run.game_environment["NOTIFY_SOCKET"], "PATH": "/usr/bin:/bin"}
+    subprocess.run(["systemd-notify", "--ready", "--status=from a script"], env=env, check=True, timeout=30)
+    eventually(lambda: phase(run) == "ready", "it is ready")
+    assert run.http("GET", "/v1/status").json()["text"] == "from a script"
+    run.stop()
+
+
+def test_variables_are_hidden_from_the_game(launch: Launcher) -> None:
+    """AGENT_ENV_HIDE, by name and by beginning; an outer NOTIFY_SOCKET is not passed on either."""
+    env = {
+        "AGENT_ENV_HIDE": "SECRET_A,LICENCE_*",
+        "SECRET_A": "1",
+        "LICENCE_KEY": "2",
+        "KEPT": "3",
+        "NOTIFY_SOCKET": "/x",
+    }
+    run = launch(game("polite"), env=env)
+    run.wait_for("ready")
+    seen = run.game_environment
+    assert "SECRET_A" not in seen
+    assert "LICENCE_KEY" not in seen
+    assert seen["KEPT"] == "3"
+    assert seen["NOTIFY_SOCKET"] != "/x"
+    run.stop()
