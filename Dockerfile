@@ -16,7 +16,7 @@ RUN apt-get update \
         python3 python3-pip xz-utils zlib1g-dev \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
-COPY packaging/python.sh packaging/
+COPY packaging/python.sh packaging/profile.py packaging/
 RUN packaging/python.sh python
 
 FROM python AS build

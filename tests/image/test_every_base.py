@@ -180,3 +180,17 @@ def test_a_broken_runtime_does_not_stop_the_game(engine: Engine, game_image: str
     output = broken.output()
     assert "playing" in output
     assert "the game runs without the agent" in output
+
+
+def test_an_idle_agent_is_small_in_memory(engine: Engine, game_image: str) -> None:
+    """Resident memory of PID 1, once it has given back what only its start needed."""
+    container = engine.run(game_image)
+    container.said("ready")
+    pid = container.pid()
+
+    def resident() -> float:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmRSS:"))
+
+    container.execute(AGENT, "healthcheck")
+    eventually(lambda: resident() <= 45 or None, "the agent's resident memory is at most 45 MB")
