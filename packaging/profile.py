@@ -11,12 +11,13 @@ import subprocess
 import sys
 
 MODULES = """
-argparse ast base64 calendar collections concurrent.futures configparser contextlib contextvars copy csv ctypes
-dataclasses datetime decimal difflib email.message email.parser email.policy enum fractions functools gzip hashlib heapq
-hmac html http.client http.cookiejar http.cookies http.server inspect io ipaddress json locale logging logging.handlers
-mimetypes numbers operator os pathlib pickle platform pprint queue random re secrets selectors shlex shutil signal socket
-socketserver ssl statistics string struct subprocess sysconfig tarfile tempfile textwrap threading time tokenize tomllib
-traceback types typing unicodedata urllib.parse urllib.request uuid weakref zipfile zoneinfo
+argparse ast base64 calendar collections concurrent.futures configparser contextlib contextvars copy csv
+ctypes dataclasses datetime decimal difflib email.message email.parser email.policy enum fractions functools
+gzip hashlib heapq hmac html http.client http.cookiejar http.cookies http.server inspect io ipaddress json
+locale logging logging.handlers mimetypes numbers operator os pathlib pickle platform pprint queue random re
+secrets selectors shlex shutil signal socket socketserver ssl statistics string struct subprocess sysconfig
+tarfile tempfile textwrap threading time tokenize tomllib traceback types typing unicodedata urllib.parse
+urllib.request uuid weakref zipfile zoneinfo
 """.split()  # noqa: SIM905 - ninety names in seven lines, not in ninety
 
 
