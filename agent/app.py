@@ -203,6 +203,7 @@ class _Agent:
 
     async def _serve(self) -> None:
         boot = self._boot
+        users = allowed_users(*(() if boot.user is None else (boot.user.uid,)))
         if boot.control is not None:
             self._servers.append(
                 await http.serve(boot.control.sock, self._operations, self._feed, on_request=self._metrics.on_request)
@@ -215,6 +216,7 @@ class _Agent:
                     self._feed,
                     on_request=self._metrics.on_request,
                     is_game=self._is_game,
+                    users=users,
                 )
             )
         if boot.notify is not None:
@@ -223,7 +225,7 @@ class _Agent:
                     boot.notify.sock,
                     self._operations,
                     set_text=lambda text: self._report.set_text(text, self._conductor.now()),
-                    users=allowed_users(),
+                    users=users,
                     on_request=self._metrics.on_request,
                 )
             )

@@ -10,24 +10,25 @@ import os
 import signal
 import time
 
-from agent import checks, log
-from agent.environment import SECRETS, game_environment, matching, option, variable
+from agent import log
+from agent.environment import option, variable
 from agent.errors import EXIT_BAD_SETTINGS, CannotStartError, Problem, SettingsError
-from agent.game import methods
-from agent.game.reaper import Reaper, adopt_orphans
+from agent.game.reaper import Reaper, adopt_orphans, keep_memory_private
 from agent.game.spawn import Game, spawn
 from agent.game.stdin import StdinPipe
 from agent.game.stop import kill_all, signal_group
-from agent.listen import Port, TakenError, UnixSocket, listen_notify, listen_tcp, listen_unix
+from agent.listen import Port, UnixSocket
 from agent.logs.capture import Capture
 from agent.logs.redact import Redactor
 from agent.logs.spool import Spool
-from agent.logs.target import is_store_variable, store_secrets
+from agent.prepare import prepare, secrets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # `typing` itself takes 5 ms
     from collections.abc import Callable
     from typing import TypeVar
+
+    from agent.game.user import User
 
     T = TypeVar("T")
     D = TypeVar("D")
@@ -68,6 +69,7 @@ class Boot:
         substitute_token: what the game has in place of the delete token, or None.
         game_env: the game's environment.
             redactor, spool, capture: the log rooms, running; no capture with AGENT_CAPTURE=off.
+        user: whom the game runs as, or None.
         stdin: the game's stdin, where a stop method writes to it; else None, and the game has the container's.
         reaper: the only one that waits.
         game: the running game, or None where it could not be started: then `failure` says why.
@@ -93,6 +95,7 @@ class Boot:
         self.redactor = Redactor(secrets(environ, self.raw("log_url")))  # completed once the settings are read
         self.spool: Spool | None = None
         self.capture: Capture | None = None
+        self.user: User | None = None
         self.stdin: StdinPipe | None = None
         self.reaper = Reaper()
         self.game: Game | None = None
@@ -141,7 +144,8 @@ def run(argv: "list[str]") -> int:
         _keep_standard_streams()
         listen_for_signals(boot)
         adopt_orphans()
-        _open(boot)
+        keep_memory_private()
+        prepare(boot)
         if boot.problems:
             return _refuse(boot)
         start_game(boot)
@@ -223,6 +227,7 @@ def start_game(boot: Boot) -> None:
             cwd=boot.workdir,
             capture=boot.capture is not None,
             stdin=boot.stdin.read_end if boot.stdin is not None else None,
+            user=boot.user,
         )
     except CannotStartError as failure:
         boot.game = None
@@ -297,114 +302,6 @@ def forward_signal(boot: Boot, number: int) -> None:
     """Sends a signal on to the game's group; ones that suspend become SIGSTOP."""
     if boot.game is not None:
         signal_group(boot.game.pid, signal.SIGSTOP if number in _SUSPENDING else number)
-
-
-def _open(boot: Boot) -> None:
-    """Binds the sockets, makes the spool, and prepares the game's environment. Problems are noted in the boot."""
-    boot.workdir = boot.setting("workdir", checks.path, None)
-    host = boot.setting("metrics_host", checks.host, "0.0.0.0")  # noqa: S104 - the default that Prometheus needs
-    boot.control = _port(boot, "control_port", "127.0.0.1", 9370)
-    boot.metrics = _port(boot, "metrics_port", host, 9464)
-    path = boot.setting("socket_path", checks.socket_path, None)
-    try:
-        boot.unix, why = listen_unix(path)
-        if why:
-            log.warning(f"cannot make the Unix socket ({why}): the commands in the container will not find the agent")
-    except TakenError as taken:
-        boot.wrong("socket_path", str(taken))
-    if boot.unix is not None:
-        boot.notify = listen_notify(boot.unix)
-    health = boot.setting("health_timeout", checks.duration, None)
-    directory = boot.setting("spool_dir", checks.path, None)
-    limit = boot.setting("spool_max", checks.size, 64 * 1024**2)
-    intercept = boot.setting("intercept", checks.boolean, False)
-    words = boot.setting("redact", checks.names, ())
-    patterns = [word[1:-1] for word in words if word.startswith("/")]
-    named = [boot.environ[word] for word in words if boot.environ.get(word)]
-    boot.redactor = Redactor([*secrets(boot.environ, boot.raw("log_url")), *named], patterns)
-    log.hide(named)
-    if any(method.kind == "stdin" for method in boot.setting("stop", methods.parse, ())) and not boot.problems:
-        boot.stdin = StdinPipe()
-    capture = boot.setting("capture", checks.boolean, True)
-    redact_stdout = boot.setting("redact_stdout", checks.boolean, False)
-    if not boot.problems:
-        boot.spool = Spool(directory or default_spool(), limit, say=log.warning)
-        if capture:
-            boot.capture = Capture(
-                boot.spool, boot.redactor, {"stdout": 1, "stderr": 2}, redact_passthrough=redact_stdout
-            )
-    if boot.setting("core", checks.boolean, False):
-        from agent.game.core import permit_core  # noqa: PLC0415 - most games do without
-
-        permit_core()
-    log_url = boot.raw("log_url")
-    hidden = [name for name in boot.environ if is_store_variable(name, log_url, boot.environ)]
-    hidden += matching(boot.environ, boot.setting("env_hide", checks.names, ()))
-    boot.game_env = game_environment(boot.environ, _exported(boot, health), hidden)
-    if intercept:
-        _intercept(boot)
-
-
-def secrets(environ: "dict[str, str]", log_url: "str | None") -> "list[str]":
-    """The values that must be in no log: what lets its holder act for the deployment, or write to the store."""
-    return [environ[name] for name in SECRETS if environ.get(name)] + store_secrets(environ, log_url)
-
-
-def default_spool() -> str:
-    """Where the spool is when nothing is set. It should outlive a restart of the container's processes, not a boot."""
-    return f"/tmp/arbitrium-agent-{os.getuid()}/spool"  # noqa: S108 - the spool makes its directories 0700
-
-
-def _port(boot: Boot, name: str, host: str, default: int) -> "Port | None":
-    wanted = boot.setting(name, checks.port, default)
-    explicit = boot.raw(name) is not None
-    try:
-        port = listen_tcp(host, wanted, explicit=explicit)
-    except TakenError as taken:
-        if explicit:
-            boot.wrong(name, str(taken))
-        elif boot.raw("metrics_host") and name == "metrics_port":
-            boot.wrong("metrics_host", str(taken))
-        else:
-            log.warning(f"cannot listen on {host}:{wanted}: {variable(name)} {taken}; going on without it")
-        return None
-    except OSError as problem:
-        log.warning(f"cannot listen on {host} ({problem}); going on without {variable(name)}")
-        return None
-    if port.instead_of is not None:
-        log.warning(
-            f"port {port.instead_of} is taken by another program: using {port.number} instead; "
-            f"set {variable(name)} to choose one"
-        )
-    return port
-
-
-def _exported(boot: Boot, health: "float | None") -> "dict[str, str]":
-    exported = {}
-    if boot.control is not None:
-        exported["AGENT_URL"] = f"http://127.0.0.1:{boot.control.number}"
-    if boot.metrics is not None:
-        exported["AGENT_METRICS_URL"] = f"http://127.0.0.1:{boot.metrics.number}/metrics"
-    if boot.unix is not None:
-        exported["AGENT_SOCKET"] = boot.unix.path
-    if boot.notify is not None:
-        exported["NOTIFY_SOCKET"] = boot.notify.path
-        if health:
-            # As systemd gives it: a library sends its heartbeats in half of this (man 3 sd_watchdog_enabled).
-            exported["WATCHDOG_USEC"] = str(int(health * 1e6))
-    return exported
-
-
-def _intercept(boot: Boot) -> None:
-    """Gives the game a delete URL that leads to the agent, with the same path, and a token that is worth nothing."""
-    url = boot.environ.get("ARBITRIUM_DELETE_URL", "")
-    if not url or boot.control is None:
-        log.warning("cannot intercept the self-stop: there is no ARBITRIUM_DELETE_URL or no control port")
-        return
-    path = "/" + url.partition("://")[2].partition("/")[2]
-    boot.substitute_token = os.urandom(16).hex()
-    boot.game_env["ARBITRIUM_DELETE_URL"] = f"http://127.0.0.1:{boot.control.number}{path}"
-    boot.game_env["ARBITRIUM_DELETE_TOKEN"] = boot.substitute_token
 
 
 def _refuse(boot: Boot) -> int:

@@ -126,6 +126,21 @@ def players_from(value: str) -> str:
     raise ValueError("takes api, tcp, tcp:PORT or query:PROTOCOL://HOST:PORT, such as query:a2s://127.0.0.1:27015")
 
 
+def game_user(value: str) -> str:
+    """A user of this image: `NAME`, `UID`, `NAME:GROUP` or `UID:GID`."""
+    from agent.game.user import find  # noqa: PLC0415 - only where there is one
+
+    find(value)
+    return value.strip()
+
+
+def templates(value: str) -> "tuple[tuple[str, str], ...]":
+    """`SOURCE:TARGET` with absolute paths, several separated by commas."""
+    from agent.template import pairs  # noqa: PLC0415 - only where there are some
+
+    return pairs(value)
+
+
 def names(value: str) -> "tuple[str, ...]":
     """Words separated by commas; a regular expression between slashes may hold commas itself."""
     found = []

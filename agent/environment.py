@@ -21,6 +21,7 @@ SETTINGS = frozenset(
         "empty_timeout",
         "env_hide",
         "first_player_timeout",
+        "game_user",
         "grace_seconds",
         "health_timeout",
         "hold_seconds",
@@ -56,6 +57,7 @@ SETTINGS = frozenset(
         "spool_max",
         "stop",
         "tags",
+        "template",
         "workdir",
     }
 )

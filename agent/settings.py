@@ -203,6 +203,25 @@ class Settings(BaseSettings):
     workdir: Annotated[
         Path | None, Field(default=None, description="Working directory of the game; the agent's by default.")
     ]
+    game_user: Annotated[
+        str | None,
+        _check(checks.game_user),
+        Field(
+            default=None,
+            description="Whom the game runs as, where the agent is root (Unreal refuses root): NAME, UID, NAME:GROUP "
+            "or UID:GID.",
+        ),
+    ]
+    template: Annotated[
+        tuple[tuple[str, str], ...],
+        NoDecode,
+        _check(checks.templates),
+        Field(
+            default=(),
+            description="Files written before the game starts, SOURCE:TARGET, separated by commas: ${NAME} becomes the "
+            "game's variable, $$ a dollar sign.",
+        ),
+    ]
     env_hide: Annotated[
         Names,
         Field(

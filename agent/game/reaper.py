@@ -7,7 +7,9 @@ reason.
 
 import os
 
-_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+# linux/prctl.h
+_PR_SET_DUMPABLE = 4
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 class Reaper:
@@ -67,11 +69,21 @@ def adopt_orphans() -> bool:
     Returns:
         Whether orphans come here. `PR_SET_CHILD_SUBREAPER` exists since Linux 3.4 (man 2 prctl).
     """
-    if os.getpid() == 1:
-        return True
-    try:
-        import ctypes  # noqa: PLC0415 - PID 1 does not need it
+    return os.getpid() == 1 or _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
-        return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+
+def keep_memory_private() -> bool:
+    """Makes this process not dumpable (man 2 prctl): a game of the same user cannot read its environment or its memory.
+
+    What a process has in /proc belongs to root from then on; a game that is executed is dumpable again.
+    """
+    return _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def _prctl(option: int, value: int) -> bool:
+    try:
+        import ctypes  # noqa: PLC0415 - 3 ms
+
+        return bool(ctypes.CDLL(None).prctl(option, value, 0, 0, 0) == 0)
     except (ImportError, OSError, AttributeError):
         return False

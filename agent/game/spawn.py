@@ -13,6 +13,10 @@ import time
 from agent.errors import EXIT_CANNOT_EXECUTE, EXIT_NOT_FOUND, CannotStartError
 from agent.game import terminal
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from agent.game.user import User
+
 
 class Game:
     """A game that was started.
@@ -46,6 +50,7 @@ def spawn(
     cwd: "str | None" = None,
     capture: bool = True,
     stdin: "int | None" = None,
+    user: "User | None" = None,
 ) -> Game:
     """Executes the game.
 
@@ -55,6 +60,7 @@ def spawn(
         cwd: its working directory, or None for the agent's.
         capture: whether its stdout and stderr go through the agent.
         stdin: descriptor for its stdin, or None for the agent's own.
+        user: whom to run as, or None for the agent's user.
 
     Returns:
         The running game; exec has succeeded when this returns.
@@ -64,6 +70,9 @@ def spawn(
     """
     streams, ours = terminal.open_streams() if capture else ({}, {})
     try:
+        if user is not None:
+            for fd in {*ours.values(), *(() if stdin is None else (stdin,))}:
+                os.fchown(fd, user.uid, user.gid)  # or it could not open /dev/stdout
         popen = subprocess.Popen(
             command,
             env=env,
@@ -72,6 +81,9 @@ def spawn(
             stdout=ours.get("stdout"),
             stderr=ours.get("stderr"),
             start_new_session=True,
+            user=user.uid if user is not None else None,
+            group=user.gid if user is not None else None,
+            extra_groups=user.groups if user is not None and os.geteuid() == 0 else None,
             preexec_fn=terminal.taking_over(),  # noqa: PLW1509 - only where there is a terminal, and it is one ioctl
         )
     except (OSError, ValueError, subprocess.SubprocessError) as problem:

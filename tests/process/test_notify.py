@@ -88,14 +88,8 @@ def test_systemds_own_tool(launch: Launcher) -> None:
 
 def test_variables_are_hidden_from_the_game(launch: Launcher) -> None:
     """AGENT_ENV_HIDE, by name and by beginning; an outer NOTIFY_SOCKET is not passed on either."""
-    env = {
-        "AGENT_ENV_HIDE": "SECRET_A,LICENCE_*",
-        "SECRET_A": "1",
-        "LICENCE_KEY": "2",
-        "KEPT": "3",
-        "NOTIFY_SOCKET": "/x",
-    }
-    run = launch(game("polite"), env=env)
+    hidden = {"SECRET_A": "1", "LICENCE_KEY": "2", "NOTIFY_SOCKET": "/x"}
+    run = launch(game("polite"), env={"AGENT_ENV_HIDE": "SECRET_A,LICENCE_*", "KEPT": "3", **hidden})
     run.wait_for("ready")
     seen = run.game_environment
     assert "SECRET_A" not in seen

@@ -1,0 +1,71 @@
+"""The user that the game runs as (AGENT_GAME_USER). Standard library only; imported where the setting is given."""
+
+import grp
+import os
+import pwd
+
+
+class User:
+    """Somebody to run as.
+
+    Attributes:
+        uid, gid: effective ids.
+        groups: supplementary groups.
+        name, home: for USER, LOGNAME and HOME.
+    """
+
+    __slots__ = ("gid", "groups", "home", "name", "uid")
+
+    def __init__(self, uid: int, gid: int, groups: "list[int]", name: str, home: str) -> None:
+        """Takes what was looked up."""
+        self.uid = uid
+        self.gid = gid
+        self.groups = groups
+        self.name = name
+        self.home = home
+
+    @property
+    def environment(self) -> "dict[str, str]":
+        """What `su` would set."""
+        return {"USER": self.name, "LOGNAME": self.name, "HOME": self.home}
+
+
+def find(text: str) -> User:
+    """Looks a user up.
+
+    Args:
+        text: `NAME`, `UID`, `NAME:GROUP` or `UID:GID`; a UID needs no entry in /etc/passwd.
+
+    Raises:
+        ValueError: there is none, or the agent may not become anybody; the message says what the setting takes.
+    """
+    name, _, group = text.strip().partition(":")
+    entry = _entry(name)
+    if entry is None and not _is_number(name):
+        raise ValueError(f"takes a user of this image (NAME, UID, NAME:GROUP or UID:GID), and {name!r} is none")
+    uid = entry.pw_uid if entry else int(name)
+    gid = _group(group) if group else entry.pw_gid if entry else uid
+    if os.geteuid() not in (0, uid):
+        raise ValueError(f"takes no other user than {os.geteuid()} here: only root can become somebody else")
+    groups = os.getgrouplist(entry.pw_name, gid) if entry else [gid]
+    return User(uid, gid, groups, entry.pw_name if entry else name, entry.pw_dir if entry else "/")
+
+
+def _entry(name: str) -> "pwd.struct_passwd | None":
+    try:
+        return pwd.getpwuid(int(name)) if _is_number(name) else pwd.getpwnam(name)
+    except (KeyError, OverflowError, ValueError):
+        return None
+
+
+def _group(name: str) -> int:
+    if _is_number(name):
+        return int(name)
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise ValueError(f"takes a group of this image after the colon, and {name!r} is none") from None
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 11

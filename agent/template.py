@@ -1,0 +1,82 @@
+"""Configuration files written from templates before the game starts (AGENT_TEMPLATE). Standard library only.
+
+`${NAME}` is replaced by the game's variable of that name, `$$` is a dollar sign, and everything else stays as it is: no
+other syntax, no defaults, no commands.
+"""
+
+import os
+import re
+import tempfile
+
+_MARK = re.compile(r"\$(?:(\$)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
+
+
+class TemplateError(ValueError):
+    """A file that cannot be written; `str()` says what the setting takes."""
+
+
+def pairs(text: str) -> "tuple[tuple[str, str], ...]":
+    """Reads AGENT_TEMPLATE: `SOURCE:TARGET`, several separated by commas, absolute paths.
+
+    Raises:
+        ValueError: with what it takes.
+    """
+    found = []
+    for part in text.split(","):
+        if not part.strip():
+            continue
+        source, colon, target = part.strip().partition(":")
+        if not colon or not os.path.isabs(source) or not os.path.isabs(target) or "\0" in part:
+            raise ValueError("takes SOURCE:TARGET with absolute paths, several separated by commas")
+        found.append((source, target))
+    return tuple(found)
+
+
+def expand(text: str, variables: "dict[str, str]", source: str) -> str:
+    """The text with variables in place.
+
+    Raises:
+        TemplateError: names every variable that is not there, with its line.
+    """
+    missing = []
+    for number, line in enumerate(text.split("\n"), 1):
+        names = (mark[2] for mark in _MARK.finditer(line))
+        missing += [f"line {number}: {name}" for name in names if name and name not in variables]
+    if missing:
+        raise TemplateError(f"takes templates whose variables the game has; missing in {source}: {', '.join(missing)}")
+    return _MARK.sub(lambda mark: "$" if mark[1] else variables[mark[2]], text)
+
+
+def write(source: str, target: str, variables: "dict[str, str]", owner: "tuple[int, int] | None" = None) -> None:
+    """Writes one file: all of it or nothing, with the mode of its template.
+
+    Args:
+        source: the template.
+        target: the file; what is there is replaced.
+        variables: the game's environment.
+        owner: user and group id that it gets, or None for the agent's.
+
+    Raises:
+        TemplateError: a variable is missing, or a file cannot be read or written.
+    """
+    try:
+        with open(source, encoding="utf-8", errors="surrogateescape", newline="") as file:
+            text = file.read()
+            mode = os.fstat(file.fileno()).st_mode & 0o7777
+    except OSError as problem:
+        raise TemplateError(f"takes templates that can be read; {source}: {os.strerror(problem.errno or 0)}") from None
+    text = expand(text, variables, source)
+    try:
+        descriptor, part = tempfile.mkstemp(prefix=".arbitrium-", dir=os.path.dirname(target))
+        try:
+            with open(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+                file.write(text)
+                os.fchmod(file.fileno(), mode)
+                if owner is not None:
+                    os.fchown(file.fileno(), *owner)
+            os.replace(part, target)
+        except BaseException:
+            os.unlink(part)
+            raise
+    except OSError as problem:
+        raise TemplateError(f"takes targets that can be written; {target}: {os.strerror(problem.errno or 0)}") from None
