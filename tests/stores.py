@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -35,7 +36,10 @@ class S3Server:
 
     def start(self) -> None:
         """Starts it (again)."""
+        # A test run that is killed for its time does not clean up: its server goes with it all the same.
+        with_us = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
         command = [
+            *with_us,
             str(Path(sys.executable).with_name("rclone")),
             "--config=",
             "serve",
