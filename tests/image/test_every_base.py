@@ -106,7 +106,7 @@ def test_the_games_environment_is_the_containers(engine: Engine, game_image: str
     pid = container.pid()
     shown = dict(line.split("=", 1) for line in container.output().splitlines() if "=" in line and " " not in line)
     assert {name: shown.get(name) for name in given} == given
-    agents_own = {"AGENT_URL", "AGENT_METRICS_URL", "AGENT_SOCKET"}
+    agents_own = {"AGENT_URL", "AGENT_METRICS_URL", "AGENT_SOCKET", "NOTIFY_SOCKET", "WATCHDOG_USEC"}
     shells_own = {"PWD", "OLDPWD", "SHLVL", "_"}
     engines_own = {"PATH", "HOME", "HOSTNAME", "TERM", "container"}
     assert set(shown) - set(given) - agents_own - shells_own - engines_own == set()
