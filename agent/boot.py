@@ -13,6 +13,7 @@ import time
 from agent import log
 from agent.environment import option, variable
 from agent.errors import EXIT_BAD_SETTINGS, CannotStartError, Problem, SettingsError
+from agent.game.cgroup import CgroupReading, read_cgroup
 from agent.game.reaper import Reaper, adopt_orphans, keep_memory_private
 from agent.game.spawn import Game, spawn
 from agent.game.stdin import StdinPipe
@@ -72,6 +73,7 @@ class Boot:
         user: whom the game runs as, or None.
         stdin: the game's stdin, where a stop method writes to it; else None, and the game has the container's.
         reaper: the only one that waits.
+        cgroup: what the container's cgroup had counted when the game was started.
         game: the running game, or None where it could not be started: then `failure` says why.
         signals: stop signals that came so far, each with its moment.
         problems: what is wrong with the settings that boot reads.
@@ -98,6 +100,7 @@ class Boot:
         self.user: User | None = None
         self.stdin: StdinPipe | None = None
         self.reaper = Reaper()
+        self.cgroup: CgroupReading | None = None
         self.game: Game | None = None
         self.failure: CannotStartError | None = None
         self.signals: list[tuple[int, float]] = []
@@ -215,6 +218,7 @@ def start_game(boot: Boot) -> None:
     """Spawns the game and connects its output; a failure is kept in `boot.failure` for the lifecycle to deal with."""
     again = boot.game is not None
     boot.failure = None
+    boot.cgroup = read_cgroup()
     # What is ignored stays ignored through exec, and what has a handler does not; the mask stays as it is.
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in boot.ignored}
     signal.pthread_sigmask(signal.SIG_BLOCK, boot.blocked)

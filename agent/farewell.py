@@ -17,7 +17,7 @@ from agent.boot import Boot
 from agent.deployment import Deployment
 from agent.errors import AgentError
 from agent.game.autopsy import Evidence, examine
-from agent.game.cgroup import CgroupReading, read_cgroup
+from agent.game.cgroup import read_cgroup
 from agent.game.core import Core, core_outlook, look_for_core
 from agent.game.report import build_report, last_line
 from agent.logs.files import FileFollower
@@ -47,7 +47,6 @@ class Farewell:
         self._report = report
         self._settings = settings
         self._following = False
-        self._before: CgroupReading = read_cgroup()
         self._shipping: asyncio.Task[None] | None = None
         self._shipper = self._make_shipper()
         self._files = FileFollower(settings.log_files, boot.spool, boot.redactor, since=_wall(boot.began))
@@ -83,7 +82,6 @@ class Farewell:
 
     def begin_again(self, loop: asyncio.AbstractEventLoop) -> None:
         """The game is started again: its log follows the one that was told to its end."""
-        self._before = read_cgroup()
         self._shipper = self._make_shipper()
         self.begin(loop)
 
@@ -172,7 +170,7 @@ class Farewell:
     def _document(
         self, state: State, now: float, tail: bytes, core: Core | None, turns: Sequence[Turn]
     ) -> dict[str, object]:
-        before, after = self._before, read_cgroup()
+        before, after = self._boot.cgroup, read_cgroup()
         status, stop, report = state.exit, state.stop, self._report
         ended = state.history[-1].at
         failure = self._boot.failure
