@@ -18,7 +18,7 @@ from typing import Protocol
 
 from pydantic import JsonValue
 
-from agent import __version__, log
+from agent import __version__, log, memory
 from agent import settings as settings_module
 from agent.api import http, notify, rpc
 from agent.api.access import Peer, allowed_users
@@ -31,8 +31,8 @@ from agent.background import Background
 from agent.boot import FORWARDED, STOP_SIGNALS, Boot, forward_signal
 from agent.conductor import Conductor
 from agent.deployment import Injected, parse
+from agent.edgegap.late_tags import LateTags
 from agent.edgegap.self_stop import Result, SelfStop
-from agent.edgegap.tags import DeploymentTags
 from agent.farewell import Farewell
 from agent.game import hearing
 from agent.game.tree import descendants
@@ -57,7 +57,8 @@ from agent.watch import Watch
 
 # Servers that do not end by themselves by then are left to the end of the process.
 _CLOSE_SECONDS = 1.0
-_READY_EVERY = 0.2
+# When the imports are over and the first requests answered, the memory they took for a moment is given back.
+_TIDY_AFTER = 1.0
 
 
 class _Closable(Protocol):
@@ -127,7 +128,7 @@ class _Agent:
                 for name, key in (("api", "AGENT_URL"), ("socket", "AGENT_SOCKET"), ("metrics", "AGENT_METRICS_URL"))
                 if key in boot.game_env
             },
-            tags=self._tags if self._tags.way is not None else None,
+            tags=self._tags if self._tags.reachable else None,
             keep=self._farewell.keep,
             acknowledge=self._acknowledge,
             drop_in=_drop_in(boot, self._injected),
@@ -169,6 +170,7 @@ class _Agent:
         # What was imported stays until the end: keeping it out of every collection makes those, and the exit, faster.
         gc.collect()
         gc.freeze()
+        self._loop.call_later(_TIDY_AFTER, memory.give_back)
         log.debug("ready to serve", seconds=round(time.monotonic() - self._boot.began, 3))
         try:
             return await self._conductor.exited
@@ -366,9 +368,9 @@ def _rcon(address: str, password: str) -> Rcon:
     return Rcon(host.strip("[]"), int(port), password)
 
 
-def _tags(settings: Settings, injected: Injected) -> DeploymentTags:
+def _tags(settings: Settings, injected: Injected) -> LateTags:
     secrets = injected.secrets
-    return DeploymentTags(
+    return LateTags(
         context_url=secrets.context_url.get_secret_value() if secrets.context_url else None,
         context_token=secrets.context_token,
         deployment_id=injected.deployment.request_id,

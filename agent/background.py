@@ -14,7 +14,7 @@ from agent import log
 from agent.boot import Boot
 from agent.conductor import Conductor
 from agent.deployment import Deployment
-from agent.edgegap.tags import DeploymentTags
+from agent.edgegap.late_tags import LateTags
 from agent.errors import AgentError, Problem, SettingsError
 from agent.game.hearing import threads
 from agent.game.ports import listening
@@ -36,7 +36,7 @@ class Background:
         deployment: Deployment,
         conductor: Conductor,
         report: GameReport,
-        tags: DeploymentTags,
+        tags: LateTags,
         *,
         pids: Callable[[], list[int]],
         players_unknown: Callable[[bool], None],

@@ -67,7 +67,10 @@ def main(argv: list[str]) -> int:
         command = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
         if name == asked:
             # The one that was asked for is the only one that is imported.
-            room = importlib.import_module(module)
+            try:
+                room = importlib.import_module(module)
+            except ModuleNotFoundError as missing:
+                return _not_here(missing)
             own = hasattr(room, f"run_{name}")
             getattr(room, f"add_{name}_arguments" if own else "add_arguments")(command)
             command.set_defaults(run=getattr(room, f"run_{name}" if own else "run"))
@@ -80,12 +83,24 @@ def main(argv: list[str]) -> int:
     except AgentError as problem:
         print(problem, file=sys.stderr)
         return 1
+    except ModuleNotFoundError as missing:
+        # The runtime directory for game images is made without what only people at a terminal need.
+        print(
+            f"cannot do this here: {missing.name} is not part of this installation; use one from PyPI", file=sys.stderr
+        )
+        return 1
     except BrokenPipeError:
         # Whoever read our output has enough (`... | head`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except KeyboardInterrupt:
         return 130
+
+
+def _not_here(missing: ModuleNotFoundError) -> int:
+    """The runtime directory for game images is made without what only people at a terminal need."""
+    print(f"cannot do this here: {missing.name} is not part of this installation; use one from PyPI", file=sys.stderr)
+    return 1
 
 
 _RUN_EPILOG = """\

@@ -5,6 +5,7 @@ The contract gives no units, so none are shown: values are as the platform sends
 
 import importlib.util
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,13 +69,14 @@ def resample(values: Sequence[float | None], columns: int) -> list[float | None]
     return resampled
 
 
-def braille(values: Sequence[float | None], width: int = WIDTH, height: int = HEIGHT) -> list[str]:
+def area(values: Sequence[float | None], width: int = WIDTH, height: int = HEIGHT, *, plain: bool = False) -> list[str]:
     """Draw an area from zero (or the lowest value, if that is below) up to each value.
 
     Args:
         values: samples in order; None is a gap.
         width: columns of characters.
         height: rows of characters.
+        plain: use # for a terminal that has no braille.
 
     Returns:
         Rows from the top.
@@ -93,7 +95,7 @@ def braille(values: Sequence[float | None], width: int = WIDTH, height: int = HE
             cell = _BRAILLE
             for marks, level in ((_LEFT, dots[2 * column]), (_RIGHT, dots[2 * column + 1])):
                 cell += sum(marks[: min(4, max(0, level - 4 * row))])
-            cells.append(chr(cell))
+            cells.append(("#" if cell > _BRAILLE else " ") if plain else chr(cell))
         rows.append("".join(cells))
     return rows
 
@@ -113,6 +115,7 @@ def panels(metrics: models.Metrics, deployment_id: str) -> "RenderableType":
     from rich.panel import Panel  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
+    plain = "utf" not in (sys.stdout.encoding or "").lower()
     drawn: list[RenderableType] = []
     for title, series in series_of(metrics).items():
         values = known(series.datasets)
@@ -121,7 +124,7 @@ def panels(metrics: models.Metrics, deployment_id: str) -> "RenderableType":
         figures = f"now {short(values[-1])}   mean {short(sum(values) / len(values))}   max {short(max(values))}"
         times = series.labels or series.timestamps
         axis = f"{times[0]}{times[-1]:>{max(1, WIDTH - len(times[0]))}}" if times else ""
-        chart = Text("\n".join(braille(series.datasets)), style="cyan")
+        chart = Text("\n".join(area(series.datasets, plain=plain)), style="cyan")
         body = Group(chart, Text(axis, style="dim"), Text(figures))
         drawn.append(Panel(body, title=Text(title), title_align="left", width=WIDTH + 4))
     totals = "   ".join(f"{name} {short(value)}" for name, value in totals_of(metrics).items())

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import base64
+import io
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -31,6 +32,9 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         The exit code (see `cli`).
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show must not end the command
+            stream.reconfigure(errors="backslashreplace")
     out = Output(as_json=args.json)
     try:
         platform = _client()
@@ -114,8 +118,8 @@ async def stop(platform: EdgegapClient, args: argparse.Namespace, out: Output) -
     """Stop a deployment, and wait for its end where that was asked."""
     try:
         result = await platform.stop_deployment(args.id, args.log_storage)
-    except GoneError as error:  # what was asked for is so
-        result = models.StopResult(message=error.message)
+    except GoneError:  # what was asked for is so
+        result = models.StopResult(message=f"deployment {args.id} is terminated already")
     if args.wait:
         with shown_progress(f"deployment {args.id}") as on_status:
             last = await platform.wait_until_terminated(args.id, args.deadline, on_status)

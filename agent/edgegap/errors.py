@@ -45,7 +45,7 @@ class InvalidArgumentError(EdgegapError):
 class BadRequestError(EdgegapError):
     """400: a value the platform does not take, or, on the live API, an unknown deployment id."""
 
-    advice = "correct the request; for a deployment, check its id: the platform answers 400 for one it does not know"
+    advice = "correct the request, or the id in it: the platform also answers 400 for a deployment it does not know"
 
 
 class UnauthorisedError(EdgegapError):
@@ -133,7 +133,7 @@ class UnavailableError(EdgegapError):
         retry_after: seconds the platform asked to wait, None where it did not say.
     """
 
-    advice = "check EDGEGAP_BASE_URL and the network, then try again; a deploy may have been carried out: list first"
+    advice = "check EDGEGAP_BASE_URL and the network, then try again"
 
     def __init__(
         self,

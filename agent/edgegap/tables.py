@@ -38,7 +38,7 @@ def deployment(status: models.DeploymentStatus) -> RenderableType:
         ("ready since", _moment(status.start_time)),
         ("running for", None if not status.elapsed_time else f"{status.elapsed_time} s"),
         ("longest", limit),
-        ("removed", _moment(status.removal_time)),
+        ("ends", _moment(status.removal_time)),
         ("tags", ", ".join(status.tags)),
     ]
     for name, value in rows:
@@ -86,7 +86,7 @@ def log_notes(logs: models.Logs, *, empty: bool) -> list[str]:
     if crash is not None and (crash.exit_code is not None or crash.message):
         code = f"exit code {crash.exit_code}" if crash.exit_code is not None else ""
         restarts = f"{crash.restart_count} restarts" if crash.restart_count else ""
-        notes.append("ended with " + _joined([code, crash.message, restarts], ", "))
+        notes.append("it ended: " + _joined([code, crash.message, restarts], ", "))
     if logs.logs_link:
         notes.append(f"stored at {logs.logs_link}")
     return notes

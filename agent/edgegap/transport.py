@@ -194,10 +194,14 @@ class Transport:
                 allow_redirects=False,  # a redirect would carry the token to whoever is named there
             ) as response:
                 status, headers, raw = response.status, response.headers, await response.read()
-        except TimeoutError:
-            raise UnavailableError(call.action, f"no answer within {self._attempt_seconds:g} s") from None
-        except (aiohttp.ClientError, OSError) as error:
+        except aiohttp.ClientConnectorError as error:
             raise UnavailableError(call.action, clean(f"no connection ({error})", *secrets)) from None
+        except TimeoutError:
+            message = f"no answer within {self._attempt_seconds:g} s"
+            raise UnavailableError(call.action, message, advice=_after_silence(call)) from None
+        except (aiohttp.ClientError, OSError) as error:
+            message = clean(f"the connection broke ({type(error).__name__}: {error})", *secrets)
+            raise UnavailableError(call.action, message, advice=_after_silence(call)) from None
         _log.debug("%s %s: %d", call.method, mask_url(str(url)) if call.token else url, status)
         content = _json(raw)
         if 200 <= status < 300:
@@ -225,6 +229,11 @@ def _json(raw: bytes) -> Any:
         return json.loads(raw) if raw else None
     except (ValueError, RecursionError):
         return None
+
+
+def _after_silence(call: Call) -> str | None:
+    """Advise on a call that was sent, and whose answer never came; None for the usual advice."""
+    return None if call.method in REPEATABLE else "see whether it was carried out before trying again"
 
 
 def _asked_to_wait(error: EdgegapError) -> float | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.harness import DEADLINE, PYTHON, Launcher, Rpc, Run, game
+from tests.process.harness import COMMAND, DEADLINE, PYTHON, Launcher, Rpc, Run, game
 
 SANDBOX = ["unshare", "--net", "--mount", *PYTHON, str(Path(__file__).with_name("sandbox.py"))]
 DEFAULTS: dict[str, str | None] = dict.fromkeys(
@@ -75,6 +75,8 @@ def test_default_ports_that_are_taken(launch: Launcher, sandbox: list[str]) -> N
 
 def test_where_nothing_can_be_written(launch: Launcher, sandbox: list[str]) -> None:
     """With a read-only root there is no socket and no spool: that is said, not exported, and the rest works."""
+    if COMMAND.startswith(("/tmp/", "/run/")):
+        pytest.skip("the package itself lies where nothing is to be seen here")
     prefix = [*sandbox, "--read-only", "/run", "--read-only", "/tmp", "--"]
     environment = {**DEFAULTS, "TMPDIR": None, "HOME": "/"}
     script = ASK.replace('os.environ["AGENT_SOCKET"]', 'os.environ.get("AGENT_SOCKET")')
