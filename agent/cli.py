@@ -38,6 +38,17 @@ _RUN = "start the game and look after it: the command of a container"
 
 
 def main(argv: list[str]) -> int:
+    """Runs one command; see `_run` for what it returns."""
+    try:
+        return _run(argv)
+    except ModuleNotFoundError as missing:
+        # The runtime directory for game images is made without what only people at a terminal need.
+        where = f"{missing.name} is not part of this installation; use one from PyPI"
+        print(f"cannot do this here: {where}", file=sys.stderr)
+        return 1
+
+
+def _run(argv: list[str]) -> int:
     """Runs one command.
 
     Args:
@@ -67,10 +78,7 @@ def main(argv: list[str]) -> int:
         command = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
         if name == asked:
             # The one that was asked for is the only one that is imported.
-            try:
-                room = importlib.import_module(module)
-            except ModuleNotFoundError as missing:
-                return _not_here(missing)
+            room = importlib.import_module(module)
             own = hasattr(room, f"run_{name}")
             getattr(room, f"add_{name}_arguments" if own else "add_arguments")(command)
             command.set_defaults(run=getattr(room, f"run_{name}" if own else "run"))
@@ -83,24 +91,12 @@ def main(argv: list[str]) -> int:
     except AgentError as problem:
         print(problem, file=sys.stderr)
         return 1
-    except ModuleNotFoundError as missing:
-        # The runtime directory for game images is made without what only people at a terminal need.
-        print(
-            f"cannot do this here: {missing.name} is not part of this installation; use one from PyPI", file=sys.stderr
-        )
-        return 1
     except BrokenPipeError:
         # Whoever read our output has enough (`... | head`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except KeyboardInterrupt:
         return 130
-
-
-def _not_here(missing: ModuleNotFoundError) -> int:
-    """The runtime directory for game images is made without what only people at a terminal need."""
-    print(f"cannot do this here: {missing.name} is not part of this installation; use one from PyPI", file=sys.stderr)
-    return 1
 
 
 _RUN_EPILOG = """\
