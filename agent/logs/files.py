@@ -19,7 +19,7 @@ from agent.logs.redact import RedactedStream, Redactor
 from agent.logs.spool import Spool
 
 _EVERY = 0.5  # seconds between two looks
-_FIND_EVERY = 2.0  # seconds between two searches for new files
+_FIND_EVERY = 0.5  # seconds between two searches for new files
 _PIECE = 256 * 1024
 _AT_ONCE = 8 * 1024 * 1024  # read from one file before the others have their turn
 _BEGINNING = 64  # bytes at the beginning that tell whether a file was written anew

@@ -281,7 +281,9 @@ def test_log_files_replays_and_cores_come_along(launch: Launcher, server: S3Serv
         "AGENT_ON_CRASH": "exit",
     }
     script = (
-        "mkdir logs; echo in a file >> logs/game.log; echo replay > one.replay; sleep 1; "
+        # The first file is left alone until the agent, which is slower than a game to start, has had time to find it.
+        "mkdir logs; echo in a file >> logs/game.log; echo replay > one.replay; "
+        "until curl -fsS $AGENT_URL/healthz; do :; done; sleep 3; "
         "mv logs/game.log logs/game.log.1; echo in the next file >> logs/game.log; kill -SEGV $$"
     )
     run = launch(["sh", "-c", script], env=env, mode="subreaper")
