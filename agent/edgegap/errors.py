@@ -51,7 +51,7 @@ class BadRequestError(EdgegapError):
 class UnauthorisedError(EdgegapError):
     """401: no token, or a wrong one."""
 
-    advice = "check the token: EDGEGAP_API_TOKEN for an organisation, the injected one inside a container"
+    advice = "check the token: EDGEGAP_API_TOKEN (AGENT_API_TOKEN in the agent), or the one that was injected"
 
 
 class ForbiddenError(EdgegapError):
@@ -133,7 +133,7 @@ class UnavailableError(EdgegapError):
         retry_after: seconds the platform asked to wait, None where it did not say.
     """
 
-    advice = "check EDGEGAP_BASE_URL and the network, then try again"
+    advice = "check the network and EDGEGAP_BASE_URL (AGENT_API_URL in the agent), then try again"
 
     def __init__(
         self,
@@ -171,7 +171,7 @@ class TagsUnreachableError(EdgegapError):
 
     advice = (
         "the platform injects ARBITRIUM_CONTEXT_URL and ARBITRIUM_CONTEXT_TOKEN only for some deployments; "
-        "give the container EDGEGAP_API_TOKEN to use an organisation token instead"
+        "set AGENT_API_TOKEN to an organisation token to use that instead"
     )
 
 

@@ -220,7 +220,7 @@ def _base_url(text: str) -> URL:
     raise InvalidArgumentError(
         "use the base URL of the platform",
         "it is not an http or https URL with a host and no user or query",
-        advice="correct EDGEGAP_BASE_URL, such as https://api.edgegap.com",
+        advice="correct EDGEGAP_BASE_URL (AGENT_API_URL in the agent), such as https://api.edgegap.com",
     )
 
 

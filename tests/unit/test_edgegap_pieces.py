@@ -315,7 +315,7 @@ async def test_without_a_way_every_operation_says_cannot_and_what_to_give(given_
     own = DeploymentTags(**given_)  # type: ignore[arg-type]  # mypy reads the dict's values as one type
     assert own.way is None
     for operation in (own.list(), own.add("a"), own.remove("a"), own.rename("a", "b")):
-        with pytest.raises(errors.TagsUnreachableError, match=r"cannot .*EDGEGAP_API_TOKEN"):
+        with pytest.raises(errors.TagsUnreachableError, match=r"cannot .*AGENT_API_TOKEN"):
             await operation
 
 
