@@ -131,6 +131,7 @@ class _Agent:
             tags=self._tags if self._tags.reachable else None,
             keep=self._farewell.keep,
             acknowledge=self._acknowledge,
+            expected_players=self._injected.deployment.match.expected_players,
             drop_in=_drop_in(boot, self._injected),
         )
         self._feed = Feed(self._conductor, self._report, self._events, self._operations.view)

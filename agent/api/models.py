@@ -253,6 +253,7 @@ class PlayersCount(Output):
 class PlayersResult(PlayersCount):
     """Who plays."""
 
+    expected: int | None = Field(default=None, description="How many the match was made for, where a matchmaker says.")
     ids: list[Player]
 
 

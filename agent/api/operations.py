@@ -73,6 +73,7 @@ class Operations:
         drop_in: what the self-stop route answers to, or None where nothing was injected.
         acknowledge: tells the stop methods that the game is busy ending and how many seconds more it wants; returns how
             many it gets, and raises `AgentError` where it asked before.
+        expected_players: how many the match was made for, or None.
     """
 
     def __init__(
@@ -89,10 +90,11 @@ class Operations:
         keep: Keep | None = None,
         drop_in: DropIn | None = None,
         acknowledge: Callable[[float], float] = lambda _: 0.0,
+        expected_players: int | None = None,
     ) -> None:
         """Keeps what is given; nothing is called yet."""
         self.events = events
-        self.view = View(wall or _fixed_wall(control.now))
+        self.view = View(wall or _fixed_wall(control.now), expected_players)
         self._control = control
         self._report = report
         self._deployment = deployment

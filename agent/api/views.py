@@ -27,9 +27,10 @@ from agent.stop_plan import Step
 class View:
     """Renders moments of the monotonic clock as times of day, and everything that has such moments."""
 
-    def __init__(self, wall: Callable[[float], datetime]) -> None:
-        """Takes what turns a moment into a time."""
+    def __init__(self, wall: Callable[[float], datetime], expected_players: int | None = None) -> None:
+        """Takes what turns a moment into a time, and how many players the match was made for."""
         self.time = wall
+        self.expected_players = expected_players
 
     def moment(self, at: float | None) -> datetime | None:
         """A moment that may not have been yet."""
@@ -104,7 +105,7 @@ class View:
     def players(self, report: GameReport) -> PlayersResult:
         """Who plays."""
         ids = [Player(id=player, joined_at=self.time(at)) for player, at in report.ids.items()]
-        return PlayersResult(count=report.count, capacity=report.capacity, ids=ids)
+        return PlayersResult(count=report.count, capacity=report.capacity, expected=self.expected_players, ids=ids)
 
     def status(
         self,

@@ -318,7 +318,7 @@ async def test_a_restart_forgets_what_the_game_said(tmp_path: Path, transport: t
         post(TimerFired(now + 60, Timer.BACKOFF))
         status = (await caller.call("status")).result
         assert (status["phase"], status["attempt"], status["restarts"]) == ("starting", 2, 1)
-        assert status["players"] == {"count": 0, "capacity": None, "ids": []}
+        assert status["players"] == {"count": 0, "capacity": None, "expected": None, "ids": []}
         assert status["heartbeat"]["count"] == 0
         assert status["metrics"] == {}
 
@@ -344,7 +344,7 @@ async def test_players_by_name_and_by_number(agent: Agent, caller: Caller) -> No
     for _ in range(2):
         assert (await caller.call("players.leave", {"id": "a"})).result["count"] == 3
     assert (await caller.call("players.set", {"count": 0})).result == {"count": 0, "capacity": 4}
-    assert (await caller.call("status")).result["players"] == {"count": 0, "capacity": 4, "ids": []}
+    assert (await caller.call("status")).result["players"] == {"count": 0, "capacity": 4, "expected": None, "ids": []}
 
 
 async def test_the_last_player_ends_the_drain(tmp_path: Path, transport: type[Caller]) -> None:

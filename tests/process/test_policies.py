@@ -56,6 +56,7 @@ def test_nobody_joins(launch: Launcher) -> None:
     env = {"AGENT_FIRST_PLAYER_TIMEOUT": "300ms", "MM_TICKET_IDS": '["a", "b"]'}
     run = launch(game("polite"), env=env)
     run.wait_for("ready")
+    assert run.http("GET", "/v1/status").json()["players"]["expected"] == 2
     run.http("POST", "/v1/ready")
     assert "none of the 2 expected" in ended_for(run, "first_player_timeout")["stop"]["message"]
 
