@@ -27,6 +27,7 @@ from agent.api.events import EventBus
 from agent.api.feed import Feed
 from agent.api.models import WarningEvent
 from agent.api.operations import Operations
+from agent.asking import GameAsker, Rcon
 from agent.background import Background
 from agent.boot import FORWARDED, STOP_SIGNALS, Boot, forward_signal
 from agent.conductor import Conductor
@@ -35,6 +36,7 @@ from agent.edgegap.late_tags import LateTags
 from agent.edgegap.self_stop import Result, SelfStop
 from agent.farewell import Farewell
 from agent.game import hearing
+from agent.game.main import MainProcess
 from agent.game.tree import descendants
 from agent.hands import Hands
 from agent.lifecycle import initial
@@ -52,7 +54,7 @@ from agent.states import (
     State,
     StopSignal,
 )
-from agent.stopping import Rcon, Stopping
+from agent.stopping import Stopping
 from agent.watch import Watch
 
 # Servers that do not end by themselves by then are left to the end of the process.
@@ -95,7 +97,8 @@ class _Agent:
         self._report = GameReport()
         self._events = EventBus()
         self._servers: list[_Closable] = []
-        self._main_ended = False
+        self._notify: notify.NotifyServer | None = None
+        self._main = MainProcess(loop, pids=self._game_pids, look=self._reap)
         self._tags = _tags(settings, self._injected)
         self._farewell = Farewell(boot, settings, self._injected.deployment, self._report)
         self._hands = Hands(
@@ -122,7 +125,7 @@ class _Agent:
             self._report,
             self._events,
             deployment=self._deployment,
-            game_pid=lambda: boot.game.pid if boot.game is not None and not self._main_ended else None,
+            game_pid=lambda: boot.game.main_pid if boot.game is not None and not self._main.over else None,
             urls={
                 name: boot.game_env[key]
                 for name, key in (("api", "AGENT_URL"), ("socket", "AGENT_SOCKET"), ("metrics", "AGENT_METRICS_URL"))
@@ -164,6 +167,7 @@ class _Agent:
         _route_logging()
         self._say_hello()
         self._hands.start_game()
+        self._serve_notifications()
         self._take_over_signals()
         await self._serve()
         self._farewell.begin(self._loop)
@@ -204,9 +208,30 @@ class _Agent:
         for sent, at in self._boot.signals:
             self._conductor.post(StopSignal(at, interrupt=sent == signal.SIGINT))
 
+    def _serve_notifications(self) -> None:
+        """Before anything is reaped: what the game said before it ended counts."""
+        if self._boot.notify is None:
+            return
+        effects = notify.Effects(
+            set_text=lambda text: self._report.set_text(text, self._conductor.now()),
+            name_main=lambda pid: self._main.name(self._boot.game, pid) if self._boot.game is not None else None,
+            alarm=self._watch.alarm,
+        )
+        self._notify = notify.serve(
+            self._boot.notify.sock,
+            self._operations,
+            effects,
+            users=self._users(),
+            on_request=self._metrics.on_request,
+        )
+        self._servers.append(self._notify)
+
+    def _users(self) -> frozenset[int]:
+        user = self._boot.user
+        return allowed_users(*(() if user is None else (user.uid,)))
+
     async def _serve(self) -> None:
         boot = self._boot
-        users = allowed_users(*(() if boot.user is None else (boot.user.uid,)))
         if boot.control is not None:
             self._servers.append(
                 await http.serve(boot.control.sock, self._operations, self._feed, on_request=self._metrics.on_request)
@@ -219,17 +244,7 @@ class _Agent:
                     self._feed,
                     on_request=self._metrics.on_request,
                     is_game=self._is_game,
-                    users=users,
-                )
-            )
-        if boot.notify is not None:
-            self._servers.append(
-                notify.serve(
-                    boot.notify.sock,
-                    self._operations,
-                    set_text=lambda text: self._report.set_text(text, self._conductor.now()),
-                    users=users,
-                    on_request=self._metrics.on_request,
+                    users=self._users(),
                 )
             )
         if boot.metrics is not None:
@@ -247,22 +262,18 @@ class _Agent:
             self._hands.helper_ended(pid, how)
         if game is None:
             return
-        status = ended.get(game.pid)
+        if self._notify is not None:
+            self._notify.read()  # a launcher that names the game's main process and leaves says it before
+        status = self._main.take(game, ended, left=left)
         if status is not None:
-            self._main_ended = True
             self._conductor.post(GameExited(self._loop.time(), _exit_status(status)))
-        if self._main_ended and not left:
+        if self._main.over and not left:
             self._conductor.post(GameGone(self._loop.time()))
 
-    def _make_stopping(self) -> Stopping:
-        address, password = self._settings.rcon_address, self._settings.rcon_password
-        return Stopping(
-            self._boot,
-            self._settings.stop,
-            settle=self._events.settle,
-            listeners=lambda: self._events.subscribers,
-            rcon=_rcon(address, password.get_secret_value() if password else "") if address else None,
-        )
+    def _make_stopping(self, state: State) -> Stopping:
+        events = self._events
+        asker = GameAsker(self._boot, heard=events.listened, settle=events.settle, rcon=_rcon(self._settings))
+        return Stopping(self._settings.stop, asker, state)
 
     def _acknowledge(self, more_seconds: float) -> float:
         stopping = self._hands.stopping
@@ -281,7 +292,7 @@ class _Agent:
                 log.info("the game is ready for players")
                 self._advise_on_signals()
             if after.phase is Phase.STARTING:
-                self._main_ended = False
+                self._main.begin_again()
                 self._farewell.begin_again(self._loop)
                 self._background.begin_again()
                 log.info(f"starting the game again (attempt {after.attempt})")
@@ -331,6 +342,7 @@ class _Agent:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 self._watch.close()
+                self._main.close()
                 await self._background.close()
                 await self._hands.close()
                 self._events.close()
@@ -364,9 +376,12 @@ def _rules(settings: Settings, injected: Injected) -> Rules:
     )
 
 
-def _rcon(address: str, password: str) -> Rcon:
-    host, _, port = address.rpartition(":")
-    return Rcon(host.strip("[]"), int(port), password)
+def _rcon(settings: Settings) -> Rcon | None:
+    if settings.rcon_address is None:
+        return None
+    host, _, port = settings.rcon_address.rpartition(":")
+    password = settings.rcon_password
+    return Rcon(host.strip("[]"), int(port), password.get_secret_value() if password else "")
 
 
 def _tags(settings: Settings, injected: Injected) -> LateTags:

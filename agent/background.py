@@ -80,7 +80,7 @@ class Background:
         if self._settings.on_hang == "abort":
             log.warning("SIGABRT to the game, so that it leaves a core or a crash dump")
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(game.pid, signal.SIGABRT)
+                os.kill(game.main_pid, signal.SIGABRT)
             return
         for line in threads(self._pids()):
             if self._boot.capture is not None:

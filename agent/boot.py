@@ -304,8 +304,8 @@ def listen_for_signals(boot: Boot) -> None:
 
 def forward_signal(boot: Boot, number: int) -> None:
     """Sends a signal on to the game's group; ones that suspend become SIGSTOP."""
-    if boot.game is not None:
-        signal_group(boot.game.pid, signal.SIGSTOP if number in _SUSPENDING else number)
+    for group in boot.game.groups() if boot.game is not None else ():
+        signal_group(group, signal.SIGSTOP if number in _SUSPENDING else number)
 
 
 def _refuse(boot: Boot) -> int:

@@ -28,7 +28,7 @@ from agent.report import GameReport
 from agent.settings import Settings
 from agent.states import Phase, State
 from agent.stop_plan import Step
-from agent.stopping import Turn
+from agent.stopping import Stopping, Turn
 
 # Output that is still on its way gets this part of the time for shipping; the rest is for what is on disk already.
 _DRAIN_SHARE = 0.3
@@ -98,13 +98,13 @@ class Farewell:
             not_passed_on=counts["not_passed_on"],
         )
 
-    async def flush(self, state: State, until: float, turns: Sequence[Turn]) -> None:
+    async def flush(self, state: State, until: float, stopping: Stopping | None) -> None:
         """Finds the cause, writes `exit.json`, ships: see `agent.logs.ship` for the order.
 
         Args:
             state: of the lifecycle, in `flushing`.
             until: moment of the monotonic clock by which it is over; `hurry` moves it.
-            turns: the stop methods that were applied.
+            stopping: how the game was asked to end, or None where it was not.
         """
         now = time.monotonic()
         capture = self._boot.capture
@@ -116,7 +116,7 @@ class Farewell:
             await asyncio.to_thread(self._files.finish, now + (until - now) * _DRAIN_SHARE)
         tail = capture.tail() if capture is not None else b""
         core = await self._look_for_core(state, now + (until - now) * _CORE_SHARE)
-        document = self._document(state, now, tail, core, turns)
+        document = self._document(state, now, tail, core, stopping)
         log.info(f"autopsy: {document['summary']}")
         result = await self._shipper.finish(until, document, tail=tail, core=core.path if core else None)
         if result.local is not None:
@@ -159,7 +159,7 @@ class Farewell:
                 self._outlook,
                 crashed=state.exit.signal is not None or (state.exit.code or 0) > 128,
                 workdir=self._boot.workdir or os.getcwd(),
-                pid=game.pid,
+                pid=game.main_pid,
                 since=_wall(game.started_at),
                 program=game.command[0],
                 deadline=until,
@@ -168,8 +168,9 @@ class Farewell:
         )
 
     def _document(
-        self, state: State, now: float, tail: bytes, core: Core | None, turns: Sequence[Turn]
+        self, state: State, now: float, tail: bytes, core: Core | None, stopping: Stopping | None
     ) -> dict[str, object]:
+        turns = stopping.turns if stopping is not None else []
         before, after = self._boot.cgroup, read_cgroup()
         status, stop, report = state.exit, state.stop, self._report
         ended = state.history[-1].at
@@ -206,7 +207,7 @@ class Farewell:
             ended_at=ended,
             phases=[(moment.phase, moment.at) for moment in state.history],
             stop=asdict(stop) if stop else None,
-            plan=_plan(state),
+            plan=_plan(state, stopping),
             happened=[*_happened(state), *(_shown(turn, state) for turn in turns)],
             tail=tail,
             heartbeat={"at": report.last_heartbeat, "count": report.heartbeats} if report.heartbeats else None,
@@ -241,6 +242,7 @@ def _shown(turn: Turn, state: State) -> dict[str, object]:
     return {
         "method": turn.method,
         "after_seconds": round(max(0.0, turn.at - state.plan_began), 3),
+        "seconds": round(turn.seconds, 3),
         "planned_seconds": round(turn.planned_seconds, 3),
         "outcome": turn.outcome,
         "acknowledged": turn.acknowledged,
@@ -248,11 +250,13 @@ def _shown(turn: Turn, state: State) -> dict[str, object]:
     }
 
 
-def _plan(state: State) -> dict[str, object] | None:
+def _plan(state: State, stopping: Stopping | None) -> dict[str, object] | None:
     if state.plan is None:
         return None
     steps = [{"step": share.step, "seconds": round(share.seconds, 3)} for share in state.plan.shares]
-    return {"total_seconds": round(state.plan.total, 3), "steps": steps}
+    planned = stopping.planned if stopping is not None else []
+    methods = [{"method": turn.method, "seconds": round(turn.seconds, 3)} for turn in planned]
+    return {"total_seconds": round(state.plan.total, 3), "steps": steps, "methods": methods}
 
 
 def _happened(state: State) -> list[dict[str, object]]:

@@ -7,13 +7,14 @@ conductor, whatever happens in it: a fault in here is said in the log, and the l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from agent import log
 from agent.boot import Boot, start_game
 from agent.conductor import Conductor
 from agent.edgegap.self_stop import Attempt, Outcome, SelfStop
+from agent.game.methods import SIGTERM
 from agent.game.stop import kill_all, sweep
 from agent.states import (
     Announce,
@@ -31,7 +32,7 @@ from agent.states import (
     State,
     Sweep,
 )
-from agent.stopping import Stopping, Turn
+from agent.stopping import Stopping
 
 # A process that forks while the others are killed may slip away: what is left is listed and killed again this often.
 _KILL_AGAIN = 0.02
@@ -41,8 +42,8 @@ _AFTER_FAULT = 5.0
 class LastWords(Protocol):
     """Autopsy and shipping; `agent.farewell.Farewell` is it."""
 
-    async def flush(self, state: State, until: float, turns: Sequence[Turn]) -> None:
-        """Finds the cause and ships, until a moment of the monotonic clock; `turns` are the stop methods applied."""
+    async def flush(self, state: State, until: float, stopping: Stopping | None) -> None:
+        """Finds the cause and ships, until a moment of the monotonic clock; `stopping` is how the game was asked."""
 
     def hurry(self, until: float) -> None:
         """Moves the end of a flush that is under way."""
@@ -53,7 +54,7 @@ class Hands:
 
     Attributes:
         conductor: set by the composition root right after both exist.
-        stopping: the stop methods at work, or None before a stop.
+        stopping: the stop methods, planned or at work; None before a stop.
         attempts: what the self-stop has tried so far.
         outcome: how it ended, or None.
     """
@@ -64,7 +65,7 @@ class Hands:
         self,
         boot: Boot,
         *,
-        stopping: Callable[[], Stopping],
+        stopping: Callable[[State], Stopping],
         last_words: LastWords,
         self_stop: Callable[[State], SelfStop],
         on_attempt: Callable[[Attempt], None],
@@ -73,7 +74,7 @@ class Hands:
 
         Args:
             boot: the game and what it needs to be started again.
-            stopping: makes what applies the stop methods, once a stop.
+            stopping: makes what applies the stop methods, once a stop, when it is announced.
             last_words: what is done when the game is gone.
             self_stop: makes the call that stops the deployment.
             on_attempt: told of every attempt of that call.
@@ -94,7 +95,7 @@ class Hands:
         """Carries out one order; see `agent.states` for what each means."""
         match effect:
             case Announce():
-                self._say_plan(state)
+                self._announce(state)
             case ApplyStop(until=until):
                 self._apply_stop(state, until)
             case Sweep():
@@ -119,7 +120,7 @@ class Hands:
     def start_game(self, *, again: bool = False) -> None:
         """Tells the conductor of the game that boot has started, or (`again`) starts it anew."""
         if again:
-            self.stopping = None
+            self.stopping = self._applying = None
             start_game(self._boot)
         game, failure = self._boot.game, self._boot.failure
         if game is not None:
@@ -128,19 +129,25 @@ class Hands:
             log.error(str(failure))
             self.conductor.post(SpawnFailed(self.conductor.now(), failure.exit_code))
 
-    def _say_plan(self, state: State) -> None:
+    def _announce(self, state: State) -> None:
         request = state.stop
-        if request is None or state.plan is None:
-            return
+        assert request is not None, "only a stop that was asked for is announced"
+        if self.stopping is None:
+            self.stopping = self._make_stopping(state)
+        elif self._applying is None:
+            self.stopping.plan(state)
         words = f' ("{request.message}")' if request.message else ""
-        log.info(f"stopping: {request.source} asked, {request.reason}{words}; deadline {state.plan}")
+        methods = ", ".join(f"{turn.method} {turn.seconds:.2f} s" for turn in self.stopping.planned)
+        log.info(
+            f"stopping: {request.source} asked, {request.reason}{words}; deadline {state.plan}; asking by {methods}"
+        )
 
     def _apply_stop(self, state: State, until: float) -> None:
-        if self.stopping is not None:
+        assert self.stopping is not None, "a stop is announced before it is applied"
+        if self._applying is not None:
             self.stopping.hurry(until)
-            return
-        self.stopping = self._make_stopping()
-        self._applying = self._start(self.stopping.run(state, until))
+        else:
+            self._applying = self._start(self.stopping.run(state, until))
 
     def helper_ended(self, pid: int, status: int) -> None:
         """A process that the agent started for itself was reaped."""
@@ -150,7 +157,7 @@ class Hands:
     def _sweep(self) -> None:
         if self._boot.game is None:
             return
-        asked = self.stopping is not None and self.stopping.group_was_asked
+        asked = self.stopping is not None and self.stopping.was_applied(SIGTERM)
         left = sweep(self._boot.game.pid, self._boot.reaper, group_was_asked=asked)
         if left:
             log.info(f"the game has ended and left {left} process{'es' if left > 1 else ''} behind: asked to end")
@@ -158,7 +165,6 @@ class Hands:
     def _end_methods(self) -> None:
         if self._applying is not None:
             self._applying.cancel()
-            self._applying = None
 
     def _kill(self) -> None:
         self._end_methods()
@@ -182,7 +188,7 @@ class Hands:
 
     async def _flush_and_tell(self, state: State, until: float) -> None:
         try:
-            await self._last_words.flush(state, until, self.stopping.turns if self.stopping is not None else ())
+            await self._last_words.flush(state, until, self.stopping)
         finally:
             self._flushing = False
             self.conductor.post(Flushed(self.conductor.now()))

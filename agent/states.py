@@ -105,6 +105,7 @@ class StopRequest:
         at: when, in seconds of the monotonic clock.
         grace_seconds: seconds the game gets to end, or None for the setting.
         log_storage: value for the platform's `container_log_storage`, or None for the setting.
+        ending: whether the game says that it is ending already, so that it gets time before it is asked to.
     """
 
     source: Source
@@ -113,6 +114,7 @@ class StopRequest:
     message: str = ""
     grace_seconds: float | None = None
     log_storage: str | None = None
+    ending: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,29 +1,33 @@
-"""Applies the stop methods one after the other, each for its share of the time that the game has to end."""
+"""The stop methods in their turn: each for its share of the time that the game has to end.
+
+Here is only the order and the clock; what a method does to the game is `agent.asking`'s business.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import shlex
-import signal
-import subprocess
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 from agent import log
-from agent.boot import Boot
 from agent.errors import AgentError
-from agent.game.methods import Method, turns, with_last_resort
-from agent.game.rcon import RconError, execute
-from agent.game.stop import ask_to_end, signal_group
+from agent.game.methods import ITSELF, Method, turns, with_last_resort
 from agent.states import State
 from agent.stop_plan import Step
 
-# The game's listeners hear of the stop before anything is done about it; one that takes no event does not hold it up.
-_SETTLE = 0.05
 # However much more time the game asks for, what comes after its method gets this part of the whole.
 _KEPT_FOR_THE_REST = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTurn:
+    """What a method gets, as it is planned when the stop begins."""
+
+    method: str
+    seconds: float
 
 
 @dataclass(slots=True)
@@ -34,6 +38,7 @@ class Turn:
         method: as it is shown.
         at: when its turn began, in seconds of the monotonic clock.
         planned_seconds: how long it had.
+        seconds: how long it took until the game was gone, its time was over, or it had no effect.
         outcome: `applied`, or why it had no effect.
         acknowledged: whether the game said that it heard.
         more_seconds: how much longer the game asked for, and got.
@@ -42,88 +47,86 @@ class Turn:
     method: str
     at: float
     planned_seconds: float
+    seconds: float = 0.0
     outcome: str = "applied"
     acknowledged: bool = False
     more_seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Rcon:
-    """Where the game's rcon listens; the password is shown nowhere."""
+class Asker(Protocol):
+    """Applies methods to the game; `agent.asking.GameAsker` is it."""
 
-    host: str
-    port: int
-    password: str = field(repr=False)
+    async def settle(self) -> None:
+        """Waits a moment for whoever listens to take what was announced."""
+
+    def ask(self, method: Method, state: State, ends: float, failed: Callable[[str], None]) -> str:
+        """Applies a method, without waiting.
+
+        Args:
+            method: which.
+            state: of the lifecycle.
+            ends: when its turn is over, in seconds of the monotonic clock.
+            failed: called where it turns out later that the method has no effect, with why.
+
+        Returns:
+            Why it has no effect, or "".
+        """
+
+    async def end(self) -> None:
+        """The turn is over: what the method still does ends with it."""
+
+    def helper_ended(self, pid: int, status: int) -> None:
+        """A process that the agent had started for itself was reaped with a wait status."""
 
 
 class Stopping:
-    """One stop of one game.
+    """One stop of one game, made when it is announced.
 
     Attributes:
+        planned: what each method gets, as things stood before the first turn.
         turns: the methods that had their turn so far.
-        group_was_asked: whether the game's process group got SIGTERM.
     """
 
-    def __init__(
-        self,
-        boot: Boot,
-        methods: Sequence[Method],
-        *,
-        settle: Callable[[float], Awaitable[None]],
-        listeners: Callable[[], int],
-        rcon: Rcon | None = None,
-    ) -> None:
-        """Takes what the methods need.
+    def __init__(self, methods: Sequence[Method], asker: Asker, state: State) -> None:
+        """Plans the turns.
 
         Args:
-            boot: the running game.
             methods: as AGENT_STOP has them.
-            settle: waits at most so many seconds until everybody who listens has taken what was announced.
-            listeners: how many listen at this moment, right after the stop was announced.
-            rcon: where `rcon` methods go.
+            asker: applies them.
+            state: of the lifecycle; it has a plan.
         """
-        self.turns: list[Turn] = []
-        self.group_was_asked = False
-        self._boot = boot
-        self._methods = with_last_resort(methods)
-        self._settle = settle
-        # Asked now: a long poll that was answered does not listen any more, and heard all the same.
-        self._heard = listeners() > 0
-        self._rcon = rcon
-        self._until = 0.0
-        self._ends = 0.0
-        self._began = 0.0
+        ending = state.stop is not None and state.stop.ending
+        self._methods = with_last_resort((ITSELF, *methods) if ending else methods)
+        self._asker = asker
         self._changed = asyncio.Event()
-        self._hook: subprocess.Popen[bytes] | None = None
         self._extended = False
+        self.turns: list[Turn] = []
+        # Said before the first turn, while players drain; given to that turn.
+        self._acknowledged = ending
+        self._promised = self._more = 0.0
+        self.plan(state)
+
+    def plan(self, state: State) -> None:
+        """Plans the turns when the stop is announced, and again where its deadline moves before they begin."""
+        self._began, self._until = state.due(Step.DRAIN), state.due(Step.STOP)
+        ends = turns(self._methods, max(0.0, self._until - self._began))
+        self._ends = self._began + ends[0]
+        self.planned = [
+            PlannedTurn(str(method), end - begin)
+            for method, begin, end in zip(self._methods, (0.0, *ends), ends, strict=False)
+        ]
 
     async def run(self, state: State, until: float) -> None:
         """Applies all methods in turn; cancel it when the game is gone.
 
         Args:
-            state: of the lifecycle, at the beginning of the stop.
+            state: of the lifecycle, when the drain is over.
             until: moment of the monotonic clock at which the game must be gone; `hurry` moves it.
         """
-        loop = asyncio.get_running_loop()
-        self._until, self._began = until, loop.time()
-        if self._heard:
-            await self._settle(_SETTLE)
-        try:
-            for index, method in enumerate(self._methods):
-                now = loop.time()
-                self._share_out(index, now)
-                turn = Turn(str(method), now, max(0.0, self._ends - now))
-                self.turns.append(turn)
-                problem = await self._apply(method, state)
-                if problem:
-                    turn.outcome = problem
-                    log.warning(f"cannot stop the game by {method}: {problem}; going on to the next method")
-                    continue
-                log.debug(f"stop method {method}", seconds=round(turn.planned_seconds, 2))
-                await self._wait(index)
-                self._end_hook()
-        finally:
-            self._end_hook()
+        self._until, self._began = until, asyncio.get_running_loop().time()
+        await self._asker.settle()
+        for index, method in enumerate(self._methods):
+            await self._take_turn(index, method, state)
 
     def hurry(self, until: float) -> None:
         """Moves the end of the whole: what is left of it is shared out anew."""
@@ -142,127 +145,77 @@ class Stopping:
         Raises:
             AgentError: it asked for more time before.
         """
-        if not self.turns:
-            return 0.0
         if more_seconds > 0 and self._extended:
             raise AgentError("cannot give more time: it was given once before; end before the deadline")
-        self.turns[-1].acknowledged = True
-        if more_seconds <= 0:
-            return 0.0
-        self._extended = True
-        latest = self._until - (self._until - self._began) * _KEPT_FOR_THE_REST
-        before = self._ends
-        self._ends = max(before, min(before + more_seconds, latest))
-        granted = self.turns[-1].more_seconds = self._ends - before
-        self._changed.set()
+        self._acknowledged = True
+        granted = 0.0
+        if more_seconds > 0:
+            self._extended = True
+            before = self._ends
+            self._ends = max(before, min(before + more_seconds, self._latest))
+            granted = self._ends - before
+        if self.turns:
+            self.turns[-1].acknowledged = True
+            self.turns[-1].more_seconds += granted
+            self._changed.set()
+        else:
+            self._more, self._promised = granted, self._ends
         return granted
 
     def helper_ended(self, pid: int, status: int) -> None:
-        """A helper was reaped; a hook that failed leaves its share to the next method."""
-        if self._hook is None or self._hook.pid != pid:
-            return
-        self._hook = None
-        code = os.waitstatus_to_exitcode(status)
-        if code != 0:
-            self.turns[-1].outcome = f"the hook ended with {'signal' if code < 0 else 'code'} {abs(code)}"
-            log.warning(f"cannot stop the game by {self.turns[-1].method}: {self.turns[-1].outcome}")
-            self._ends = 0.0
+        """See `Asker`."""
+        self._asker.helper_ended(pid, status)
+
+    def was_applied(self, method: Method) -> bool:
+        """Whether a method had its effect on the game."""
+        return any(turn.method == str(method) and turn.outcome == "applied" for turn in self.turns)
+
+    @property
+    def _latest(self) -> float:
+        """The latest moment at which a turn may end that was made longer."""
+        return self._until - (self._until - self._began) * _KEPT_FOR_THE_REST
+
+    async def _take_turn(self, index: int, method: Method, state: State) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        self._share_out(index, now)
+        turn = Turn(str(method), now, max(0.0, self._ends - now))
+        if not self.turns:
+            turn.acknowledged, turn.more_seconds = self._acknowledged, self._more
+            # What was promised during the drain is kept also if the drain was over sooner than planned.
+            self._ends = min(self._until, max(self._promised, min(self._ends + self._more, self._latest), self._ends))
+        self.turns.append(turn)
+        failed = partial(self._fail, turn)
+        try:
+            if problem := self._asker.ask(method, state, self._ends, failed):
+                failed(problem)
+            log.debug(f"stop method {method}", seconds=round(turn.planned_seconds, 2))
+            await self._wait(index, turn)
+        finally:
+            turn.seconds = loop.time() - turn.at
+            await self._asker.end()
+
+    def _fail(self, turn: Turn, problem: str) -> None:
+        """A method has no effect: the next one has its turn now."""
+        if turn.outcome == "applied" and turn is self.turns[-1]:
+            turn.outcome = problem
+            log.warning(f"cannot stop the game by {turn.method}: {problem}; going on to the next method")
             self._changed.set()
 
     def _share_out(self, index: int, now: float) -> None:
-        self._ends = now + turns(self._methods[index:], max(0.0, self._until - now))[0]
+        whole = max(0.0, self._until - self._began)
+        self._ends = now + turns(self._methods[index:], max(0.0, self._until - now), whole)[0]
 
-    async def _wait(self, index: int) -> None:
+    async def _wait(self, index: int, turn: Turn) -> None:
         """Until the turn is over, however it is moved meanwhile."""
         loop = asyncio.get_running_loop()
         until = self._until
-        while (left := self._ends - loop.time()) > 0:
+        while turn.outcome == "applied" and (left := self._ends - loop.time()) > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await self._changed.wait()
                     self._changed.clear()
             if self._until != until:
-                until = self._until
+                until, before = self._until, self._ends
                 self._share_out(index, loop.time())
-
-    async def _apply(self, method: Method, state: State) -> str:
-        """Applies one method; returns why it cannot have any effect, or ""."""
-        match method.kind:
-            case "notify":
-                problem = "" if self._heard else "nobody listens for the event"
-            case "stdin" if self._boot.stdin is not None:
-                problem = self._boot.stdin.write_line(method.argument)
-            case "signal":
-                problem = self._signal(method)
-            case "command":
-                problem = self._start_hook(method, state)
-            case "rcon":
-                problem = await self._call_rcon(method)
-            case _:
-                problem = "the game's stdin is not a pipe of the agent's"
-        return problem
-
-    def _signal(self, method: Method) -> str:
-        game = self._boot.game
-        if game is None:
-            return "there is no game"
-        if method.argument == "SIGTERM":
-            self.group_was_asked = True
-            sent = ask_to_end(game.pid)
-        else:
-            sent = signal_group(game.pid, method.signum)
-        return "" if sent else "no process is left in its group"
-
-    def _start_hook(self, method: Method, state: State) -> str:
-        stop, game = state.stop, self._boot.game
-        env = self._boot.game_env | {
-            "AGENT_PHASE": str(state.phase),
-            "AGENT_STOP_REASON": str(stop.reason) if stop else "",
-            "AGENT_STOP_SOURCE": str(stop.source) if stop else "",
-            "AGENT_STOP_MESSAGE": stop.message if stop else "",
-            "AGENT_STOP_DEADLINE_SECONDS": f"{max(0.0, self._ends - asyncio.get_running_loop().time()):.3f}",
-            "AGENT_STOP_KILL_SECONDS": f"{max(0.0, state.due(Step.STOP) - asyncio.get_running_loop().time()):.3f}",
-            "AGENT_GAME_PID": str(game.pid) if game else "",
-        }
-        output = os.pipe() if self._boot.capture is not None else None
-        try:
-            hook = subprocess.Popen(
-                shlex.split(method.argument),
-                env=env,
-                cwd=self._boot.workdir,
-                stdin=subprocess.DEVNULL,
-                stdout=output[1] if output else None,
-                stderr=output[1] if output else None,
-                start_new_session=True,
-            )
-        except (OSError, ValueError) as problem:
-            if output:
-                os.close(output[0])
-            return f"the hook cannot be started ({problem})"
-        finally:
-            if output:
-                os.close(output[1])
-        self._boot.reaper.add_helper(hook.pid)
-        hook.returncode = 0  # the reaper waits, nobody else
-        self._hook = hook
-        if output and self._boot.capture is not None:
-            self._boot.capture.attach({"hook": output[0]})
-        return ""
-
-    def _end_hook(self) -> None:
-        """Its time is over: whatever the hook still does ends with it."""
-        if self._hook is not None:
-            signal_group(self._hook.pid, signal.SIGKILL)
-            self._hook = None
-
-    async def _call_rcon(self, method: Method) -> str:
-        if self._rcon is None:
-            return "AGENT_RCON_ADDRESS and AGENT_RCON_PASSWORD are not set"
-        try:
-            async with asyncio.timeout_at(self._ends):
-                await execute(self._rcon.host, self._rcon.port, self._rcon.password, method.argument)
-        except RconError as problem:
-            return str(problem)
-        except TimeoutError:
-            return "the game's rcon does not answer"
-        return ""
+                self._ends = min(before, self._ends)  # what it has had already is not given again

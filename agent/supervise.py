@@ -53,8 +53,8 @@ def _until_gone(boot: Boot) -> int:
     kill_at = float("inf")
     while True:
         ended, left = boot.reaper.reap()
-        if boot.game.pid in ended:
-            status = ended[boot.game.pid]
+        if boot.game.main_pid in ended:
+            status = ended[boot.game.main_pid]
             kill_at = min(kill_at, time.monotonic() + grace * _SHARE)
             ask_to_end(boot.game.pid)
         if not left or (status is not None and time.monotonic() > kill_at + 1):

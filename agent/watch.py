@@ -103,6 +103,12 @@ class Watch:
             return
         self.look()
 
+    def alarm(self, message: str) -> None:
+        """The game's own watchdog says that it hangs: as if its heartbeat were lost."""
+        if self._conductor.state.phase in (Phase.STARTING, Phase.READY):
+            now = self._loop.time()
+            self._stop(Due(now, Reason.HEARTBEAT_LOST, message), now)
+
     def close(self) -> None:
         """Looks no more."""
         if self._timer is not None:

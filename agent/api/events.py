@@ -19,6 +19,8 @@ from agent.api.models import GapEvent
 QUEUE = 256
 """Events that wait for one subscriber at most."""
 
+_COMES_BACK = 1.0
+
 
 class Event:
     """Something that happened.
@@ -144,6 +146,7 @@ class EventBus:
         self.last_id = 0
         self._limit = limit
         self._subscriptions: set[Subscription] = set()
+        self._left_at = float("-inf")
         self._closed = False
 
     def publish(self, type: str, data: BaseModel) -> Event:  # noqa: A002 - the name of the attribute of an event
@@ -160,7 +163,7 @@ class EventBus:
         Args:
             first: what this listener gets before all else: the current state.
         """
-        subscription = Subscription(first or [], self._limit, self._subscriptions.discard)
+        subscription = Subscription(first or [], self._limit, self._leave)
         if self._closed:
             subscription.close()
         else:
@@ -171,6 +174,15 @@ class EventBus:
     def subscribers(self) -> int:
         """How many listen."""
         return len(self._subscriptions)
+
+    @property
+    def listened(self) -> bool:
+        """Whether anybody listens, or did a moment ago: a long poll is over for a moment whenever it begins again."""
+        return bool(self._subscriptions) or time.monotonic() - self._left_at < _COMES_BACK
+
+    def _leave(self, subscription: Subscription) -> None:
+        self._subscriptions.discard(subscription)
+        self._left_at = time.monotonic()
 
     async def settle(self, seconds: float) -> None:
         """Waits until every event was taken by its reader, `seconds` at most; a slow reader costs no more than that.

@@ -14,11 +14,12 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from agent import log
 from agent.api.access import Peer
 from agent.api.contracts import Caller
-from agent.api.models import AckInput, Nothing, StopInput
+from agent.api.models import AckInput, Nothing
 from agent.api.operations import Operations
 from agent.api.problems import OperationError
 from agent.states import Source
@@ -40,6 +41,21 @@ def parse(datagram: bytes) -> dict[str, str]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What notifications do beside the operations.
+
+    Attributes:
+        set_text: takes the text of `STATUS=`.
+        name_main: takes the game's main process from `MAINPID=`; a `ValueError` says why it is none.
+        alarm: `WATCHDOG=trigger`: the game found out that it hangs; takes the words for it.
+    """
+
+    set_text: Callable[[str], None]
+    name_main: Callable[[int], None]
+    alarm: Callable[[str], None]
+
+
 class NotifyServer:
     """Reads the socket on the event loop; made by `serve`."""
 
@@ -47,31 +63,34 @@ class NotifyServer:
         self,
         sock: socket.socket,
         operations: Operations,
+        effects: Effects,
         *,
-        set_text: Callable[[str], None],
         users: frozenset[int],
         on_request: OnRequest | None,
     ) -> None:
         """Takes a bound datagram socket; it belongs to the server from now on."""
         self._sock = sock
         self._operations = operations
-        self._set_text = set_text
+        self._effects = effects
         self._users = users
         self._on_request = on_request
         self._said: set[str] = set()
         sock.setblocking(False)
-        asyncio.get_running_loop().add_reader(sock, self._read)
+        asyncio.get_running_loop().add_reader(sock, self.read)
 
     async def close(self) -> None:
         """Reads no more."""
         asyncio.get_running_loop().remove_reader(self._sock)
         self._sock.close()
 
-    def _read(self) -> None:
+    def read(self) -> None:
+        """Takes in what has come; called as well where it matters that it was said before something happened."""
+        if self._sock.fileno() < 0:
+            return
         for _ in range(64):  # others have their turn as well
             room = socket.CMSG_SPACE(_UCRED.size) + socket.CMSG_SPACE(_MOST_FDS * 4)
             try:
-                datagram, ancillary, _, _ = self._sock.recvmsg(_LONGEST, room)
+                datagram, ancillary, _, _ = self._sock.recvmsg(_LONGEST, room, socket.MSG_CMSG_CLOEXEC)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as problem:
@@ -91,23 +110,22 @@ class NotifyServer:
 
     def _take(self, given: Mapping[str, str]) -> None:
         caller = Caller("notify", Source.GAME)
+        if "MAINPID" in given:
+            self._call("mainpid", lambda: self._effects.name_main(_number(given["MAINPID"], 2**31)))
         if "STATUS" in given:
-            self._call("status", lambda: self._set_text(given["STATUS"]))
+            self._call("status", lambda: self._effects.set_text(given["STATUS"]))
         if given.get("READY") == "1":
             self._call("ready", lambda: self._operations.ready(Nothing(), caller))
         if given.get("WATCHDOG") == "1":
             self._call("health", lambda: self._operations.health(Nothing(), caller))
         if "ERRNO" in given:
-            self._call("status", lambda: self._set_text(f"error {given['ERRNO']}: {_strerror(given['ERRNO'])}"))
+            self._call("status", lambda: self._effects.set_text(_error(given["ERRNO"])))
         if given.get("STOPPING") == "1":
-            self._call("stop", lambda: self._operations.stop(StopInput(reason="STOPPING=1"), caller))
+            self._call("stop", lambda: self._operations.ending("STOPPING=1", caller))
         if given.get("WATCHDOG") == "trigger":
-            reason = StopInput(reason="the game's own watchdog gave the alarm")
-            self._call("stop", lambda: self._operations.stop(reason, caller))
+            self._call("alarm", lambda: self._effects.alarm("the game's own watchdog gave the alarm"))
         if "EXTEND_TIMEOUT_USEC" in given:
-            seconds = _microseconds(given["EXTEND_TIMEOUT_USEC"])
-            if seconds is not None:
-                self._call("stop.ack", lambda: self._operations.stop_ack(AckInput(more_seconds=seconds), caller))
+            self._call("stop.ack", lambda: self._operations.stop_ack(_more(given["EXTEND_TIMEOUT_USEC"]), caller))
 
     def _call(self, operation: str, call: Callable[[], object]) -> None:
         began, status = time.perf_counter(), "ok"
@@ -132,8 +150,8 @@ class NotifyServer:
 def serve(
     sock: socket.socket,
     operations: Operations,
+    effects: Effects,
     *,
-    set_text: Callable[[str], None],
     users: frozenset[int],
     on_request: OnRequest | None = None,
 ) -> NotifyServer:
@@ -142,11 +160,11 @@ def serve(
     Args:
         sock: a bound Unix datagram socket; it belongs to the server from now on.
         operations: what the notifications call.
-        set_text: takes the text of `STATUS=`.
+        effects: what else they do.
         users: user ids that may send: the game's, the agent's, root.
         on_request: told of each notification.
     """
-    return NotifyServer(sock, operations, set_text=set_text, users=users, on_request=on_request)
+    return NotifyServer(sock, operations, effects, users=users, on_request=on_request)
 
 
 def _ancillary(messages: list[tuple[int, int, bytes]]) -> tuple[Peer | None, list[int]]:
@@ -160,9 +178,16 @@ def _ancillary(messages: list[tuple[int, int, bytes]]) -> tuple[Peer | None, lis
     return peer, list(descriptors)
 
 
-def _microseconds(text: str) -> float | None:
-    return int(text) / 1e6 if text.isascii() and text.isdigit() and len(text) < 16 else None
+def _number(text: str, most: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise ValueError(f"{text[:50]!r} is no number")
+    return min(int(text), most)
 
 
-def _strerror(text: str) -> str:
-    return os.strerror(int(text)) if text.isascii() and text.isdigit() and len(text) < 6 else "unknown"
+def _error(text: str) -> str:
+    number = _number(text, 9999)
+    return f"error {number}: {os.strerror(number)}"
+
+
+def _more(text: str) -> AckInput:
+    return AckInput(more_seconds=_number(text, 3_600_000_000) / 1e6)

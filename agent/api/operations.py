@@ -136,6 +136,14 @@ class Operations:
             )
         )
 
+    def ending(self, message: str, caller: Caller) -> None:
+        """The game says that it is ending: a stop that it began itself, or its answer to the one under way."""
+        now = self._control.now()
+        if self._control.state.phase in (Phase.DRAINING, Phase.STOPPING):
+            self._acknowledge(0.0)
+        else:
+            self._stop(StopRequest(caller.source, Reason.REQUESTED, now, message, ending=True))
+
     def _stop(self, request: StopRequest) -> StopResult:
         state = self._control.post(StopRequested(request.at, request))
         result = self.view.stop(state)

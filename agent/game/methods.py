@@ -7,11 +7,14 @@ share is over and the game still lives, the next one has its turn. SIGTERM comes
 SIGKILL is not a method but what follows when the time is over.
 """
 
+import re
 import signal
 from collections.abc import Sequence
 
 KINDS = ("notify", "stdin", "signal", "command", "rcon")
 DEFAULT = "signal:SIGTERM"
+_PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?)%")
+_DURATION = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:s|ms|m)")
 _TAKES = (
     "takes methods separated by commas: notify, stdin:LINE, signal:NAME, command:PROGRAM ARGS, rcon:COMMAND; each may "
     r"end in a share such as @40% or @2s, and \, is a comma"
@@ -24,7 +27,7 @@ class Method:
     """One stop method.
 
     Attributes:
-        kind: `notify`, `stdin`, `signal`, `command` or `rcon`.
+        kind: `notify`, `stdin`, `signal`, `command` or `rcon`; and `itself`, which nobody lists: see `ITSELF`.
         argument: the line, the signal's name, the command; "" for notify.
         fraction: its share of the time, 0 to 1, or None.
         seconds: its share in seconds, or None.
@@ -60,9 +63,14 @@ class Method:
 
     def __str__(self) -> str:
         """As it is shown: the command of rcon may hold a word that is nobody's business."""
-        return self.kind if self.kind in ("notify", "rcon") else f"{self.kind}:{self.argument}"
+        return f"{self.kind}:{self.argument}" if self.kind in ("stdin", "signal", "command") else self.kind
 
     __repr__ = __str__
+
+
+SIGTERM = Method("signal", "SIGTERM")
+# A game that says `STOPPING=1` is ending by itself: half of the time is its own before anything is done to it.
+ITSELF = Method("itself", fraction=0.5)
 
 
 def parse(text: str) -> "tuple[Method, ...]":
@@ -74,6 +82,9 @@ def parse(text: str) -> "tuple[Method, ...]":
     methods = tuple(_method(part) for part in _split(text))
     if not methods:
         raise ValueError(_TAKES)
+    together = sum(method.fraction or 0.0 for method in methods)
+    if together > 1.0 + 1e-9:
+        raise ValueError(f"takes shares of at most 100% together, and these are {together * 100:g}%")
     return methods
 
 
@@ -101,51 +112,58 @@ def _method(text: str) -> Method:
     kind = kind.strip().lower()
     argument = argument if kind == "stdin" else argument.strip()
     if kind not in KINDS or bool(argument) != (kind != "notify") or (kind == "notify" and colon):
-        raise ValueError(_TAKES)
+        raise ValueError(f"{_TAKES}; {text!r} is none of them")
+    if "\0" in argument or "\n" in argument or "\r" in argument:
+        raise ValueError("takes methods of one line each")
     if kind == "signal":
         argument = argument.upper() if argument.upper().startswith("SIG") else f"SIG{argument.upper()}"
         if argument not in signal.Signals.__members__ or argument in ("SIGKILL", "SIGSTOP", "SIGCHLD"):
             raise ValueError(f"takes signals such as SIGTERM, SIGINT or SIGUSR1; {argument} is none that asks to stop")
-    if "\0" in argument or "\n" in argument:
-        raise ValueError("takes methods of one line each")
+    if kind == "command":
+        import shlex  # noqa: PLC0415 - most games do without
+
+        try:
+            shlex.split(argument)
+        except ValueError as wrong:
+            raise ValueError(f"takes commands as a shell splits them; {argument!r} is none: {wrong}") from None
     return Method(kind, argument, fraction=fraction, seconds=seconds)
 
 
 def _share(text: str) -> "tuple[str, float | None, float | None]":
-    body, at, share = text.rpartition("@")
-    if not at:
-        return text, None, None
-    from agent.checks import duration  # noqa: PLC0415 - the default has no share
+    body, _, share = text.rpartition("@")
+    if percent := _PERCENT.fullmatch(share):
+        if not 0 < float(percent[1]) <= 100:
+            raise ValueError(f"takes shares of more than 0% and at most 100%, and {share} is none")
+        return body.strip(), float(percent[1]) / 100, None
+    if _DURATION.fullmatch(share):
+        from agent.checks import duration  # noqa: PLC0415 - the default has no share
 
-    if share.endswith("%") and share[:-1].isascii() and share[:-1].isdigit() and 1 <= int(share[:-1]) <= 100:
-        return body.strip(), int(share[:-1]) / 100, None
-    if share[:1].isdigit() and share[-1:] in "sm":
-        try:
-            return body.strip(), None, duration(share)
-        except ValueError:
-            return text, None, None
-    return text, None, None  # the @ belongs to a line or a command
+        return body.strip(), None, duration(share)
+    return text, None, None  # an @ that belongs to a line or a command, or none
 
 
 def with_last_resort(methods: "Sequence[Method]") -> "tuple[Method, ...]":
     """The list with SIGTERM at its end, where it is not in it already."""
-    if any(method.kind == "signal" and method.argument == "SIGTERM" for method in methods):
+    if any(str(method) == str(SIGTERM) for method in methods):
         return tuple(methods)
-    return (*methods, Method("signal", "SIGTERM"))
+    return (*methods, SIGTERM)
 
 
-def turns(methods: "Sequence[Method]", seconds: float) -> "list[float]":
-    """When each method's turn is over, in seconds after the first one's began.
+def turns(methods: "Sequence[Method]", left: float, whole: "float | None" = None) -> "list[float]":
+    """When each method's turn is over, in seconds after the first one's begins.
 
     Args:
-        methods: at least one.
-        seconds: how long the game has to end, all methods together.
+        methods: those that have not had their turn; at least one.
+        left: how long the game still has to end, all of them together.
+        whole: how long it had at the beginning, which percentages are of; `left` by default.
 
     Returns:
-        One moment a method, never decreasing; the last is `seconds`.
+        One moment a method, never decreasing; the last is `left`. What earlier methods did not use goes to those
+        without a share, or to the last one.
     """
+    whole = left if whole is None else whole
     shares = [
-        method.fraction * seconds
+        method.fraction * whole
         if method.fraction is not None
         else method.seconds
         if method.seconds is not None
@@ -154,12 +172,12 @@ def turns(methods: "Sequence[Method]", seconds: float) -> "list[float]":
     ]
     fixed = sum(share for share in shares if share is not None)
     open_ones = sum(share is None for share in shares)
-    reserve = min(_LEAST * open_ones, seconds / 2) if open_ones else 0.0
-    shrink = min(1.0, (seconds - reserve) / fixed) if fixed > 0 else 1.0
-    each = (seconds - fixed * shrink) / open_ones if open_ones else 0.0
+    reserve = min(_LEAST * open_ones, left / 2) if open_ones else 0.0
+    shrink = min(1.0, (left - reserve) / fixed) if fixed > 0 else 1.0
+    each = (left - fixed * shrink) / open_ones if open_ones else 0.0
     ends, end = [], 0.0
     for share in shares:
         end += each if share is None else share * shrink
-        ends.append(min(end, seconds))
-    ends[-1] = seconds
+        ends.append(min(end, left))
+    ends[-1] = left
     return ends

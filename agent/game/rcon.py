@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
+from collections.abc import Callable
 
 _AUTH, _AUTH_RESPONSE, _EXECUTE = 3, 2, 2
 _HEAD = struct.Struct("<iii")
@@ -18,7 +19,7 @@ class RconError(Exception):
     """The command did not get through; `str()` says why, without the password."""
 
 
-async def execute(host: str, port: int, password: str, command: str) -> str:
+async def execute(host: str, port: int, password: str, command: str, *, sent: Callable[[], None] = lambda: None) -> str:
     """Sends one command.
 
     Args:
@@ -26,6 +27,7 @@ async def execute(host: str, port: int, password: str, command: str) -> str:
         port: likewise.
         password: of the server's rcon.
         command: what it should do.
+        sent: called when the command is on its way: what does not come then is the answer only.
 
     Returns:
         The beginning of its answer; "" where it closes the connection instead, as a server that stops may do.
@@ -46,6 +48,7 @@ async def execute(host: str, port: int, password: str, command: str) -> str:
         if number == -1:
             raise RconError("the password is wrong; set AGENT_RCON_PASSWORD")
         await _send(writer, 2, _EXECUTE, command)
+        sent()
         try:
             return (await _receive(reader))[2]
         except (OSError, asyncio.IncompleteReadError):

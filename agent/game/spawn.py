@@ -22,18 +22,19 @@ class Game:
     """A game that was started.
 
     Attributes:
-        pid: its main process, which leads its session and its process group.
+        pid: the process that was executed, which leads its session and its process group.
+        main_pid: the one whose end is the game's end: `pid`, unless the game names another one (sd_notify's MAINPID).
         command: what was executed.
         started_at: seconds of the monotonic clock.
         streams: read ends of its captured output by name ("stdout", "stderr"); empty when it is not captured. On a
             terminal both go through "stdout".
     """
 
-    __slots__ = ("_popen", "command", "pid", "started_at", "streams")
+    __slots__ = ("_popen", "command", "main_pid", "pid", "started_at", "streams")
 
     def __init__(self, popen: "subprocess.Popen[bytes]", command: "list[str]", streams: "dict[str, int]") -> None:
         """Takes a process that runs."""
-        self.pid = popen.pid
+        self.pid = self.main_pid = popen.pid
         self.command = command
         self.started_at = time.monotonic()
         self.streams = streams
@@ -41,6 +42,15 @@ class Game:
         # reaper is the only one that waits.
         popen.returncode = 0
         self._popen = popen
+
+    def groups(self) -> "list[int]":
+        """The process groups that signals go to: its own, and that of its main process where that made another."""
+        if self.main_pid == self.pid:
+            return [self.pid]
+        try:
+            return list(dict.fromkeys((os.getpgid(self.main_pid), self.pid)))
+        except ProcessLookupError:
+            return [self.pid]
 
 
 def spawn(
@@ -70,9 +80,12 @@ def spawn(
     """
     streams, ours = terminal.open_streams() if capture else ({}, {})
     try:
+        who = {}
         if user is not None:
-            for fd in {*ours.values(), *(() if stdin is None else (stdin,))}:
-                os.fchown(fd, user.uid, user.gid)  # or it could not open /dev/stdout
+            from agent.game.user import identity  # noqa: PLC0415 - most games run as the agent does
+
+            user.own({*ours.values(), *(() if stdin is None else (stdin,))})
+            who = identity(user)
         popen = subprocess.Popen(
             command,
             env=env,
@@ -81,9 +94,7 @@ def spawn(
             stdout=ours.get("stdout"),
             stderr=ours.get("stderr"),
             start_new_session=True,
-            user=user.uid if user is not None else None,
-            group=user.gid if user is not None else None,
-            extra_groups=user.groups if user is not None and os.geteuid() == 0 else None,
+            **who,
             preexec_fn=terminal.taking_over(),  # noqa: PLW1509 - only where there is a terminal, and it is one ioctl
         )
     except (OSError, ValueError, subprocess.SubprocessError) as problem:

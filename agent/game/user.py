@@ -4,6 +4,11 @@ import grp
 import os
 import pwd
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
 
 class User:
     """Somebody to run as.
@@ -29,6 +34,19 @@ class User:
         """What `su` would set."""
         return {"USER": self.name, "LOGNAME": self.name, "HOME": self.home}
 
+    def own(self, descriptors: "Iterable[int]") -> None:
+        """Gives pipes and terminals to the user, who could not open /dev/stdout and its like otherwise."""
+        for descriptor in descriptors:
+            os.fchown(descriptor, self.uid, self.gid)
+
+
+def identity(user: "User | None") -> "dict[str, Any]":
+    """What `subprocess.Popen` takes to start a process as somebody; as the agent's own user for None."""
+    if user is None:
+        return {}
+    groups = {"extra_groups": user.groups} if os.geteuid() == 0 else {}
+    return {"user": user.uid, "group": user.gid, **groups}
+
 
 def find(text: str) -> User:
     """Looks a user up.
@@ -45,8 +63,9 @@ def find(text: str) -> User:
         raise ValueError(f"takes a user of this image (NAME, UID, NAME:GROUP or UID:GID), and {name!r} is none")
     uid = entry.pw_uid if entry else int(name)
     gid = _group(group) if group else entry.pw_gid if entry else uid
-    if os.geteuid() not in (0, uid):
-        raise ValueError(f"takes no other user than {os.geteuid()} here: only root can become somebody else")
+    if os.geteuid() != 0 and (uid, gid) != (os.geteuid(), os.getegid()):
+        own = f"{os.geteuid()}:{os.getegid()}"
+        raise ValueError(f"takes nobody but {own} here, who the agent is: only root can become somebody else")
     groups = os.getgrouplist(entry.pw_name, gid) if entry else [gid]
     return User(uid, gid, groups, entry.pw_name if entry else name, entry.pw_dir if entry else "/")
 
