@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from tests.process.harness import Launcher, Mode, Run, eventually, game
+from tests.process.harness import PYTHON, Launcher, Mode, Run, eventually, game
 
 
 def phase(run: Run) -> str:
@@ -63,9 +63,44 @@ def test_more_time_is_asked_for_in_microseconds(launch: Launcher) -> None:
     assert "none is under way" in run.stderr.text
 
 
+@pytest.mark.parametrize(("launcher", "code"), [("leaves", 9), ("waits", 10)])
+def test_a_launcher_names_the_real_server(launch: Launcher, mode: Mode, launcher: str, code: int) -> None:
+    """MAINPID: the end of that process is the game's end; the code of a launcher that waits for it counts."""
+    run = launch(game("hands_over", launcher), mode=mode)
+    run.wait_for("serving")
+    eventually(lambda: phase(run) == "ready", "it is ready")
+    if mode == "subreaper":
+        named = int(run.wait_for("\n").split()[1])
+        assert run.http("GET", "/v1/status").json()["game"]["pid"] == named
+    done = run.stop()
+    assert done.code == code
+    assert "is the game's main one now" in done.stderr
+
+
+def test_a_process_of_somebody_else_is_not_the_game(launch: Launcher) -> None:
+    """A wrong MAINPID is said, and the game goes on being itself."""
+    run = launch(game("notifies", "MAINPID=1", "MAINPID=x", "READY=1", "BARRIER"))
+    run.wait_for("barrier")
+    assert phase(run) == "ready"
+    assert run.stop().code == 0
+    assert "MAINPID=1 is no process of the game" in run.stderr.text
+
+
+def test_a_game_that_ends_by_itself_is_not_interrupted(launch: Launcher) -> None:
+    """STOPPING=1 gives it half of the grace before SIGTERM, which would end it at once."""
+    source = (
+        "import os, socket, time; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); "
+        "s.connect(os.environ['NOTIFY_SOCKET']); s.send(b'STOPPING=1'); time.sleep(1.5); print('saved', flush=True)"
+    )
+    done = launch([*PYTHON, "-c", source], env={"AGENT_GRACE_SECONDS": "10"}).finish()
+    assert done.stdout == b"saved\n"
+    assert done.code == 0
+    assert "asking by itself" in done.stderr
+
+
 def test_what_means_nothing_is_ignored(launch: Launcher) -> None:
     """Unknown assignments, no assignments, bytes that are no text."""
-    run = launch(game("notifies", "X_SOMETHING=1\\nMAINPID=1", "nonsense", "=", "READY=yes", "STATUS=fine"))
+    run = launch(game("notifies", "X_SOMETHING=1\\nFDSTORE=1", "nonsense", "=", "READY=yes", "STATUS=fine"))
     run.wait_for("sent")
     eventually(lambda: run.http("GET", "/v1/status").json()["text"] == "fine", "the last one was read")
     assert phase(run) == "starting"

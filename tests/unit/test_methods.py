@@ -26,6 +26,14 @@ def test_a_list_is_read_in_order() -> None:
     )
 
 
+def test_the_wrong_part_is_named() -> None:
+    """Among several methods a person has to see which one is meant."""
+    with pytest.raises(ValueError, match=r"'shout:x@40%' is none of them"):
+        parse("notify,shout:x@40%")
+    with pytest.raises(ValueError, match="these are 110%"):
+        parse("notify@60%,stdin:stop@50%")
+
+
 def test_an_at_sign_of_a_line_is_no_share() -> None:
     """Only a percentage or a duration at the end is one."""
     assert parse("stdin:mail me@home") == (Method("stdin", "mail me@home"),)
@@ -33,7 +41,22 @@ def test_an_at_sign_of_a_line_is_no_share() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", ",", "notify:x", "stdin", "stdin:", "signal:", "signal:SIGFOO", "signal:KILL", "signal:9", "shout:x", "@40%"],
+    [
+        *(
+            "",
+            ",",
+            "notify:x",
+            "stdin",
+            "stdin:",
+            "signal:",
+            "signal:SIGFOO",
+            "signal:KILL",
+            "signal:9",
+            "shout:x",
+            "@40%",
+        ),
+        *("notify@0%", "stdin:stop@101%", "notify@60%,stdin:stop@50%", "command:sh -c 'x", "rcon:"),
+    ],
 )
 def test_what_is_no_method_is_refused(text: str) -> None:
     """With a sentence that says what it takes."""
@@ -77,6 +100,13 @@ def test_turns_are_in_order_and_fill_the_time(methods: list[Method], seconds: fl
     assert len(ends) == len(methods)
     assert all(earlier <= later + 1e-9 for earlier, later in itertools.pairwise(ends))
     assert ends[-1] == seconds
+
+
+def test_percentages_are_of_the_whole() -> None:
+    """Also when only a part of it is left, as long as they fit in that."""
+    methods = [Method("stdin", "x", fraction=0.5), Method("signal", "SIGTERM")]
+    assert turns(methods, 6.0, 10.0) == pytest.approx([5.0, 6.0])
+    assert turns(methods, 4.0, 10.0) == pytest.approx([3.9, 4.0])
 
 
 def test_shares_are_kept_where_there_is_room() -> None:
