@@ -40,16 +40,18 @@ async def execute(host: str, port: int, password: str, command: str, *, sent: Ca
     except OSError as problem:
         raise RconError(f"cannot connect to {host}:{port} ({problem.strerror or problem})") from None
     try:
-        await _send(writer, 1, _AUTH, password)
+        writer.write(_packet(1, _AUTH, password))
+        await writer.drain()
         while True:
             number, kind, _ = await _receive(reader)
             if kind == _AUTH_RESPONSE:
                 break
         if number == -1:
             raise RconError("the password is wrong; set AGENT_RCON_PASSWORD")
-        await _send(writer, 2, _EXECUTE, command)
+        writer.write(_packet(2, _EXECUTE, command))
         sent()
         try:
+            await writer.drain()
             return (await _receive(reader))[2]
         except (OSError, asyncio.IncompleteReadError):
             return ""
@@ -61,10 +63,8 @@ async def execute(host: str, port: int, password: str, command: str, *, sent: Ca
             await writer.wait_closed()
 
 
-async def _send(writer: asyncio.StreamWriter, number: int, kind: int, body: str) -> None:
-    packet = _HEAD.pack(len(body.encode()) + 10, number, kind) + body.encode() + b"\0\0"
-    writer.write(packet)
-    await writer.drain()
+def _packet(number: int, kind: int, body: str) -> bytes:
+    return _HEAD.pack(len(body.encode()) + 10, number, kind) + body.encode() + b"\0\0"
 
 
 async def _receive(reader: asyncio.StreamReader) -> tuple[int, int, str]:

@@ -1,13 +1,15 @@
 """A game that hears every kind of stop, and takes it as its first argument says.
 
-It hears SIGTERM, SIGINT, `stop` on stdin, and the stop event by long poll. `obeys` leaves at once; `slow SECONDS` after
-that long; `ignores` never; `forks` leaves, but a child in a session of its own stays and ignores SIGTERM; `hangs`
-acknowledges over HTTP and stays.
+It hears SIGTERM, SIGINT, SIGUSR1, `stop` on stdin, `stop` by rcon on port RCON_PORT (password `pass-word`, where it is
+set), and the stop event by long poll. `obeys` leaves at once; `slow SECONDS` after that long; `ignores` never; `forks`
+leaves, but a child in a session of its own stays and ignores SIGTERM; `hangs` acknowledges over HTTP and stays.
 """
 
 import json
 import os
 import signal
+import socket
+import struct
 import sys
 import threading
 import time
@@ -33,6 +35,19 @@ def read() -> None:
             heard.set()
 
 
+def serve_rcon(listening: socket.socket) -> None:
+    while True:
+        connection, _ = listening.accept()
+        with connection, connection.makefile("rb") as incoming:
+            while len(head := incoming.read(4)) == 4:
+                data = incoming.read(struct.unpack("<i", head)[0])
+                number, kind = struct.unpack("<ii", data[:8])
+                good = kind != 3 or data[8:-2] == b"pass-word"
+                connection.sendall(struct.pack("<iii", 10, number if good else -1, 2 if kind == 3 else 0) + b"\0\0")
+                if kind == 2 and data[8:-2] == b"stop":
+                    heard.set()
+
+
 def take() -> None:
     match sys.argv[1:]:
         case ["obeys"]:
@@ -54,10 +69,13 @@ def take() -> None:
 
 
 def main() -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, lambda *_: heard.set())
     for target in (poll, read):
         threading.Thread(target=target, daemon=True).start()
+    if "RCON_PORT" in os.environ:
+        listening = socket.create_server(("127.0.0.1", int(os.environ["RCON_PORT"])))
+        threading.Thread(target=serve_rcon, args=[listening], daemon=True).start()
     print("ready", flush=True)
     while not heard.wait(0.02):
         pass

@@ -1,16 +1,17 @@
 """Every stop source with every method against every way a game can take it, inside a short and a long deadline.
 
 Never late: what must be over by a moment is over at most 100 ms after it. Never early: a game that does not obey has
-all of its share before SIGKILL. Printed as a table (`pytest -s`).
+all of its share before the next method, and all of its time before SIGKILL. A game that obeys does so by the method
+that is meant. Printed as a table (`pytest -s`).
 """
 
 import json
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -18,13 +19,16 @@ from typing import Any
 
 import pytest
 
-from tests.process.harness import COMMAND, Launcher, Run, game
+from tests.process.harness import COMMAND, Launcher, Run, free_port, game
 
 LATE_SECONDS = 0.1
 SOURCES = ["game", "platform", "policy", "operator"]
-METHODS = ["notify", "stdin:stop", "signal:SIGINT", "command:true", "signal:SIGTERM"]
+HOOK = "command:sh -c 'kill -USR1 $AGENT_GAME_PID'"
+METHODS = ["notify", "stdin:stop", "signal:SIGINT", HOOK, "rcon:stop", "signal:SIGTERM"]
 BEHAVIOURS = ["obeys", "slow", "ignores", "forks", "hangs"]
-AT_ONCE = 20
+AT_ONCE = 40
+# So many agents on few cores: they are all started before the first one is stopped, and not stopped in one moment.
+APART_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,9 @@ class Cell:
     def env(self) -> dict[str, str]:
         """The agent's settings."""
         env = {"AGENT_STOP": self.method, "AGENT_GRACE_SECONDS": str(self.grace)}
+        if self.method.startswith("rcon"):
+            port = str(free_port())
+            env |= {"RCON_PORT": port, "AGENT_RCON_ADDRESS": f"127.0.0.1:{port}", "AGENT_RCON_PASSWORD": "pass-word"}
         return env | ({"AGENT_EMPTY_TIMEOUT": "100ms"} if self.source == "policy" else {})
 
     def ask(self, run: Run) -> None:
@@ -80,6 +87,7 @@ class Outcome:
     promised_seconds: float
     killed: bool
     total_seconds: float
+    turns: list[dict[str, Any]]
 
     @property
     def faults(self) -> list[str]:
@@ -92,33 +100,36 @@ class Outcome:
         stubborn = cell.behaviour in ("ignores", "hangs", "forks")
         if stubborn and not self.killed:
             found.append("not killed")
-        if stubborn and self.game_seconds < self.promised_seconds - 0.005:
+        if stubborn and min(self.game_seconds, self.total_seconds) < self.promised_seconds - 0.005:
             found.append(f"early: killed after {self.game_seconds:.3f} of {self.promised_seconds:.3f} s")
+        if cell.behaviour in ("ignores", "hangs"):
+            cut = [turn for turn in self.turns if turn["seconds"] < turn["planned_seconds"] - 0.005]
+            found += [f"early: {turn['method']} had {turn['seconds']} s" for turn in cut]
+        elif len(self.turns) != 1 or self.turns[0]["outcome"] != "applied":
+            found.append(f"not by its method: {[turn['method'] for turn in self.turns]}")
         if not stubborn and self.killed:
             found.append("killed though it obeyed")
         return found
 
 
-@contextmanager
-def running(files: Path, cell: Cell) -> Iterator[Run]:
+def start(launch: Launcher, cell: Cell) -> Run:
     """The cell's game under its agent, ready and served."""
-    files.mkdir()
-    with Launcher(files) as launch:
-        run = launch(cell.command, env=cell.env, mode="subreaper", stdin=subprocess.PIPE)
-        run.wait_for("ready")
-        assert run.is_ready_to_answer()
-        yield run
+    launch.files.mkdir()
+    run = launch(cell.command, env=cell.env, mode="subreaper", stdin=subprocess.PIPE)
+    run.wait_for("ready")
+    assert run.is_ready_to_answer()
+    return run
 
 
-def play(files: Path, cell: Cell) -> Outcome:
-    """One cell from its start to its end."""
-    with running(files, cell) as run:
-        asked = time.monotonic()
-        cell.ask(run)
-        run.process.wait(cell.grace + 30)
-        total = time.monotonic() - asked
-        run.finish()
-        (path,) = files.glob("**/exit.json")
+def stop(cell: Cell, run: Run, after_seconds: float) -> Outcome:
+    """The cell's stop, from being asked for to the end."""
+    threading.Event().wait(after_seconds)
+    asked = time.monotonic()
+    cell.ask(run)
+    run.process.wait(cell.grace + 30)
+    total = time.monotonic() - asked
+    run.finish()
+    (path,) = run.files.glob("**/exit.json")
     document: dict[str, Any] = json.loads(path.read_text())
     assert document["stop"]["source"] == cell.source, document["stop"]
     steps = {step["step"]: step for step in document["happened"] if "step" in step}
@@ -131,6 +142,7 @@ def play(files: Path, cell: Cell) -> Outcome:
         promised_seconds=planned["stop"],
         killed="kill" in steps,
         total_seconds=total,
+        turns=[step for step in document["happened"] if "method" in step],
     )
 
 
@@ -138,7 +150,7 @@ def table(outcomes: list[Outcome]) -> str:
     """All cells, a line each."""
     lines = [f"{'source':9} {'method':15} {'behaviour':9} {'grace':>5} {'gone':>7} {'of':>7} {'killed':6}  faults"]
     lines += [
-        f"{o.cell.source:9} {o.cell.method:15} {o.cell.behaviour:9} {o.cell.grace:5g} {o.game_seconds:7.3f} "
+        f"{o.cell.source:9} {o.cell.method[:15]:15} {o.cell.behaviour:9} {o.cell.grace:5g} {o.game_seconds:7.3f} "
         f"{o.allowed_seconds:7.3f} {'yes' if o.killed else 'no':6}  {'; '.join(o.faults)}"
         for o in outcomes
     ]
@@ -147,8 +159,13 @@ def table(outcomes: list[Outcome]) -> str:
 
 def check(tmp_path: Path, cells: list[Cell]) -> None:
     """Plays all cells, several at once, and holds each against what was promised."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        outcomes = list(pool.map(lambda numbered: play(tmp_path / str(numbered[0]), numbered[1]), enumerate(cells)))
+    outcomes: list[Outcome] = []
+    for first in range(0, len(cells), AT_ONCE):
+        some = cells[first : first + AT_ONCE]
+        with ThreadPoolExecutor(AT_ONCE) as pool, ExitStack() as stack:
+            launchers = [stack.enter_context(Launcher(tmp_path / str(first + number))) for number in range(len(some))]
+            runs = list(pool.map(start, launchers, some))
+            outcomes += pool.map(stop, some, runs, (number * APART_SECONDS for number in range(len(some))))
     print("\n" + table(outcomes))
     faulty = [outcome for outcome in outcomes if outcome.faults]
     assert not faulty, table(faulty)

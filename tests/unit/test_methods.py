@@ -160,6 +160,23 @@ async def test_a_command_gets_through_rcon() -> None:
     assert server.commands == ["stop"]
 
 
+async def test_a_server_that_hangs_up_at_the_command_has_heard_it() -> None:
+    """It may be gone before its answer, or before the agent has finished sending; that is what was asked for."""
+
+    class Abrupt(RconServer):
+        async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            data = await reader.readexactly(4 + 10 + len(self.password))
+            writer.write(struct.pack("<iii", 10, struct.unpack("<ii", data[4:12])[0], 2) + b"\0\0")
+            await reader.readexactly(1)
+            writer.transport.abort()
+
+    heard: list[bool] = []
+    async with await asyncio.start_server(Abrupt("secret").serve, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        assert await execute("127.0.0.1", port, "secret", "stop", sent=lambda: heard.append(True)) == ""
+    assert heard == [True]
+
+
 async def test_no_rcon_server_is_said() -> None:
     """A refused connection names the address, and not the password."""
     with pytest.raises(RconError, match=r"cannot connect to 127\.0\.0\.1:1 ") as wrong:
