@@ -1,8 +1,9 @@
 """A game that hears every kind of stop, and takes it as its first argument says.
 
-It hears SIGTERM, SIGINT, SIGUSR1, `stop` on stdin, `stop` by rcon on port RCON_PORT (password `pass-word`, where it is
-set), and the stop event by long poll. `obeys` leaves at once; `slow SECONDS` after that long; `ignores` never; `forks`
-leaves, but a child in a session of its own stays and ignores SIGTERM; `hangs` acknowledges over HTTP and stays.
+It hears SIGTERM and what HEARS names: `notify` (the stop event by long poll), `stdin` (the line `stop`), `signal`
+(SIGINT), `command` (SIGUSR1, from a hook) or `rcon` (`stop` on port RCON_PORT, password `pass-word`). `obeys` leaves at
+once; `slow SECONDS` after that long; `ignores` never; `forks` leaves, but a child in a session of its own stays and
+ignores SIGTERM; `hangs` acknowledges over HTTP and stays.
 """
 
 import json
@@ -69,13 +70,15 @@ def take() -> None:
 
 
 def main() -> None:
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    hears = os.environ["HEARS"]
+    signals = {"signal": signal.SIGINT, "command": signal.SIGUSR1}
+    for number in (signal.SIGTERM, signals.get(hears, signal.SIGTERM)):
         signal.signal(number, lambda *_: heard.set())
-    for target in (poll, read):
-        threading.Thread(target=target, daemon=True).start()
-    if "RCON_PORT" in os.environ:
+    if hears == "rcon":
         listening = socket.create_server(("127.0.0.1", int(os.environ["RCON_PORT"])))
         threading.Thread(target=serve_rcon, args=[listening], daemon=True).start()
+    elif hears in ("notify", "stdin"):
+        threading.Thread(target=poll if hears == "notify" else read, daemon=True).start()
     print("ready", flush=True)
     while not heard.wait(0.02):
         pass

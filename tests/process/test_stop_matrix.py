@@ -49,7 +49,8 @@ class Cell:
     @property
     def env(self) -> dict[str, str]:
         """The agent's settings."""
-        env = {"AGENT_STOP": self.method, "AGENT_GRACE_SECONDS": str(self.grace)}
+        kind = self.method.partition(":")[0]
+        env = {"AGENT_STOP": self.method, "AGENT_GRACE_SECONDS": str(self.grace), "HEARS": kind}
         if self.method.startswith("rcon"):
             port = str(free_port())
             env |= {"RCON_PORT": port, "AGENT_RCON_ADDRESS": f"127.0.0.1:{port}", "AGENT_RCON_PASSWORD": "pass-word"}
@@ -102,11 +103,11 @@ class Outcome:
             found.append("not killed")
         if stubborn and min(self.game_seconds, self.total_seconds) < self.promised_seconds - 0.005:
             found.append(f"early: killed after {self.game_seconds:.3f} of {self.promised_seconds:.3f} s")
-        if cell.behaviour in ("ignores", "hangs"):
+        if stubborn:
             cut = [turn for turn in self.turns if turn["seconds"] < turn["planned_seconds"] - 0.005]
             found += [f"early: {turn['method']} had {turn['seconds']} s" for turn in cut]
         elif len(self.turns) != 1 or self.turns[0]["outcome"] != "applied":
-            found.append(f"not by its method: {[turn['method'] for turn in self.turns]}")
+            found.append(f"not by its method: {[(turn['method'], turn['outcome']) for turn in self.turns]}")
         if not stubborn and self.killed:
             found.append("killed though it obeyed")
         return found
