@@ -82,6 +82,9 @@ def run(boot: Boot) -> int:
     try:
         return loop.run_until_complete(_Agent(boot, settings, loop).live())
     finally:
+        # The loop gives its signals back to their defaults, and there is still output to pass on: what comes now waits,
+        # and is lost with the process, or is taken by whoever goes on (`agent.supervise`).
+        signal.pthread_sigmask(signal.SIG_BLOCK, {*STOP_SIGNALS, *FORWARDED})
         signal.set_wakeup_fd(-1)
         loop.close()
 
@@ -253,7 +256,9 @@ class _Agent:
     # Living ----------------------------------------------------------------------------------------------------------
 
     def _on_stop_signal(self, number: int) -> None:
-        self._conductor.post(StopSignal(self._loop.time(), interrupt=number == signal.SIGINT))
+        now = self._loop.time()
+        self._boot.signals.append((number, now))
+        self._conductor.post(StopSignal(now, interrupt=number == signal.SIGINT))
 
     def _reap(self) -> None:
         ended, left = self._boot.reaper.reap()
@@ -339,15 +344,19 @@ class _Agent:
     # Ending ----------------------------------------------------------------------------------------------------------
 
     async def _close(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                self._watch.close()
-                self._main.close()
-                await self._background.close()
-                await self._hands.close()
-                self._events.close()
-                await asyncio.gather(*(server.close() for server in self._servers), return_exceptions=True)
-                await self._farewell.close()
+        """Closes all rooms, inside what is left of the grace; what raises is said, and costs nobody the exit code."""
+        self._watch.close()
+        self._main.close()
+        self._events.close()
+        rooms: list[_Closable] = [self._background, self._hands, *self._servers, self._farewell]
+        closing = [asyncio.ensure_future(room.close()) for room in rooms]
+        seconds = max(0.02, self._boot.at_most(_CLOSE_SECONDS) - time.monotonic())
+        done, late = await asyncio.wait(closing, timeout=seconds)
+        for task in done:
+            if not task.cancelled() and (problem := task.exception()) is not None:
+                log.warning(f"cannot close everything properly ({type(problem).__name__}: {problem})")
+        for task in late:
+            task.cancel()
 
 
 def _limits(settings: Settings) -> Limits:
@@ -417,7 +426,9 @@ class _ToOwnLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         write = log.error if record.levelno >= logging.ERROR else log.warning
-        write(f"{record.name}: {record.getMessage()}")
+        problem = record.exc_info[1] if record.exc_info else None
+        why = f" ({type(problem).__name__}: {problem})" if problem is not None else ""
+        write(f"{record.name}: {record.getMessage()}{why}")
 
 
 def _route_logging() -> None:

@@ -10,9 +10,9 @@ import os
 import signal
 import time
 
-from agent import log
+from agent import checks, log
 from agent.environment import option, variable
-from agent.errors import EXIT_BAD_SETTINGS, CannotStartError, Problem, SettingsError
+from agent.errors import EXIT_BAD_SETTINGS, LEAVING, CannotStartError, Problem, SettingsError
 from agent.game.cgroup import CgroupReading, read_cgroup
 from agent.game.reaper import Reaper, adopt_orphans, keep_memory_private
 from agent.game.spawn import Game, spawn
@@ -54,6 +54,8 @@ _NOT_FORWARDED = {
 FORWARDED = tuple(number for number in signal.valid_signals() if number not in _NOT_FORWARDED)
 # A process group whose parents are all in other sessions is orphaned, and the kernel never suspends it for these (man 7
 # credentials, "orphaned process group"): SIGSTOP does what was meant.
+# What is left of the grace when everything is closed.
+_MARGIN = 0.1
 _SUSPENDING = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
 
@@ -125,6 +127,17 @@ class Boot:
             self.wrong(name, str(wrong))
             return default
 
+    def at_most(self, seconds: float) -> float:
+        """The moment that is so many seconds away, or the end of the grace, with a margin, where that is sooner."""
+        until = time.monotonic() + seconds
+        if not self.signals:
+            return until
+        try:
+            grace = checks.duration(self.raw("grace_seconds") or "5")
+        except ValueError:
+            grace = 5.0
+        return min(until, self.signals[0][1] + grace - _MARGIN)
+
     def wrong(self, name: str, takes: str) -> None:
         """Notes a problem with a setting."""
         spelt = option(name) if self.options.get(name) else variable(name)
@@ -160,7 +173,9 @@ def run(argv: "list[str]") -> int:
             _end_at_once(boot)
             log.error(str(wrong))
             return EXIT_BAD_SETTINGS
-        except Exception as problem:
+        except LEAVING:
+            raise
+        except BaseException as problem:
             import traceback  # noqa: PLC0415 - only on this way out
 
             log.error(
@@ -173,9 +188,9 @@ def run(argv: "list[str]") -> int:
             return supervise(boot)
     finally:
         if boot.capture is not None:
-            boot.capture.close()
+            boot.capture.close(boot.at_most(1.0))
         if boot.spool is not None:
-            boot.spool.close(time.monotonic() + 0.5)
+            boot.spool.close(boot.at_most(0.5))
         for unix in (boot.unix, boot.notify):
             if unix is not None:
                 unix.close()
@@ -295,11 +310,13 @@ def listen_for_signals(boot: Boot) -> None:
             before = signal.signal(number, keep if number in STOP_SIGNALS else forward)
         except OSError:
             continue  # two real-time signals belong to the C library
-        if before is signal.SIG_IGN:
+        if before is signal.SIG_IGN and number not in boot.ignored:
             boot.ignored.append(number)
     # Ignored by a parent, it would let the kernel reap the children, and their exit codes with them.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    boot.blocked |= signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    blocked = signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if boot.game is None:  # later on, what is blocked was blocked by `agent.app`, on its way out
+        boot.blocked |= blocked
 
 
 def forward_signal(boot: Boot, number: int) -> None:

@@ -7,6 +7,11 @@ EXIT_CANNOT_EXECUTE = 126  # as shells have it
 EXIT_NOT_FOUND = 127
 
 
+# What ends a program or a task on purpose. All else that is no Exception (a panic of a library in another language) is
+# a fault like any other, and no reason for PID 1 to fall.
+LEAVING = (KeyboardInterrupt, SystemExit, GeneratorExit)
+
+
 class AgentError(Exception):
     """Something that a person has to know; `str()` is the sentence to print."""
 

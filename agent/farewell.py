@@ -32,6 +32,8 @@ from agent.stopping import Stopping, Turn
 
 # Output that is still on its way gets this part of the time for shipping; the rest is for what is on disk already.
 _DRAIN_SHARE = 0.3
+# What was shipped and what was not is said before the time is over.
+_LAST_WORD = 0.05
 # What a debugger may take to read a core; the core itself is shipped last.
 _CORE_SHARE = 0.5
 
@@ -111,14 +113,14 @@ class Farewell:
         if capture is not None:
             complete = await asyncio.to_thread(capture.drain, now + (until - now) * _DRAIN_SHARE)
             if not complete:
-                log.warning("cannot keep the very last output: something holds the game's stdout or stderr open")
+                log.warning("cannot keep or pass on the very last output: it is held open, or what takes it is slow")
         if self._settings.log_files and not will_restart(state):
             await asyncio.to_thread(self._files.finish, now + (until - now) * _DRAIN_SHARE)
         tail = capture.tail() if capture is not None else b""
         core = await self._look_for_core(state, now + (until - now) * _CORE_SHARE)
         document = self._document(state, now, tail, core, stopping)
         log.info(f"autopsy: {document['summary']}")
-        result = await self._shipper.finish(until, document, tail=tail, core=core.path if core else None)
+        result = await self._shipper.finish(until - _LAST_WORD, document, tail=tail, core=core.path if core else None)
         if result.local is not None:
             log.info(f"exit.json: {result.local}")
         if result.destination is not None:
@@ -126,7 +128,7 @@ class Farewell:
 
     def hurry(self, until: float) -> None:
         """Moves the end of a flush that is under way."""
-        self._shipper.hurry(until)
+        self._shipper.hurry(until - _LAST_WORD)
 
     async def close(self) -> None:
         """Ends what is under way."""

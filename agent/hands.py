@@ -14,6 +14,7 @@ from agent import log
 from agent.boot import Boot, start_game
 from agent.conductor import Conductor
 from agent.edgegap.self_stop import Attempt, Outcome, SelfStop
+from agent.errors import LEAVING
 from agent.game.methods import SIGTERM
 from agent.game.stop import kill_all, sweep
 from agent.states import (
@@ -227,5 +228,7 @@ class Hands:
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except Exception as problem:
+        except (*LEAVING, asyncio.CancelledError):
+            raise
+        except BaseException as problem:
             log.error(f"cannot carry out an order of the lifecycle ({type(problem).__name__}: {problem}); going on")

@@ -145,10 +145,9 @@ def _on_stop_requested(state: State, event: StopRequested) -> Outcome:
         case Phase.RESTARTING:
             # Nothing runs, and what the last attempt left was shipped: only the deployment is left to stop.
             return _leave(_Change(replace(state, stop=event.request)), event.at)
-        case Phase.STOPPING | Phase.FLUSHING if (
-            state.stop is None and state.ended_alone and state.rules.on_crash == "restart"
-        ):
-            # The game has ended by itself already; what is asked for is that it is not started again.
+        case Phase.STOPPING | Phase.FLUSHING if state.stop is None and state.ended_alone and _goes_on(state):
+            # The game has ended by itself already; what is asked for is that neither the agent nor the platform starts
+            # it again.
             return replace(state, stop=event.request), _NOTHING
         case _:
             return state, _NOTHING
@@ -354,6 +353,12 @@ def _owes_release(state: State) -> bool:
     # Where a restart is not possible any more (crash loop, or it cannot even be executed), stopping is what is left:
     # exiting would let the platform's restart policy go on with what just proved hopeless.
     return (state.rules.on_exit if clean else state.rules.on_crash) != "exit"
+
+
+def _goes_on(state: State) -> bool:
+    """Whether what the policies say would leave the deployment running: a restart, here or by the platform."""
+    clean = state.exit is not None and state.exit.clean
+    return (state.rules.on_exit if clean else state.rules.on_crash) != "self-stop"
 
 
 def _exit(change: _Change, at: float) -> Outcome:

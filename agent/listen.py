@@ -170,6 +170,7 @@ def _own_directory(path: str) -> None:
     try:
         # Others may enter: the game may run as another user, and the socket has its own permissions.
         os.mkdir(path, 0o755)
+        os.chmod(path, 0o755)  # noqa: S103 - whatever the umask is, see above
     except FileExistsError:
         found = os.lstat(path)
         if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (os.getuid(), 0):

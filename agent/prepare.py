@@ -89,7 +89,10 @@ def _user(boot: "Boot") -> None:
     boot.game_env |= boot.user.environment
     for unix in (boot.unix, boot.notify):
         if unix is not None:
-            os.chown(unix.path, -1, boot.user.gid)
+            try:
+                os.chown(unix.path, -1, boot.user.gid)
+            except OSError as problem:
+                log.warning(f"cannot give {unix.path} to the game's group ({problem.strerror}): it has to use HTTP")
 
 
 def _files(boot: "Boot") -> None:
@@ -146,7 +149,7 @@ def _exported(boot: "Boot", health: "float | None") -> "dict[str, str]":
     if boot.control is not None:
         exported["AGENT_URL"] = f"http://127.0.0.1:{boot.control.number}"
     if boot.metrics is not None:
-        exported["AGENT_METRICS_URL"] = f"http://127.0.0.1:{boot.metrics.number}/metrics"
+        exported["AGENT_METRICS_URL"] = f"http://{_reachable(boot.metrics)}:{boot.metrics.number}/metrics"
     if boot.unix is not None:
         exported["AGENT_SOCKET"] = boot.unix.path
     if boot.notify is not None:
@@ -157,13 +160,23 @@ def _exported(boot: "Boot", health: "float | None") -> "dict[str, str]":
     return exported
 
 
+def _reachable(port: Port) -> str:
+    """The address at which the game reaches a listener."""
+    host = port.sock.getsockname()[0]
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        return "127.0.0.1" if host == "0.0.0.0" else "[::1]"  # noqa: S104 - as above
+    return f"[{host}]" if ":" in host else str(host)
+
+
 def _intercept(boot: "Boot") -> None:
     """Gives the game a delete URL that leads to the agent, with the same path, and a token that is worth nothing."""
     url = boot.environ.get("ARBITRIUM_DELETE_URL", "")
     if not url or boot.control is None:
         log.warning("cannot intercept the self-stop: there is no ARBITRIUM_DELETE_URL or no control port")
         return
-    path = "/" + url.partition("://")[2].partition("/")[2]
+    # The last two parts of the path are the id and the stop key, whatever a gateway puts before them.
+    where, mark, query = url.partition("://")[2].partition("/")[2].partition("?")
+    path = "/v1/self/stop/" + "/".join([part for part in where.split("/") if part][-2:]) + mark + query
     boot.substitute_token = os.urandom(16).hex()
     boot.game_env["ARBITRIUM_DELETE_URL"] = f"http://127.0.0.1:{boot.control.number}{path}"
     boot.game_env["ARBITRIUM_DELETE_TOKEN"] = boot.substitute_token

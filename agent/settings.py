@@ -20,7 +20,7 @@ from agent.environment import EXPORTED, PREFIX, option, variable
 from agent.errors import Problem, SettingsError
 from agent.game import methods
 from agent.game.methods import Method
-from agent.logs.target import check_url
+from agent.logs.target import STORE_PREFIX, check_url
 
 
 def _check(function: Callable[[str], Any]) -> BeforeValidator:
@@ -423,7 +423,7 @@ def unknown_variables(environ: Mapping[str, str]) -> list[Problem]:
     return [
         Problem(name, None, f"is not a setting of arbitrium-agent{_suggestion(name[len(PREFIX) :].lower(), variable)}")
         for name in sorted(environ)
-        if name.startswith(PREFIX) and name not in known
+        if name.startswith(PREFIX) and name not in known and not name.startswith(STORE_PREFIX)
     ]
 
 

@@ -49,7 +49,7 @@ def _until_gone(boot: Boot) -> int:
     except ValueError:
         grace = 5.0
     handled = 0
-    status: int | None = None
+    status: int | None = boot.reaper.status_of(boot.game.pid)
     kill_at = float("inf")
     while True:
         ended, left = boot.reaper.reap()

@@ -12,6 +12,10 @@ _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 
 
+# How many ended processes are remembered: a game that starts others without end must not fill the agent's memory.
+_REMEMBERED = 10_000
+
+
 class Reaper:
     """Reaps every child: the game, the agent's helpers, and orphans that were adopted.
 
@@ -26,6 +30,10 @@ class Reaper:
         self.orphans = 0
         self._helpers: set[int] = set()
         self._ended: dict[int, int] = {}
+
+    def status_of(self, pid: int) -> "int | None":
+        """The wait status of a process that was reaped before; None for one that was not, or too many came before."""
+        return self._ended.get(pid)
 
     @property
     def helpers(self) -> "frozenset[int]":
@@ -55,6 +63,8 @@ class Reaper:
             if pid == 0:
                 break
             ended[pid] = status
+            if len(self._ended) < _REMEMBERED:
+                self._ended[pid] = status
             self._helpers.discard(pid)
         if left and self._helpers:
             from agent.game.tree import descendants  # noqa: PLC0415 - only where helpers make the question hard

@@ -32,7 +32,11 @@ def descendants(root: int, without: "frozenset[int]" = frozenset()) -> "list[int
         without: processes to leave out together with all below them (the agent's own helpers).
     """
     children: dict[int, list[int]] = {}
-    for pid, parent in parents().items():
+    try:
+        found_now = parents()
+    except OSError:
+        return []  # no descriptor is left to list /proc with: the group is signalled all the same
+    for pid, parent in found_now.items():
         children.setdefault(parent, []).append(pid)
     found: list[int] = []
     waiting = [root]

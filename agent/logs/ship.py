@@ -309,5 +309,7 @@ def _soon(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
 
 async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
-    with contextlib.suppress(asyncio.CancelledError, Exception):
-        await task
+    # asyncio.wait() gives back whatever the task ended with, a panic of a library included, without raising it here.
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()

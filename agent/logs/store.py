@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
+from agent.errors import LEAVING
 from agent.logs.target import KEY, Target, store_config
 
 if TYPE_CHECKING:
@@ -161,6 +162,25 @@ class HttpStore:
             self._session = None
 
 
+# Options of the HTTP client, as obstore's ClientConfig has them.
+_CLIENT_OPTIONS = (
+    "allow_http",
+    "allow_invalid_certificates",
+    "connect_timeout",
+    "default_content_type",
+    "http1_only",
+    "http2_keep_alive_interval",
+    "http2_keep_alive_timeout",
+    "http2_keep_alive_while_idle",
+    "http2_only",
+    "pool_idle_timeout",
+    "pool_max_idle_per_host",
+    "proxy_url",
+    "timeout",
+    "user_agent",
+)
+
+
 def open_obstore(target: Target, environ: Mapping[str, str]) -> ObjectStore:
     """The obstore object behind a target that is no http URL; for reading as well. Raises StoreError."""
     from obstore.store import LocalStore, from_url  # noqa: PLC0415 - late, see above
@@ -169,13 +189,16 @@ def open_obstore(target: Target, environ: Mapping[str, str]) -> ObjectStore:
         if target.kind == "file":
             return LocalStore.from_url(target.base, mkdir=True)
         config: Any = store_config(environ)
+        # obstore panics when it finds one of these among the options of the store itself (0.12).
+        client: Any = {"allow_http": _is_plain(environ), "connect_timeout": "5s", "timeout": "10m"}
+        client |= {name: config.pop(name) for name in _CLIENT_OPTIONS if name in config}
         if target.kind == "s3" and "access_key_id" in config and not {"token", "session_token"} & config.keys():
             # A session token in the environment belongs to other keys, and would make every signature wrong.
             config["token"] = ""
         return from_url(
             target.base,
             config=config,
-            client_options={"allow_http": _is_plain(environ), "connect_timeout": "5s", "timeout": "10m"},
+            client_options=client,
             retry_config={
                 "max_retries": 2,
                 "backoff": {
@@ -186,7 +209,9 @@ def open_obstore(target: Target, environ: Mapping[str, str]) -> ObjectStore:
                 "retry_timeout": timedelta(seconds=20),
             },
         )
-    except Exception as problem:
+    except LEAVING:
+        raise
+    except BaseException as problem:  # a panic of the library is no Exception
         raise explain(problem) from None
 
 
@@ -199,7 +224,7 @@ def _is_plain(environ: Mapping[str, str]) -> bool:
     )
 
 
-def explain(problem: Exception) -> StoreError:
+def explain(problem: BaseException) -> StoreError:
     """What obstore raised, as one line for people and whether it is final."""
     from obstore import exceptions  # noqa: PLC0415 - late, see above
 

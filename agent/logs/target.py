@@ -11,7 +11,7 @@ PLACEHOLDERS = ("application", "version", "deployment_id", "attempt", "date", "t
 DEFAULT_TEMPLATE = "{application}/{version}"
 KEY = "{key}"  # in an http(s) URL: the place of the whole key
 
-_STORE_PREFIX = "AGENT_STORE_"
+STORE_PREFIX = "AGENT_STORE_"
 # Scheme: kind of store, and how its usual variables begin: those that the object_store crate reads.
 _SCHEMES = {
     "s3": ("s3", ("AWS_",)),
@@ -130,12 +130,12 @@ def is_store_variable(name: str, log_url: "str | None", names: "Iterable[str]" =
         names: the names of all variables there are. With any `AGENT_STORE_*` among them, the store's usual variables
             are the game's own: that is how a game keeps its `AWS_*` beside an agent that ships.
     """
-    if name.startswith(_STORE_PREFIX):
+    if name.startswith(STORE_PREFIX):
         return True
     known = _SCHEMES.get((log_url or "").partition("://")[0].lower().strip())
     if known is None or not name.startswith(known[1] or ("\0",)):
         return False
-    return not any(other.startswith(_STORE_PREFIX) for other in names)
+    return not any(other.startswith(STORE_PREFIX) for other in names)
 
 
 def store_secrets(environ: "Mapping[str, str]", log_url: "str | None") -> "list[str]":
@@ -168,9 +168,9 @@ def store_secrets(environ: "Mapping[str, str]", log_url: "str | None") -> "list[
 def store_config(environ: "Mapping[str, str]") -> "dict[str, str]":
     """`AGENT_STORE_ACCESS_KEY_ID` and the like as the store's configuration: `access_key_id` and so on."""
     return {
-        name[len(_STORE_PREFIX) :].lower(): value
+        name[len(STORE_PREFIX) :].lower(): value
         for name, value in environ.items()
-        if name.startswith(_STORE_PREFIX) and value
+        if name.startswith(STORE_PREFIX) and value
     }
 
 

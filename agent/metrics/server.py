@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import socket
 from collections.abc import Awaitable, Callable
@@ -11,6 +12,19 @@ from aiohttp import web
 from agent import log
 
 _METHODS = ("GET", "HEAD")
+# Whoever reaches this port must not be able to use up the agent's descriptors: the game's logs and the stop need them.
+_CONNECTIONS = 64
+_KEEPALIVE_SECONDS = 30.0
+
+
+class _Capped(web.Server):
+    """Closes what is one connection too many, at once."""
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """As in the library, which calls it."""
+        super().connection_made(handler, transport)
+        if len(self.connections) > _CONNECTIONS:
+            transport.abort()
 
 
 class MetricsServer:
@@ -49,7 +63,8 @@ class MetricsServer:
                 return web.Response(text=_page(version), content_type="text/html", charset="utf-8")
             return web.Response(status=404, text=f"cannot find {request.path}: the metrics are at /metrics\n")
 
-        runner = web.ServerRunner(web.Server(answer, access_log=None), shutdown_timeout=1.0)
+        server = _Capped(answer, access_log=None, keepalive_timeout=_KEEPALIVE_SECONDS)
+        runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await runner.setup()
         await web.SockSite(runner, listening).start()
         return cls(runner)

@@ -249,6 +249,13 @@ def test_a_stop_after_a_crash_keeps_the_game_from_being_started_again() -> None:
     assert state.reason is Reason.GAME_CRASHED
 
 
+def test_a_stop_after_a_crash_stops_a_deployment_that_the_policy_would_leave_running() -> None:
+    """AGENT_ON_CRASH=exit leaves it to the platform to start the game again; whoever asks for a stop does not want that."""
+    state, _ = run(started(replace(ON_PLATFORM, on_crash="exit")), GameExited(2.0, ExitStatus(code=5)), GameGone(2.0))
+    state, effects = run(state, StopRequested(2.1, request(2.1)), Flushed(2.2))
+    assert Release() in effects
+
+
 def test_a_game_that_cannot_be_executed_is_flushed_and_released() -> None:
     """Exit 127 would be started again and billed again by the platform's restart policy."""
     state, effects = run(initial(ON_PLATFORM, 0.0), SpawnFailed(0.1, 127))

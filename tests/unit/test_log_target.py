@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from agent.logs.store import open_obstore
 from agent.logs.target import Target, check_url, is_store_variable, store_config, store_secrets
 
 IDENTITY = {"application": "my game", "version": "1.2/3", "deployment_id": "23c01225b99d", "attempt": "2"}
@@ -98,3 +99,11 @@ def test_agent_store_variables_become_configuration() -> None:
     assert store_config({"AGENT_STORE_ACCESS_KEY_ID": "k", "AGENT_STORE_REGION": "", "X": "y"}) == {
         "access_key_id": "k"
     }
+
+
+@pytest.mark.parametrize("name", ["ALLOW_HTTP", "TIMEOUT", "CONNECT_TIMEOUT", "USER_AGENT", "HTTP1_ONLY"])
+def test_options_of_the_http_client_are_options_of_the_store(name: str) -> None:
+    """Obstore panics, with what is no Exception, where it finds one of them among the options of the store itself."""
+    value = {"TIMEOUT": "5s", "CONNECT_TIMEOUT": "5s", "USER_AGENT": "test"}.get(name, "true")
+    environ = {f"AGENT_STORE_{name}": value, "AGENT_STORE_REGION": "x"}
+    assert open_obstore(Target("s3://bucket/prefix"), environ) is not None
