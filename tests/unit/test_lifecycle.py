@@ -250,7 +250,7 @@ def test_a_stop_after_a_crash_keeps_the_game_from_being_started_again() -> None:
 
 
 def test_a_stop_after_a_crash_stops_a_deployment_that_the_policy_would_leave_running() -> None:
-    """AGENT_ON_CRASH=exit leaves it to the platform to start the game again; whoever asks for a stop does not want that."""
+    """AGENT_ON_CRASH=exit leaves it to the platform to start it again; whoever asks for a stop wants no such thing."""
     state, _ = run(started(replace(ON_PLATFORM, on_crash="exit")), GameExited(2.0, ExitStatus(code=5)), GameGone(2.0))
     state, effects = run(state, StopRequested(2.1, request(2.1)), Flushed(2.2))
     assert Release() in effects
