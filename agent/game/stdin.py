@@ -13,12 +13,13 @@ _READ = 64 * 1024
 class StdinPipe:
     """The pipe. Everything that reaches the game's stdin goes through it."""
 
-    __slots__ = ("_lock", "_write_end", "read_end")
+    __slots__ = ("_lock", "_mid_line", "_write_end", "read_end")
 
     def __init__(self) -> None:
         """Makes the pipe and begins to pass on what comes in on descriptor 0."""
         self.read_end, self._write_end = os.pipe()
         self._lock = threading.Lock()
+        self._mid_line = False  # whether what was passed on so far ends in the middle of a line
         threading.Thread(target=self._pass_on, name="stdin", daemon=True).start()
 
     def renew(self) -> None:
@@ -36,7 +37,8 @@ class StdinPipe:
         Returns:
             "" when it is written; else why it is not: the game has closed its stdin, or does not read it.
         """
-        data = line.encode() + b"\n"
+        # A command that somebody has half typed must not become one with the line.
+        data = b"\n" * self._mid_line + line.encode() + b"\n"
         descriptor = os.dup(self._write_end)
         try:
             os.set_blocking(descriptor, False)
@@ -58,6 +60,7 @@ class StdinPipe:
             if not data:
                 return
             view = memoryview(data)
+            self._mid_line = not data.endswith(b"\n")
             while view:
                 with self._lock:
                     descriptor = self._write_end

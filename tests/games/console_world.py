@@ -24,7 +24,8 @@ def main() -> None:
             if not data:
                 waiting.unregister(0)
             buffer += data
-        if b"stop\n" in buffer:
+            print("heard", len(data), "bytes", flush=True)
+        if b"\nstop\n" in b"\n" + buffer:
             break
         blocks += 1
         print(blocks, flush=True)

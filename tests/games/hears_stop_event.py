@@ -1,5 +1,6 @@
-"""A game that ignores SIGTERM and waits for the stop event by long poll; what it does then is its first argument.
+"""A game that ignores SIGTERM and waits for the stop event; what it does then is its first argument.
 
+It hears by long poll, or by what HEARS names: `sse`, or `socket` (JSON-RPC notifications on AGENT_SOCKET).
 `leave` exits with 3 at once; `ask SECONDS` acknowledges, asks for more time, and exits with 3 after that; `hang`
 acknowledges and goes on for ever; `twice` asks for more time twice, prints both answers, and exits with 3.
 """
@@ -7,6 +8,7 @@ acknowledges and goes on for ever; `twice` asks for more time twice, prints both
 import json
 import os
 import signal
+import socket
 import sys
 import time
 import urllib.error
@@ -26,14 +28,43 @@ def call(method: str, path: str, body: object = None) -> tuple[int, bytes]:
             return error.code, error.read()
 
 
-def main() -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def by_long_poll() -> str:
     print("ready", flush=True)
     while True:
         status, body = call("GET", "/v1/events/stop?wait=30")
         if status == 200:
-            break
-    print("heard", json.loads(body)["reason"], flush=True)
+            return str(json.loads(body)["reason"])
+
+
+def by_sse() -> str:
+    with urllib.request.urlopen(URL + "/v1/events", timeout=60) as response:
+        print("ready", flush=True)
+        kind = b""
+        for line in response:
+            name, _, value = line.rstrip().partition(b": ")
+            if name == b"event":
+                kind = value
+            elif name == b"data" and kind == b"stop":
+                return str(json.loads(value)["reason"])
+    raise AssertionError("the stream ended without a stop")
+
+
+def by_socket() -> str:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(os.environ["AGENT_SOCKET"])
+        sock.sendall(b'{"jsonrpc": "2.0", "id": 1, "method": "subscribe"}\n')
+        print("ready", flush=True)
+        for line in sock.makefile("rb"):
+            params = json.loads(line).get("params", {})
+            if params.get("type") == "stop":
+                return str(params["data"]["reason"])
+    raise AssertionError("the socket was closed without a stop")
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    wait = {"sse": by_sse, "socket": by_socket}.get(os.environ.get("HEARS", ""), by_long_poll)
+    print("heard", wait(), flush=True)
     match sys.argv[1:]:
         case ["ask", seconds]:
             print(call("POST", "/v1/stop/ack", {"more_seconds": float(seconds)}), flush=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import agent
-from tests.process.harness import COMMAND, Launcher, Mode, game
+from tests.process.harness import COMMAND, PYTHON, Launcher, Mode, game
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 WHO = ["sh", "-c", "id -u; id -g; echo $HOME $USER; echo direct > /dev/stdout; echo done"]
@@ -73,6 +73,33 @@ def test_who_is_not_root_cannot_become_somebody_else(launch: Launcher) -> None:
     done = launch(game("polite"), env={"AGENT_GAME_USER": "12345"}, prefix=prefix).finish()
     assert done.code == 78
     assert "only root can" in done.stderr
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("capabilities", "readable"), [("-sys_ptrace,-perfmon,-sys_admin", False), ("+sys_ptrace", True)]
+)
+def test_a_game_that_is_root_as_well_cannot_read_the_agents_environment(
+    launch: Launcher, capabilities: str, readable: bool
+) -> None:
+    """As engines start containers: root, without what lets it look into others. With it, it can: this test can fail.
+
+    On Linux 6.18 CAP_PERFMON and CAP_SYS_ADMIN are enough to read memory, as CAP_SYS_PTRACE was before.
+    """
+    source = (
+        "import os; path = f'/proc/{os.getppid()}/'; print('it is', open(path + 'comm').read().strip())\n"
+        "for name in 'environ', 'maps':\n"
+        "    try: print(name, b'hunter2' in open(path + name, 'rb').read())\n"
+        "    except PermissionError: print(name, 'refused')"
+    )
+    prefix = ["setpriv", "--bounding-set", capabilities, "--inh-caps", "-all"]
+    if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("setpriv cannot do this here")
+    env = {"AGENT_API_TOKEN": "hunter2"}
+    done = launch([*PYTHON, "-c", source], env=env, prefix=prefix, mode="subreaper").finish()
+    assert "it is" in done.stdout.decode()
+    assert ("environ True" in done.stdout.decode()) is readable, done
+    assert ("environ refused" in done.stdout.decode()) is not readable, done
 
 
 @needs_root

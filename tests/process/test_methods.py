@@ -26,7 +26,7 @@ def turns(run: Run) -> list[dict[str, Any]]:
 
 def blocks(done: Finished) -> int:
     """The last block that the world had."""
-    return int([line for line in done.stdout.split() if line.isdigit()][-1])
+    return int([line for line in done.stdout.splitlines() if line.isdigit()][-1])
 
 
 def test_a_console_game_loses_nothing_of_its_world(launch: Launcher, mode: Mode) -> None:
@@ -58,9 +58,21 @@ def test_what_comes_on_stdin_is_passed_on(launch: Launcher) -> None:
     assert run.finish().code == 0
 
 
-def test_the_stop_event_is_heard_by_long_poll(launch: Launcher) -> None:
+def test_half_a_command_does_not_spoil_the_line(launch: Launcher) -> None:
+    """Somebody was typing when the stop came: the line is one of its own all the same."""
+    world = launch.files / "world"
+    run = launch(game("console_world", str(world)), env={"AGENT_STOP": "stdin:stop"}, stdin=-1)
+    run.wait_for("ready")
+    run.say(b"say hel")
+    run.wait_for("heard 7 bytes")
+    assert run.stop().code == 0
+    assert world.exists()
+
+
+@pytest.mark.parametrize("hears", ["long poll", "sse", "socket"])
+def test_the_stop_event_is_heard(launch: Launcher, hears: str) -> None:
     """`notify`: the game hears of the stop on its own terms, and leaves before anything else is done to it."""
-    run = launch(game("hears_stop_event", "leave"), env={"AGENT_STOP": "notify,signal:SIGINT"})
+    run = launch(game("hears_stop_event", "leave"), env={"AGENT_STOP": "notify,signal:SIGINT", "HEARS": hears})
     run.wait_for("ready")
     assert run.is_ready_to_answer()
     answer = run.http("POST", "/v1/stop", {"reason": "match over"})

@@ -104,7 +104,9 @@ class Outcome:
         if stubborn and min(self.game_seconds, self.total_seconds) < self.promised_seconds - 0.005:
             found.append(f"early: killed after {self.game_seconds:.3f} of {self.promised_seconds:.3f} s")
         if stubborn:
-            cut = [turn for turn in self.turns if turn["seconds"] < turn["planned_seconds"] - 0.005]
+            # Nobody is left in the group of a game that only left a daemon behind: such a turn is over at once.
+            applied = [turn for turn in self.turns if turn["outcome"] == "applied"]
+            cut = [turn for turn in applied if turn["seconds"] < turn["planned_seconds"] - 0.005]
             found += [f"early: {turn['method']} had {turn['seconds']} s" for turn in cut]
         elif len(self.turns) != 1 or self.turns[0]["outcome"] != "applied":
             found.append(f"not by its method: {[(turn['method'], turn['outcome']) for turn in self.turns]}")
