@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent import checks
@@ -13,6 +12,8 @@ from agent.api.client import AgentClient, RefusedError
 from agent.doctor.findings import Finding, error, note, ok, warning
 from agent.doctor.image import ENTRYPOINT, shell_form_of
 from agent.errors import AgentError
+from agent.game import hearing, methods
+from agent.game.tree import descendants
 
 _DEFAULT_GRACE = 5.0  # seconds
 _LISTENING = {"tcp": "0A", "udp": "07"}  # `st` of /proc/net: TCP_LISTEN; UDP sockets that are bound (TCP_CLOSE)
@@ -35,14 +36,6 @@ class Process:
     caught: int
     ignored: int
     core_limit: int | None
-
-    def hears(self, number: signal.Signals) -> bool:
-        """Whether the process has a handler for a signal."""
-        return bool(self.caught >> (number - 1) & 1)
-
-    def ignores(self, number: signal.Signals) -> bool:
-        """Whether a signal has no effect on the process."""
-        return bool(self.ignored >> (number - 1) & 1)
 
 
 def read_process(pid: int, proc: str = "/proc") -> Process | None:
@@ -89,7 +82,8 @@ def check_runtime(environ: Mapping[str, str], proc: str = "/proc") -> list[Findi
     except (AgentError, RefusedError) as problem:
         findings.append(error("agent", str(problem), "look at the container's log"))
     if game is not None:
-        findings += check_game(game)
+        others = [read_process(pid, proc) for pid in (descendants(game.pid) if proc == "/proc" else [])]
+        findings += check_game(game, [other for other in others if other], environ.get("AGENT_STOP", ""))
         findings += check_core(game, _quietly(f"{proc}/sys/kernel/core_pattern"))
     findings += check_grace(environ)
     findings += check_storage(environ)
@@ -117,27 +111,35 @@ def check_init(first: Process | None) -> Iterator[Finding]:
         )
 
 
-def check_game(game: Process) -> Iterator[Finding]:
-    """Whether the game hears a stop, and who it is."""
-    name = game.argv[0]
-    if game.ignores(signal.SIGTERM):
-        yield warning(
-            "signals",
-            f"the game ({name}) ignores SIGTERM: every stop lasts the whole grace and ends in SIGKILL",
-            "let it end by what it understands, or handle SIGTERM in it",
-        )
-    elif not game.hears(signal.SIGTERM):
-        yield warning(
-            "signals",
-            f"the game ({name}) does not handle SIGTERM: it ends at once, without saving",
-            "handle SIGTERM in it, or let it listen for the stop event of the agent",
-        )
+def check_game(game: Process, others: Sequence[Process] = (), stop: str = "") -> Iterator[Finding]:
+    """Whether the game hears a stop, and who it is.
+
+    Args:
+        game: its main process.
+        others: the rest of it: behind a shell, one of these is the server.
+        stop: AGENT_STOP.
+    """
+    try:
+        first = methods.parse(stop or methods.DEFAULT)[0]
+    except ValueError as wrong:
+        yield error("signals", f"AGENT_STOP {wrong}", "correct it")
     else:
-        yield ok("signals", f"the game ({name}) handles SIGTERM")
+        yield from _hearing(first, [game, *others])
     if game.uid == 0:
-        yield note("user", "the game runs as root", "add USER to the Dockerfile")
+        yield note("user", "the game runs as root", "set AGENT_GAME_USER, or add USER to the Dockerfile")
     else:
         yield ok("user", f"the game runs as user {game.uid}")
+
+
+def _hearing(first: methods.Method, processes: Sequence[Process]) -> Iterator[Finding]:
+    if first.kind != "signal":
+        yield ok("signals", f"the game is asked to end by {first}")
+        return
+    how = hearing.reaction([(process.caught, process.ignored) for process in processes], first.signum)
+    if wrong := hearing.verdict(how, first.signum):
+        yield warning("signals", wrong, hearing.REMEDY)
+    else:
+        yield ok("signals", f"the game ({processes[0].argv[0]}) handles {first.argument}")
 
 
 def check_core(game: Process, pattern: str | None) -> Iterator[Finding]:

@@ -11,29 +11,35 @@ import signal
 from collections.abc import Iterable
 
 
-def handled(statuses: Iterable[str], signum: int) -> str:
+def reaction(masks: Iterable[tuple[int, int]], signum: int) -> str:
     """How a group of processes takes a signal.
 
     Args:
-        statuses: the text of `/proc/<pid>/status` of each (man 5 proc: `SigCgt`, `SigIgn`).
+        masks: the signals that each handles, and those that it ignores, as bit masks.
         signum: the signal.
 
     Returns:
         `handled` where at least one has a handler; else `ignored` where one ignores it; else `default`; `unknown` where
-        nothing could be read.
+        there is none.
     """
-    answer = "unknown"
-    for status in statuses:
-        fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-        try:
-            caught, ignored = int(fields["SigCgt"], 16), int(fields["SigIgn"], 16)
-        except (KeyError, ValueError):
-            continue
-        bit = 1 << (signum - 1)
+    answer, bit = "unknown", 1 << (signum - 1)
+    for caught, ignored in masks:
         if caught & bit:
             return "handled"
         answer = "ignored" if ignored & bit or answer == "ignored" else "default"
     return answer
+
+
+def handled(statuses: Iterable[str], signum: int) -> str:
+    """The same from the text of `/proc/<pid>/status` of each (man 5 proc: `SigCgt`, `SigIgn`); see `reaction`."""
+    masks = []
+    for status in statuses:
+        fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+        try:
+            masks.append((int(fields["SigCgt"], 16), int(fields["SigIgn"], 16)))
+        except (KeyError, ValueError):
+            continue
+    return reaction(masks, signum)
 
 
 def statuses(pids: Iterable[int]) -> list[str]:
@@ -71,13 +77,23 @@ def _first(path: str, field: str = "") -> str:
         return ""
 
 
-def advice(how: str, signum: int) -> str:
-    """The sentence for an operator; "" where all is well."""
-    name = signal.Signals(signum).name
+REMEDY = (
+    "handle it, or set AGENT_STOP to what the game understands: "
+    "stdin:LINE, notify, command:HOOK, rcon:COMMAND or another signal"
+)
+
+
+def verdict(how: str, signum: int) -> str:
+    """What is wrong with how a game takes a signal, in words; "" where all is well, or nothing is known."""
     if how in ("handled", "unknown"):
         return ""
-    effect = "ends it at once, in the middle of whatever it does" if how == "default" else "has no effect on it"
-    return (
-        f"the game does not handle {name}: a stop {effect}. Handle it, or set AGENT_STOP to what the game understands: "
-        "stdin:LINE, notify, command:HOOK, rcon:COMMAND or another signal"
-    )
+    name = signal.Signals(signum).name
+    if how == "ignored":
+        return f"the game does not handle {name} but ignores it: a stop lasts the whole grace and ends in SIGKILL"
+    return f"the game does not handle {name}: a stop ends it at once, in the middle of whatever it does"
+
+
+def advice(how: str, signum: int) -> str:
+    """The sentence for an operator; "" where all is well."""
+    wrong = verdict(how, signum)
+    return f"{wrong}. {REMEDY[0].upper()}{REMEDY[1:]}" if wrong else ""

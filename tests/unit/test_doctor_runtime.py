@@ -34,8 +34,8 @@ def test_this_very_process_is_read() -> None:
         signal.signal(signal.SIGUSR2, before)
     assert found is not None
     assert found.uid == os.geteuid()
-    assert found.hears(signal.SIGUSR2)
-    assert not found.ignores(signal.SIGUSR2)
+    assert found.caught & 1 << (signal.SIGUSR2 - 1)
+    assert not found.ignored & 1 << (signal.SIGUSR2 - 1)
     assert runtime.read_process(2**22 + 1) is None
 
 
@@ -69,7 +69,7 @@ def test_pid_1_is_judged(argv: list[str], check: str, level: Level) -> None:
     assert levels(runtime.check_init(replace(GAME, pid=1, argv=argv))) == {check: level}
 
 
-@pytest.mark.parametrize(("ignored", "says"), [(0, "does not handle SIGTERM"), (HEARS, "ignores SIGTERM")])
+@pytest.mark.parametrize(("ignored", "says"), [(0, "does not handle SIGTERM"), (HEARS, "ignores it")])
 def test_a_game_that_does_not_hear_sigterm_is_warned_of(ignored: int, says: str) -> None:
     """From SigCgt and SigIgn of the kernel, not from what anybody says."""
     (finding,) = (
@@ -78,6 +78,28 @@ def test_a_game_that_does_not_hear_sigterm_is_warned_of(ignored: int, says: str)
     assert finding.level is Level.WARNING
     assert says in finding.message
     assert finding.remedy
+
+
+def test_the_server_behind_a_shell_counts() -> None:
+    """The signal goes to the whole group."""
+    shell = replace(GAME, argv=["sh", "-c", "server; true"], caught=0)
+    assert levels(runtime.check_game(shell))["signals"] is Level.WARNING
+    assert levels(runtime.check_game(shell, [GAME]))["signals"] is Level.OK
+
+
+@pytest.mark.parametrize(
+    ("stop", "level"),
+    [
+        ("stdin:stop", Level.OK),
+        ("notify,signal:SIGTERM", Level.OK),
+        ("signal:SIGINT", Level.WARNING),
+        ("signal:SIGFOO", Level.ERROR),
+    ],
+)
+def test_what_agent_stop_says_is_looked_at(stop: str, level: Level) -> None:
+    """A game that is stopped on its console need not hear any signal; one that gets SIGINT has to hear that."""
+    (finding,) = (found for found in runtime.check_game(GAME, stop=stop) if found.check == "signals")
+    assert finding.level is level
 
 
 def test_a_game_that_is_set_up_well_is_fine() -> None:

@@ -37,3 +37,4 @@ def test_the_advice_says_what_to_set() -> None:
     assert advice("handled", signal.SIGTERM) == advice("unknown", signal.SIGTERM) == ""
     assert "the game does not handle SIGTERM" in advice("default", signal.SIGTERM)
     assert "AGENT_STOP" in advice("ignored", signal.SIGTERM)
+    assert "ignores it" in advice("ignored", signal.SIGTERM)
