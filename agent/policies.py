@@ -48,6 +48,8 @@ class Facts:
         seen_players: whether anybody ever played.
         empty_since: when the last one left, or None.
         last_heartbeat: the last one, or None where there never was one.
+        counted_since: since when players can be counted; None while that fails, and the server counts as occupied.
+            From the beginning where the game reports them.
         expected_players: how many the match was made for, or None.
     """
 
@@ -59,6 +61,7 @@ class Facts:
     seen_players: bool = False
     empty_since: float | None = None
     last_heartbeat: float | None = None
+    counted_since: float | None = 0.0
     expected_players: int | None = None
 
 
@@ -89,15 +92,23 @@ def stops(limits: Limits, facts: Facts) -> list[Due]:
 def _stops(limits: Limits, facts: Facts) -> Iterator[Due]:
     if limits.ready and facts.phase is Phase.STARTING and facts.started_at is not None:
         yield Due(facts.started_at + limits.ready, Reason.NOT_READY, f"not ready after {limits.ready:g} s")
-    if limits.first_player and facts.phase is Phase.READY and facts.ready_at is not None and not facts.seen_players:
+    counted = facts.counted_since
+    if (
+        limits.first_player
+        and facts.phase is Phase.READY
+        and facts.ready_at is not None
+        and counted is not None
+        and not facts.seen_players
+    ):
         expected = f" of the {facts.expected_players} expected" if facts.expected_players else ""
         message = (
             f"none{expected} joined within {limits.first_player:g} s"
             if expected
             else (f"nobody joined within {limits.first_player:g} s")
         )
-        yield Due(facts.ready_at + limits.first_player, Reason.FIRST_PLAYER_TIMEOUT, message)
-    if limits.empty and facts.seen_players and facts.players == 0 and facts.empty_since is not None:
+        yield Due(max(facts.ready_at, counted) + limits.first_player, Reason.FIRST_PLAYER_TIMEOUT, message)
+    nobody = facts.seen_players and facts.players == 0 and counted is not None
+    if limits.empty and nobody and facts.empty_since is not None:
         yield Due(facts.empty_since + limits.empty, Reason.EMPTY, f"nobody has played for {limits.empty:g} s")
     if limits.health and facts.last_heartbeat is not None:
         message = f"no heartbeat for {limits.health:g} s"

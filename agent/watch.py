@@ -11,6 +11,10 @@ from agent.policies import Due, Facts, Limits, TimeWarning, stops, warnings
 from agent.report import Fact, GameReport, PlayersReported, ReportCleared
 from agent.states import Event, Phase, Reason, Source, State, StopRequest, StopRequested
 
+# A timer that fires so many seconds late says that nobody ran meanwhile (a paused container, a suspended machine): the
+# game could not have sent its heartbeat either, or it has not been read yet.
+_LATE = 1.0
+
 
 class Watch:
     """Looks whenever a fact changes, and when the next thing is due; a look at the wrong time changes nothing."""
@@ -50,7 +54,11 @@ class Watch:
         self._warned: set[float] = set()
         self._seen_players = False
         self._empty_since: float | None = None
+        self._counted_since: float | None = began
+        self._counted_before = False
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = began
+        self._resumed_at = began
         report.subscribe(self._on_fact)
         conductor.watch(self._on_transition)
         self._loop.call_soon(self.look)
@@ -58,6 +66,7 @@ class Watch:
     def facts(self) -> Facts:
         """What is known at this moment."""
         state, report = self._conductor.state, self._report
+        heartbeat = report.last_heartbeat
         return Facts(
             phase=state.phase,
             began=self._began,
@@ -66,16 +75,20 @@ class Watch:
             players=report.count,
             seen_players=self._seen_players,
             empty_since=self._empty_since,
-            last_heartbeat=report.last_heartbeat,
+            last_heartbeat=None if heartbeat is None else max(heartbeat, self._resumed_at),
+            counted_since=self._counted_since,
             expected_players=self._expected,
         )
 
     def look(self) -> None:
         """Does what is due, and arms the timer for what comes next."""
+        now = self._loop.time()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        facts, now = self.facts(), self._loop.time()
+            if now > self._timer_at + _LATE:
+                self._resumed_at = now
+        facts = self.facts()
         coming: list[Due | TimeWarning] = []
         for warning in warnings(self._limits, facts):
             if warning.seconds_left in self._warned:
@@ -91,16 +104,24 @@ class Watch:
             return
         coming += due[:1]
         if coming:
-            self._timer = self._loop.call_at(min(one.at for one in coming), self.look)
+            self._timer_at = min(one.at for one in coming)
+            self._timer = self._loop.call_at(self._timer_at, self.look)
 
     def players_unknown(self, unknown: bool) -> None:
-        """Players cannot be counted at present: the server counts as occupied, and as empty only from when it can."""
+        """Players cannot be counted at present: the server counts as occupied, and as empty only from when it can.
+
+        A game that was never counted is still loading. Where counting worked before, somebody may have come meanwhile.
+        """
+        now = self._loop.time()
         if unknown:
-            self._seen_players, self._empty_since = True, None
-        elif self._seen_players and self._report.count == 0 and self._empty_since is None:
-            self._empty_since = self._loop.time()
+            self._counted_since = self._empty_since = None
+            self._seen_players = self._seen_players or self._counted_before
         else:
-            return
+            self._counted_before = True
+            if self._counted_since is None:
+                self._counted_since = now
+            if self._seen_players and self._report.count == 0 and self._empty_since is None:
+                self._empty_since = now
         self.look()
 
     def alarm(self, message: str) -> None:
@@ -137,4 +158,5 @@ class Watch:
         if after.phase is not before.phase or after.started_at != before.started_at:
             if after.phase is Phase.STARTING:
                 self._seen_players, self._empty_since = False, None
+                self._counted_before = False
             self._loop.call_soon(self.look)

@@ -243,6 +243,7 @@ async def test_the_game_is_warned_once_each() -> None:
 async def test_players_that_cannot_be_counted_count_as_players() -> None:
     """A failed query is never taken for an empty server; emptiness counts from when it can be counted again."""
     world = World(Limits(first_player=20, empty=30))
+    world.watch.players_unknown(False)
     world.watch.players_unknown(True)
     world.loop.advance(500.0)
     assert world.reason is None
@@ -251,6 +252,33 @@ async def test_players_that_cannot_be_counted_count_as_players() -> None:
     assert world.reason is None
     world.loop.advance(530.0)
     assert world.reason is Reason.EMPTY
+
+
+async def test_a_game_that_is_still_loading_had_no_players() -> None:
+    """Queries fail until it answers; nobody has left then, and the first player is waited for from then on."""
+    world = World(Limits(first_player=20, empty=5))
+    world.watch.players_unknown(True)
+    world.loop.advance(100.0)
+    assert world.reason is None
+    world.watch.players_unknown(False)
+    world.loop.advance(119.9)
+    assert world.reason is None
+    world.loop.advance(120.0)
+    assert world.reason is Reason.FIRST_PLAYER_TIMEOUT
+
+
+async def test_a_pause_of_the_whole_container_is_no_hang() -> None:
+    """Nobody ran, so nobody could have sent a heartbeat; the game gets its time again, once."""
+    world = World(Limits(health=5))
+    world.report.heartbeat(3.0)
+    world.loop.advance(4.0)
+    world.loop.now = 60.0
+    world.loop.advance(60.0)
+    assert world.reason is None
+    world.loop.advance(64.9)
+    assert world.reason is None
+    world.loop.advance(65.0)
+    assert world.reason is Reason.HEARTBEAT_LOST
 
 
 async def test_polling_takes_numbers_and_survives_failures(capfd: pytest.CaptureFixture[str]) -> None:
