@@ -10,7 +10,7 @@ from typing import Any
 from agent import log
 from agent.errors import AgentError
 from agent.game.ports import connected
-from agent.report import GameReport, ReportError
+from agent.report import GameReport
 
 # Short names for what opengsq calls by the game that made each known; any other name of its is taken as it is.
 _PROTOCOLS = {"a2s": "Source", "source": "Source", "minecraft": "Minecraft", "quake3": "Quake3", "samp": "Samp"}
@@ -32,6 +32,8 @@ def counter(setting: str, ports: Iterable[int]) -> Count | None:
     kind, _, rest = setting.partition(":")
     if kind == "tcp":
         watched = [int(rest)] if rest else list(ports)
+        if not watched:
+            raise AgentError("cannot count connections: the mapping has no TCP port; name one, as in tcp:7777")
 
         async def by_connections() -> tuple[int, int | None]:
             return await asyncio.to_thread(connected, watched), None
@@ -118,10 +120,9 @@ async def poll(
     while True:
         try:
             players, capacity = await count()
-            report.set_players(now(), players, capacity)
+            # Some servers let an administrator in beyond their capacity, or name none as 0.
+            report.set_players(now(), players, capacity if capacity is None else max(capacity, players))
             failing = False
-        except ReportError as problem:
-            log.debug(f"cannot take the number of players: {problem}")
         except Exception as problem:
             # Whatever a game answers to a query must not look like nobody: a server would be stopped under its players.
             if not failing:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.conductor import Conductor
+from agent.errors import AgentError
 from agent.lifecycle import initial
 from agent.players import _read, counter, poll
 from agent.policies import Facts, Limits, stops, warnings
@@ -305,6 +306,22 @@ async def test_polling_takes_numbers_and_survives_failures(capfd: pytest.Capture
     assert capfd.readouterr().err.count("cannot count players") == 1
 
 
+@pytest.mark.parametrize(("answer", "unknown"), [((5, 4), False), ((-1, 4), True)])
+async def test_a_number_that_cannot_be_is_never_taken_for_nobody(answer: tuple[int, int], unknown: bool) -> None:
+    """More players than places are players; nonsense is a count that failed."""
+    report, told = GameReport(), asyncio.get_running_loop().create_future()
+
+    async def count() -> tuple[int, int | None]:
+        return answer
+
+    task = asyncio.create_task(poll(count, report, lambda: 1.0, 60.0, told.set_result))
+    async with asyncio.timeout(10):
+        assert await told is unknown
+    assert report.count == (0 if unknown else 5)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 @pytest.mark.parametrize(
     ("answer", "players"),
     [
@@ -324,3 +341,9 @@ def test_where_players_come_from() -> None:
     assert counter("api", []) is None
     assert counter("tcp", [7777]) is not None
     assert counter("query:a2s://127.0.0.1:27015", []) is not None
+
+
+def test_connections_cannot_be_counted_without_a_port() -> None:
+    """A game on UDP alone would look empty for ever, and be stopped under its players."""
+    with pytest.raises(AgentError, match="the mapping has no TCP port"):
+        counter("tcp", [])
