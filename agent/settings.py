@@ -394,9 +394,15 @@ def load(options: Mapping[str, str] | None = None) -> Settings:
     """
     options = options or {}
     try:
-        return Settings(**options)  # type: ignore[arg-type]  # text in, checked and converted there
+        settings = Settings(**options)  # type: ignore[arg-type]  # text in, checked and converted there
     except ValidationError as wrong:
         raise SettingsError([_problem(dict(entry), options) for entry in wrong.errors(include_url=False)]) from None
+    if settings.rcon_address is None and any(method.kind == "rcon" for method in settings.stop):
+        shown = option("stop") if options.get("stop") else variable("stop")
+        raise SettingsError(
+            [Problem(shown, None, "takes rcon only where AGENT_RCON_ADDRESS says where the game listens")]
+        )
+    return settings
 
 
 def _problem(entry: dict[str, Any], options: Mapping[str, str]) -> Problem:

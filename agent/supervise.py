@@ -10,7 +10,8 @@ import time
 
 from agent import checks, log
 from agent.boot import Boot
-from agent.game.stop import ask_to_end, kill_all
+from agent.game import methods
+from agent.game.stop import ask_to_end, kill_all, signal_group
 
 # Part of the grace that the game gets before SIGKILL.
 _SHARE = 0.8
@@ -49,8 +50,8 @@ def _until_gone(boot: Boot) -> int:
     except ValueError:
         grace = 5.0
     handled = 0
-    status: int | None = boot.reaper.status_of(boot.game.pid)
-    kill_at = float("inf")
+    status: int | None = boot.reaper.status_of(boot.game.main_pid)
+    term_at = kill_at = float("inf")
     while True:
         ended, left = boot.reaper.reap()
         if boot.game.main_pid in ended:
@@ -63,12 +64,28 @@ def _until_gone(boot: Boot) -> int:
             first = handled == 0
             handled = len(boot.signals)
             kill_at = min(kill_at, boot.signals[0][1] + grace * _SHARE) if first else 0.0
+            term_at = time.monotonic() + grace * _SHARE / 2 if first and _asked_in_its_way(boot) else 0.0
+        if time.monotonic() >= term_at:
+            term_at = float("inf")
             ask_to_end(boot.game.pid)
         if time.monotonic() >= kill_at:
             kill_all(boot.game.pid, boot.reaper)
         time.sleep(0.02)
     code = os.waitstatus_to_exitcode(status) if status is not None else -signal.SIGKILL
     return code if code >= 0 else 128 - code
+
+
+def _asked_in_its_way(boot: Boot) -> bool:
+    """Does what AGENT_STOP begins with, if that is a line on stdin or a signal; whether SIGTERM can wait for it."""
+    assert boot.game is not None, "looked at by whoever calls"
+    for method in boot.setting("stop", methods.parse, ()):
+        if method.kind == "stdin" and boot.stdin is not None:
+            return boot.stdin.write_line(method.argument) == ""
+        if method.kind == "signal" and method != methods.SIGTERM:
+            return signal_group(boot.game.pid, method.signum)
+        if method.kind == "signal":
+            return False
+    return False
 
 
 def _self_stop(boot: Boot) -> None:

@@ -57,6 +57,17 @@ def test_the_platform_can_still_stop_it(launch: Launcher, mode: Mode) -> None:
     assert done.code in {4, 143}
 
 
+def test_a_console_game_still_saves_its_world(launch: Launcher) -> None:
+    """What AGENT_STOP begins with is done without the rest of the agent; SIGTERM means nothing to this game."""
+    world = launch.files / "world"
+    env = broken_installation(launch.files, "aiohttp") | {"AGENT_STOP": "stdin:stop"}
+    run = launch(game("console_world", str(world)), env=env)
+    run.wait_for("ready", "\n20\n")
+    run.stderr.wait_for("cannot")
+    assert run.stop().code == 0
+    assert world.exists()
+
+
 def test_a_deaf_game_is_still_killed_in_time(launch: Launcher, mode: Mode) -> None:
     """The escalation works without the rest of the agent, daemons out of the group included."""
     env = broken_installation(launch.files, "aiohttp") | {"AGENT_GRACE_SECONDS": "2"}

@@ -191,13 +191,23 @@ def test_rcon_stops_a_game(launch: Launcher, tmp_path: Path) -> None:
 
 
 def test_a_method_that_cannot_work_gives_its_time_away(launch: Launcher) -> None:
-    """Nobody listens, no rcon is set: SIGTERM has its turn at once, and it is said why."""
-    run = launch(game("polite", "4"), env={"AGENT_STOP": "notify,rcon:stop"})
+    """Nobody listens, no rcon answers: SIGTERM has its turn at once, and it is said why."""
+    env = {"AGENT_STOP": "notify,rcon:stop", "AGENT_RCON_ADDRESS": "127.0.0.1:1"}
+    run = launch(game("polite", "4"), env=env)
     run.wait_for("ready")
     done = run.stop()
     assert done.code == 4
     assert done.seconds < 2.0
     assert "nobody listens" in done.stderr
+    assert "cannot connect to 127.0.0.1:1" in done.stderr
+
+
+def test_rcon_without_an_address_is_a_wrong_setting(launch: Launcher) -> None:
+    """Found at the start, not at the first stop."""
+    done = launch(game("polite"), env={"AGENT_STOP": "rcon:stop"}).finish()
+    assert done.code == 78
+    assert "AGENT_STOP" in done.stderr
+    assert "AGENT_RCON_ADDRESS" in done.stderr
 
 
 def test_nobody_joins_what_is_ending(launch: Launcher) -> None:
