@@ -108,15 +108,19 @@ class UnixSocket:
         os.close(self._lock)
 
 
-def listen_notify(beside: "UnixSocket") -> "UnixSocket | None":
-    """Binds the datagram socket for sd_notify, beside the control socket; None where that cannot be."""
+def listen_notify(beside: "UnixSocket") -> "tuple[UnixSocket | None, str]":
+    """Binds the datagram socket for sd_notify, beside the control socket.
+
+    Returns:
+        The socket or None, and why there is none (or "").
+    """
     try:
         bound = _bind_unix(_notify_path(beside.path), socket.SOCK_DGRAM)
-    except OSError:
-        return None
+    except OSError as problem:
+        return None, problem.strerror or str(problem)
     # Before anybody sends: the credentials of a datagram are kept only where they are wanted when it is sent.
     bound.sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-    return bound
+    return bound, ""
 
 
 def _notify_path(path: str) -> str:

@@ -44,7 +44,9 @@ def _sockets(boot: "Boot") -> None:
     except TakenError as taken:
         boot.wrong("socket_path", str(taken))
     if boot.unix is not None:
-        boot.notify = listen_notify(boot.unix)
+        boot.notify, why = listen_notify(boot.unix)
+        if why:
+            log.warning(f"cannot make the socket for sd_notify ({why}): a game that speaks it has to use HTTP")
 
 
 def _log_rooms(boot: "Boot") -> None:

@@ -196,8 +196,8 @@ class Settings(BaseSettings):
         _check(checks.socket_path),
         Field(
             default=None,
-            description="Path of the Unix socket, or off. By default /run/arbitrium-agent/agent.sock, or in a "
-            "directory of the user's in /tmp where that cannot be made.",
+            description="Path of the Unix socket, or off (then there is none for sd_notify either, which lies beside "
+            "it). By default /run/arbitrium-agent/agent.sock, or in a directory of the user's in /tmp.",
         ),
     ]
     workdir: Annotated[

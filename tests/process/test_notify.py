@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import tempfile
 
 import pytest
 
@@ -132,3 +133,14 @@ def test_variables_are_hidden_from_the_game(launch: Launcher) -> None:
     assert seen["KEPT"] == "3"
     assert seen["NOTIFY_SOCKET"] != "/x"
     run.stop()
+
+
+def test_a_socket_that_cannot_be_made_is_said(launch: Launcher) -> None:
+    """The control socket's path just fits, and the one beside it does not: no NOTIFY_SOCKET, and it is said why."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        path = f"{folder}/".ljust(102, "a") + ".sock"
+        run = launch(game("polite"), env={"AGENT_SOCKET_PATH": path})
+        run.wait_for("ready")
+        assert "NOTIFY_SOCKET" not in run.game_environment
+        assert run.stop().code == 0
+    assert "cannot make the socket for sd_notify" in run.stderr.text
