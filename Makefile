@@ -27,7 +27,7 @@ demo: $(VENV)/.run ## a whole life of a game server in your terminal, in under 2
 	$(BIN)/arbitrium-agent demo
 
 test: $(VENV)/.dev ## the fast suite (under 3 minutes)
-	$(BIN)/pytest -n $(WORKERS) -m "not slow and not image" tests
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not slow and not image" tests
 
 test-slow: $(VENV)/.dev ## the long suites
 	$(BIN)/pytest -m "slow and not image" tests
