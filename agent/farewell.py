@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from agent import __version__, log
-from agent.api.views import will_restart
 from agent.boot import Boot
 from agent.deployment import Deployment
 from agent.errors import AgentError
@@ -114,7 +113,7 @@ class Farewell:
             complete = await asyncio.to_thread(capture.drain, now + (until - now) * _DRAIN_SHARE)
             if not complete:
                 log.warning("cannot keep or pass on the very last output: it is held open, or what takes it is slow")
-        if self._settings.log_files and not will_restart(state):
+        if self._settings.log_files and not state.will_restart:
             await asyncio.to_thread(self._files.finish, now + (until - now) * _DRAIN_SHARE)
         tail = capture.tail() if capture is not None else b""
         core = await self._look_for_core(state, now + (until - now) * _CORE_SHARE)

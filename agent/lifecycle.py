@@ -322,13 +322,9 @@ def _flush(change: _Change, at: float) -> Outcome:
 
 
 def _after_flush(state: State, at: float) -> Outcome:
-    crashed = state.ended_alone and state.exit is not None and not state.exit.clean
-    if crashed and state.rules.on_crash == "restart" and not state.told_by_platform and state.stop is None:
-        lived = at - state.started_at if state.started_at is not None else 0.0
-        row = 0 if lived >= state.rules.stable_after else state.restarts_in_row
-        if row < state.rules.restart_limit:
-            waiting = _Change(replace(state, restarts_in_row=row)).enter(Phase.RESTARTING, at)
-            return waiting.do(Arm(Timer.BACKOFF, at + _backoff(waiting.state))).done()
+    if state.will_restart:
+        waiting = _Change(replace(state, restarts_in_row=state.crashes_in_row)).enter(Phase.RESTARTING, at)
+        return waiting.do(Arm(Timer.BACKOFF, at + _backoff(waiting.state))).done()
     return _leave(_Change(state), at)
 
 

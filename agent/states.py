@@ -44,7 +44,6 @@ class Reason(StrEnum):
     GAME_EXITED = "game_exited"  # it ended by itself, with code 0
     GAME_CRASHED = "game_crashed"  # it ended by itself, with another code or a signal
     COULD_NOT_START = "could_not_start"
-    BAD_SETTINGS = "bad_settings"
     FIRST_PLAYER_TIMEOUT = "first_player_timeout"
     EMPTY = "empty"
     HEARTBEAT_LOST = "heartbeat_lost"
@@ -204,6 +203,25 @@ class State:
         return self.killed_at is not None
 
     @property
+    def crashes_in_row(self) -> int:
+        """Restarts in a row that count against the limit; none where the game that just ended had lived for long."""
+        ended = self.plan_began
+        stable = self.ended_alone and self.started_at is not None and ended - self.started_at >= self.rules.stable_after
+        return 0 if stable else self.restarts_in_row
+
+    @property
+    def will_restart(self) -> bool:
+        """Whether the game, which ended by itself, is started again."""
+        crashed = self.ended_alone and self.exit is not None and not self.exit.clean
+        return (
+            crashed
+            and self.rules.on_crash == "restart"
+            and self.crashes_in_row < self.rules.restart_limit
+            and self.stop is None
+            and not self.told_by_platform
+        )
+
+    @property
     def exit_code(self) -> int:
         """What the agent exits with."""
         if self.could_not_start is not None:
@@ -220,7 +238,7 @@ class State:
         if self.ended_alone and self.exit is not None:
             if self.exit.clean:
                 return Reason.GAME_EXITED
-            if self.rules.on_crash == "restart" and self.restarts_in_row >= self.rules.restart_limit:
+            if self.rules.on_crash == "restart" and self.crashes_in_row >= self.rules.restart_limit:
                 return Reason.CRASH_LOOP
             return Reason.GAME_CRASHED
         return self.stop.reason if self.stop is not None else None

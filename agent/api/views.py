@@ -43,7 +43,7 @@ class View:
         """
         plan = state.plan
         request = state.stop
-        if request is None and (state.reason is None or will_restart(state)):
+        if request is None and (state.reason is None or state.will_restart):
             return None
         steps = [PlanStep(step=s.step, seconds=s.seconds, ends=s.ends) for s in plan.shares] if plan else []
         deadline = self.time(state.plan_began + plan.total) if plan else None
@@ -156,18 +156,4 @@ def exit_result(state: State) -> ExitResult | None:
         signal=state.exit.signal,
         core_dumped=state.exit.core_dumped,
         exit_code=state.exit.exit_code,
-    )
-
-
-def will_restart(state: State) -> bool:
-    """Whether the game, which ended by itself, will be started again."""
-    if state.phase is Phase.RESTARTING:
-        return True
-    crashed = state.ended_alone and state.exit is not None and not state.exit.clean
-    return (
-        crashed
-        and state.rules.on_crash == "restart"
-        and state.restarts_in_row < state.rules.restart_limit
-        and state.phase in (Phase.STOPPING, Phase.FLUSHING)
-        and not state.told_by_platform
     )

@@ -226,6 +226,15 @@ def test_a_game_that_lived_long_starts_a_new_row_of_restarts() -> None:
     assert state.phase is Phase.RESTARTING
 
 
+def test_a_crash_after_a_long_life_is_no_crash_loop_while_it_is_looked_into() -> None:
+    """The story of such a game is written before it is started again: what it says is what follows."""
+    rules = replace(ON_PLATFORM, on_crash="restart", restart_limit=1)
+    state, _ = run(replace(started(rules), restarts_in_row=1), GameExited(100.0, ExitStatus(code=1)), GameGone(100.0))
+    assert state.phase is Phase.FLUSHING
+    assert state.reason is Reason.GAME_CRASHED
+    assert state.will_restart
+
+
 def test_a_stop_during_the_backoff_needs_no_game() -> None:
     """Between two attempts there is nothing to stop but the deployment."""
     rules = replace(ON_PLATFORM, on_crash="restart")
