@@ -40,7 +40,7 @@ from agent.game.main import MainProcess
 from agent.game.tree import descendants
 from agent.hands import Hands
 from agent.lifecycle import initial
-from agent.metrics.registry import LogCounts, Metrics
+from agent.metrics.registry import Metrics
 from agent.policies import Limits
 from agent.report import GameReport
 from agent.settings import Settings
@@ -54,6 +54,7 @@ from agent.states import (
     State,
     StopSignal,
 )
+from agent.stop_plan import plan_stop
 from agent.stopping import Stopping
 from agent.watch import Watch
 
@@ -120,7 +121,7 @@ class _Agent:
             state=lambda: self._conductor.state,
             pids=self._game_pids,
             report=self._report,
-            logs=self._log_counts,
+            logs=self._farewell.log_counts,
             attempt_results=list(Result),
         )
         self._operations = Operations(
@@ -148,7 +149,7 @@ class _Agent:
             loop=loop,
             began=boot.began,
             expected_players=self._injected.deployment.match.expected_players,
-            on_hang=self._look_at_the_hung,
+            on_hang=lambda: self._background.capture_hang(),  # noqa: PLW0108 - it is made below, from this
             warn=self._warn,
         )
         self._background = Background(
@@ -271,6 +272,7 @@ class _Agent:
             self._notify.read()  # a launcher that names the game's main process and leaves says it before
         status = self._main.take(game, ended, left=left)
         if status is not None:
+            game.status = status
             self._conductor.post(GameExited(self._loop.time(), _exit_status(status)))
         if self._main.over and not left:
             self._conductor.post(GameGone(self._loop.time()))
@@ -301,9 +303,6 @@ class _Agent:
                 self._farewell.begin_again(self._loop)
                 self._background.begin_again()
                 log.info(f"starting the game again (attempt {after.attempt})")
-
-    def _look_at_the_hung(self) -> None:
-        self._background.capture_hang()
 
     def _warn(self, seconds: float) -> None:
         log.info(f"the maximum duration is over in {seconds:g} s")
@@ -338,9 +337,6 @@ class _Agent:
         shown: dict[str, JsonValue] = json.loads(self._injected.deployment.model_dump_json())
         return shown
 
-    def _log_counts(self) -> LogCounts:
-        return self._farewell.log_counts()
-
     # Ending ----------------------------------------------------------------------------------------------------------
 
     async def _close(self) -> None:
@@ -367,7 +363,9 @@ def _limits(settings: Settings) -> Limits:
         health=settings.health_timeout,
         duration=settings.max_duration,
         warnings=settings.max_duration_warnings,
-        reserve=settings.grace_seconds + (settings.ship_seconds if settings.log_url else 1.0),
+        reserve=plan_stop(
+            settings.grace_seconds, killed_at_end=False, ship=settings.ship_seconds if settings.log_url else 0.0
+        ).total,
     )
 
 

@@ -8,7 +8,7 @@ import os
 import signal
 import time
 
-from agent import checks, log
+from agent import log
 from agent.boot import Boot
 from agent.game import methods
 from agent.game.stop import ask_to_end, kill_all, signal_group
@@ -45,12 +45,9 @@ def supervise(boot: Boot) -> int:
 
 def _until_gone(boot: Boot) -> int:
     assert boot.game is not None, "looked at above"
-    try:
-        grace = checks.duration(boot.raw("grace_seconds") or "5")
-    except ValueError:
-        grace = 5.0
+    grace = boot.grace
     handled = 0
-    status: int | None = boot.reaper.status_of(boot.game.main_pid)
+    status = boot.game.status
     term_at = kill_at = float("inf")
     while True:
         ended, left = boot.reaper.reap()

@@ -12,28 +12,14 @@ _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-# How many ended processes are remembered: a game that starts others without end must not fill the agent's memory.
-_REMEMBERED = 10_000
-
-
 class Reaper:
-    """Reaps every child: the game, the agent's helpers, and orphans that were adopted.
+    """Reaps every child: the game, the agent's helpers, and orphans that were adopted."""
 
-    Attributes:
-        orphans: adopted processes reaped so far.
-    """
-
-    __slots__ = ("_ended", "_helpers", "orphans")
+    __slots__ = ("_helpers",)
 
     def __init__(self) -> None:
         """Starts with no helpers; children are known by being children."""
-        self.orphans = 0
         self._helpers: set[int] = set()
-        self._ended: dict[int, int] = {}
-
-    def status_of(self, pid: int) -> "int | None":
-        """The wait status of a process that was reaped before; None for one that was not, or too many came before."""
-        return self._ended.get(pid)
 
     @property
     def helpers(self) -> "frozenset[int]":
@@ -41,9 +27,8 @@ class Reaper:
         return frozenset(self._helpers)
 
     def add_helper(self, pid: int) -> None:
-        """Marks a child as the agent's own."""
-        if pid not in self._ended:
-            self._helpers.add(pid)
+        """Marks a child as the agent's own, right after it was started."""
+        self._helpers.add(pid)
 
     def reap(self) -> "tuple[dict[int, int], bool]":
         """Reaps all children that ended, without waiting.
@@ -63,8 +48,6 @@ class Reaper:
             if pid == 0:
                 break
             ended[pid] = status
-            if len(self._ended) < _REMEMBERED:
-                self._ended[pid] = status
             self._helpers.discard(pid)
         if left and self._helpers:
             from agent.game.tree import descendants  # noqa: PLC0415 - only where helpers make the question hard
