@@ -54,9 +54,9 @@ _NOT_FORWARDED = {
 FORWARDED = tuple(number for number in signal.valid_signals() if number not in _NOT_FORWARDED)
 # A process group whose parents are all in other sessions is orphaned, and the kernel never suspends it for these (man 7
 # credentials, "orphaned process group"): SIGSTOP does what was meant.
+_SUSPENDING = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 # What is left of the grace when everything is closed.
 _MARGIN = 0.1
-_SUSPENDING = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
 
 class Boot:
@@ -71,7 +71,8 @@ class Boot:
         unix, notify: the Unix sockets for control and for sd_notify, or None.
         substitute_token: what the game has in place of the delete token, or None.
         game_env: the game's environment.
-            redactor, spool, capture: the log rooms, running; no capture with AGENT_CAPTURE=off.
+        secrets: the values that must be in no log.
+        redactor, spool, capture: the log rooms, running; no capture with AGENT_CAPTURE=off.
         user: whom the game runs as, or None.
         stdin: the game's stdin, where a stop method writes to it; else None, and the game has the container's.
         reaper: the only one that waits.
@@ -96,7 +97,8 @@ class Boot:
         self.substitute_token: str | None = None
         self.game_env: dict[str, str] = {}
         self.workdir: str | None = None
-        self.redactor = Redactor(secrets(environ, self.raw("log_url")))  # completed once the settings are read
+        self.secrets = secrets(environ, self.raw("log_url"))
+        self.redactor = Redactor()  # the real one is made when the settings are read
         self.spool: Spool | None = None
         self.capture: Capture | None = None
         self.user: User | None = None
@@ -127,16 +129,18 @@ class Boot:
             self.wrong(name, str(wrong))
             return default
 
+    @property
+    def grace(self) -> float:
+        """AGENT_GRACE_SECONDS, for what has to know it also where the settings are wrong: then the default."""
+        try:
+            return checks.duration(self.raw("grace_seconds") or "5")
+        except ValueError:
+            return 5.0
+
     def at_most(self, seconds: float) -> float:
         """The moment that is so many seconds away, or the end of the grace, with a margin, where that is sooner."""
         until = time.monotonic() + seconds
-        if not self.signals:
-            return until
-        try:
-            grace = checks.duration(self.raw("grace_seconds") or "5")
-        except ValueError:
-            grace = 5.0
-        return min(until, self.signals[0][1] + grace - _MARGIN)
+        return min(until, self.signals[0][1] + self.grace - _MARGIN) if self.signals else until
 
     def wrong(self, name: str, takes: str) -> None:
         """Notes a problem with a setting."""
@@ -155,7 +159,7 @@ def run(argv: "list[str]") -> int:
     """
     boot = Boot(*parse(argv), _environment())
     try:
-        log.hide(secrets(boot.environ, boot.raw("log_url")))
+        log.hide(boot.secrets)
         log.configure(*_log_style(boot))
         _keep_standard_streams()
         listen_for_signals(boot)

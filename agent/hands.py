@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from agent import log
 from agent.boot import Boot, start_game
 from agent.conductor import Conductor
-from agent.edgegap.self_stop import Attempt, Outcome, SelfStop
+from agent.edgegap.self_stop import Attempt, SelfStop
 from agent.errors import LEAVING
 from agent.game.methods import SIGTERM
 from agent.game.stop import kill_all, sweep
@@ -56,8 +56,6 @@ class Hands:
     Attributes:
         conductor: set by the composition root right after both exist.
         stopping: the stop methods, planned or at work; None before a stop.
-        attempts: what the self-stop has tried so far.
-        outcome: how it ended, or None.
     """
 
     conductor: Conductor
@@ -89,8 +87,6 @@ class Hands:
         self._on_attempt = on_attempt
         self._tasks: set[asyncio.Task[None]] = set()
         self._flushing = False
-        self.attempts: list[Attempt] = []
-        self.outcome: Outcome | None = None
 
     def __call__(self, effect: Effect, state: State) -> None:
         """Carries out one order; see `agent.states` for what each means."""
@@ -199,7 +195,6 @@ class Hands:
         log.info(f"stopping the deployment: DELETE {call.shown_url}")
 
         def note(attempt: Attempt) -> None:
-            self.attempts.append(attempt)
             self._on_attempt(attempt)
             if attempt.retry_in is not None:
                 log.warning(f"{attempt.message} (attempt {attempt.number}, next in {attempt.retry_in:.1f} s)")
@@ -212,7 +207,6 @@ class Hands:
                 # A fault of the agent must not leave a deployment running that nobody plays on.
                 log.error(f"cannot self-stop ({type(problem).__name__}: {problem}); trying again in {_AFTER_FAULT:g} s")
                 await asyncio.sleep(_AFTER_FAULT)
-        self.outcome = outcome
         if outcome.confirmed:
             log.info(f"the platform will stop this deployment (attempts: {outcome.attempts}); holding until it does")
         else:

@@ -55,7 +55,7 @@ def _log_rooms(boot: "Boot") -> None:
     words = boot.setting("redact", checks.names, ())
     patterns = [word[1:-1] for word in words if word.startswith("/")]
     named = [boot.environ[word] for word in words if boot.environ.get(word)]
-    boot.redactor = Redactor([*secrets(boot.environ, boot.raw("log_url")), *named], patterns)
+    boot.redactor = Redactor([*boot.secrets, *named], patterns)
     log.hide(named)
     capture = boot.setting("capture", checks.boolean, True)
     redact_stdout = boot.setting("redact_stdout", checks.boolean, False)
@@ -83,11 +83,13 @@ def _environment(boot: "Boot") -> None:
 
 
 def _user(boot: "Boot") -> None:
-    if boot.setting("game_user", checks.game_user, None) is None:
+    if boot.raw("game_user") is None:
         return
     from agent.game import user  # noqa: PLC0415 - most games run as the agent does
 
-    boot.user = user.find(boot.raw("game_user") or "")
+    boot.user = boot.setting("game_user", user.find, None)
+    if boot.user is None:
+        return
     boot.game_env |= boot.user.environment
     for unix in (boot.unix, boot.notify):
         if unix is not None:

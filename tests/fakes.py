@@ -1,5 +1,6 @@
 """Fakes at the edge: what the agent talks to, small enough to be told exactly what to answer."""
 
+import json
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -179,3 +180,34 @@ class FakePlatform:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+# What the platform injects without anything secret in it, in its own form.
+INJECTED = {
+    "ARBITRIUM_REQUEST_ID": "23c01225b99d",
+    "ARBITRIUM_PUBLIC_IP": "172.236.117.196",
+    "ARBITRIUM_HOST_ID": "chicago-edge-od-1205-e3-30a8e1",
+    "ARBITRIUM_DEPLOYMENT_TAGS": "tag1,tag2",
+    "ARBITRIUM_DEPLOYMENT_LOCATION": json.dumps(
+        {
+            "city": "Chicago",
+            "country": "United States of America",
+            "continent": "North America",
+            "administrative_division": "Illinois",
+            "timezone": "Central Time",
+            "latitude": 41.9981,
+            "longitude": -88.0219,
+        }
+    ),
+    "ARBITRIUM_PORTS_MAPPING": json.dumps(
+        {"ports": {"gameport": {"name": "gameport", "internal": 7777, "external": 32013, "protocol": "UDP"}}}
+    ),
+    "ARBITRIUM_PORT_GAMEPORT_INTERNAL": "7777",
+    "ARBITRIUM_PORT_GAMEPORT_EXTERNAL": "32013",
+    "ARBITRIUM_PORT_GAMEPORT_PROTOCOL": "UDP",
+    "ARBITRIUM_DEPLOYMENT_VCPU_UNITS": "1536",
+    "ARBITRIUM_DEPLOYMENT_MEMORY_MB": "3072",
+    "ARBITRIUM_HOST_BASE_CLOCK_FREQUENCY": "2000",
+    "ARBITRIUM_HOST_IN_PRIVATE_FLEET": "false",
+    "ARBITRIUM_PRIVATE_FLEET_ID": "PUBLIC_CLOUD",
+}

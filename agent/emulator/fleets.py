@@ -143,7 +143,6 @@ class Hosts:
     def __init__(self, public_ip: str) -> None:
         """See the class."""
         self._public_ip = public_ip
-        self._cloud = _CloudEntry()
         self._cloud_taken = Host("cloud", PLACES[0])
         self._fleets: dict[str, list[Host]] = {}
         self._overflow: dict[str, bool] = {}
@@ -162,7 +161,6 @@ class Hosts:
         except ValidationError as error:
             faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
             raise ValueError(f"cannot use the fleets file {path}: {faults}") from None
-        self._cloud = parsed.cloud
         self._cloud_taken.cpu_units = parsed.cloud.cpu_units
         self._cloud_taken.memory_mb = parsed.cloud.memory_mb
         for name, fleet in parsed.fleets.items():

@@ -11,39 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.fakes import FakePlatform
+from tests.fakes import INJECTED, FakePlatform
 from tests.process.harness import COMMAND, DEADLINE, Answer, Launcher, Run, base_environment, eventually, game
 
-PLATFORM = {
-    "ARBITRIUM_REQUEST_ID": "23c01225b99d",
-    "ARBITRIUM_PUBLIC_IP": "172.236.117.196",
-    "ARBITRIUM_HOST_ID": "chicago-edge-od-1205-e3-30a8e1",
-    "ARBITRIUM_DEPLOYMENT_TAGS": "tag1,tag2",
-    "ARBITRIUM_DEPLOYMENT_LOCATION": json.dumps(
-        {
-            "city": "Chicago",
-            "country": "United States of America",
-            "continent": "North America",
-            "administrative_division": "Illinois",
-            "timezone": "Central Time",
-            "latitude": 41.9981,
-            "longitude": -88.0219,
-        }
-    ),
-    "ARBITRIUM_PORTS_MAPPING": json.dumps(
-        {"ports": {"gameport": {"name": "gameport", "internal": 7777, "external": 32013, "protocol": "UDP"}}}
-    ),
-    "ARBITRIUM_PORT_GAMEPORT_INTERNAL": "7777",
-    "ARBITRIUM_PORT_GAMEPORT_EXTERNAL": "32013",
-    "ARBITRIUM_PORT_GAMEPORT_PROTOCOL": "UDP",
-    "ARBITRIUM_DEPLOYMENT_VCPU_UNITS": "1536",
-    "ARBITRIUM_DEPLOYMENT_MEMORY_MB": "3072",
-    "ARBITRIUM_HOST_BASE_CLOCK_FREQUENCY": "2000",
-    "ARBITRIUM_HOST_IN_PRIVATE_FLEET": "false",
-    "ARBITRIUM_PRIVATE_FLEET_ID": "PUBLIC_CLOUD",
-    "ARBITRIUM_HOST_BEACON_ENABLED": "",
-    "MM_TICKET_IDS": '["a", "b"]',
-}
+PLATFORM = {**INJECTED, "ARBITRIUM_HOST_BEACON_ENABLED": "", "MM_TICKET_IDS": '["a", "b"]'}
 
 
 @pytest.fixture(scope="module")
