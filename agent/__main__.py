@@ -7,16 +7,16 @@ import sys
 def main() -> int:
     """The command `arbitrium-agent`.
 
-    `run` goes straight to `agent.boot`: a game must not wait for an argument parser. All else goes to `agent.cli`.
+    `run` goes straight to `agent.init.main`: a game must not wait for an argument parser. All else goes to `agent.cli`.
 
     Returns:
         The exit code.
     """
     arguments = sys.argv[1:]
     if arguments[:1] == ["run"] and not {"-h", "--help"} & set(arguments[1:2]):
-        from agent import boot  # noqa: PLC0415 - the commands do not need it
+        from agent.init import main  # noqa: PLC0415 - the commands do not need it
 
-        code = boot.main(arguments[1:])
+        code = main.main(arguments[1:])
         # Nothing is left to do: taking the interpreter apart would only make the container's end later.
         os._exit(code)
     from agent import cli  # noqa: PLC0415 - `run` does not need it

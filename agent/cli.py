@@ -16,7 +16,7 @@ from agent.errors import EXIT_BAD_SETTINGS, AgentError, SettingsError
 
 # name: (module, what it does). The order is that of the help.
 COMMANDS = {
-    "config": ("agent.config_cli", "print the effective settings; --check at build time"),
+    "config": ("agent.config.cli", "print the effective settings; --check at build time"),
     "ready": ("agent.api.cli", "tell the agent that the game is ready for players"),
     "health": ("agent.api.cli", "send a heartbeat"),
     "stop": ("agent.api.cli", "ask for the end of the deployment"),

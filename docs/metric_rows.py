@@ -7,13 +7,13 @@ import os
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.deployment import parse
+from agent.config.injected import parse
 from agent.edgegap.self_stop import Result
 from agent.game.cgroup import CgroupReading
-from agent.lifecycle import initial, transition
+from agent.lifecycle.game_report import GameReport
+from agent.lifecycle.states import GameStarted, Rules
+from agent.lifecycle.transition import initial, transition
 from agent.metrics.registry import LogCounts, Metrics
-from agent.report import GameReport
-from agent.states import GameStarted, Rules
 
 # Every counter that a container can have, whatever this machine has.
 CONTAINER = CgroupReading(

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from agent.api.table import OPERATIONS
-from agent.config_cli import shown_text
-from agent.environment import variable
-from agent.settings import Settings
+from agent.config.cli import shown_text
+from agent.config.model import Settings
+from agent.config.names import variable
 
 README = Path(__file__).parent.parent / "README.md"
 

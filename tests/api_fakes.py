@@ -22,11 +22,11 @@ from agent.api.events import EventBus
 from agent.api.feed import Feed
 from agent.api.operations import Operations
 from agent.api.table import BY_NAME
-from agent.conductor import Conductor
 from agent.errors import AgentError
-from agent.lifecycle import initial
-from agent.report import GameReport
-from agent.states import Effect, GameStarted, Rules, State
+from agent.lifecycle.driver import Conductor
+from agent.lifecycle.game_report import GameReport
+from agent.lifecycle.states import Effect, GameStarted, Rules, State
+from agent.lifecycle.transition import initial
 
 DEADLINE = 10.0
 """Seconds after which a test no longer waits for what should happen at once."""

@@ -12,7 +12,7 @@ import time
 from typing import Any, Self
 
 from agent.errors import AgentError
-from agent.listen import default_socket_paths
+from agent.init.sockets import default_socket_paths
 
 _OFF = ("off", "false", "no", "0")
 

@@ -1,4 +1,4 @@
-"""What the operations need from the rest of the agent; `agent.app` brings it."""
+"""What the operations need from the rest of the agent; `agent.runtime.app` brings it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from agent.states import Event, Source, State
+from agent.lifecycle.states import Event, Source, State
 
 
 class Control(Protocol):
-    """The lifecycle as the operations see it; `agent.conductor.Conductor` is one."""
+    """The lifecycle as the operations see it; `agent.lifecycle.driver.Conductor` is one."""
 
     @property
     def state(self) -> State:

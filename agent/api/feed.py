@@ -6,9 +6,9 @@ from agent.api.contracts import Control
 from agent.api.events import Event, EventBus, Subscription
 from agent.api.models import TextEvent
 from agent.api.views import View
-from agent.report import Fact, GameReport, PlayersReported, TextReported
-from agent.states import Event as LifecycleEvent
-from agent.states import Phase, PlayersGone, State
+from agent.lifecycle.game_report import Fact, GameReport, PlayersReported, TextReported
+from agent.lifecycle.states import Event as LifecycleEvent
+from agent.lifecycle.states import Phase, PlayersGone, State
 
 
 class Feed:

@@ -27,7 +27,7 @@ from agent.api.operations import Operations
 from agent.api.problems import FieldProblem, Kind, OperationError, internal
 from agent.api.routes import Router
 from agent.api.table import OPERATIONS, Operation
-from agent.states import Source
+from agent.lifecycle.states import Source
 
 CONNECTIONS = 512
 """Open connections at most; one more is answered 503: file descriptors are for logs and the stop as well."""

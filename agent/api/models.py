@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, RootModel, model_validator
 
-from agent.report import MAX_ID_LENGTH, MAX_METRICS, MAX_PLAYERS, METRIC_NAME, one_line
-from agent.states import Phase, Reason, Source
-from agent.stop_plan import Step
+from agent.lifecycle.game_report import MAX_ID_LENGTH, MAX_METRICS, MAX_PLAYERS, METRIC_NAME, one_line
+from agent.lifecycle.states import Phase, Reason, Source
+from agent.lifecycle.stop_plan import Step
 
 STORAGE_NAME = r"^[\x21-\x7e]+$"
 STORAGE_NAME_OR_NONE = r"^[\x21-\x7e]*$"

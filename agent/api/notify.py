@@ -22,7 +22,7 @@ from agent.api.contracts import Caller
 from agent.api.models import AckInput, Nothing
 from agent.api.operations import Operations
 from agent.api.problems import OperationError
-from agent.states import Source
+from agent.lifecycle.states import Source
 
 _LONGEST = 64 * 1024
 _MOST_FDS = 253  # SCM_MAX_FD of the kernel

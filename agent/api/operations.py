@@ -49,9 +49,9 @@ from agent.api.models import (
 from agent.api.problems import FieldProblem, Kind, OperationError
 from agent.api.views import View
 from agent.errors import AgentError
-from agent.report import CustomMetric, GameReport, ReportError
-from agent.states import GameReady, Phase, Reason, StopRequest, StopRequested
-from agent.stop_plan import Step
+from agent.lifecycle.game_report import CustomMetric, GameReport, ReportError
+from agent.lifecycle.states import GameReady, Phase, Reason, StopRequest, StopRequested
+from agent.lifecycle.stop_plan import Step
 
 _T = TypeVar("_T")
 

@@ -21,7 +21,7 @@ from agent.api.jsonrpc import Answer, Dispatcher, failure
 from agent.api.operations import Operations
 from agent.api.problems import FieldProblem, Kind, OperationError
 from agent.api.table import BODY_LIMIT
-from agent.states import Source
+from agent.lifecycle.states import Source
 
 CONNECTIONS = 256
 """Open connections at most; one more is told so and closed."""

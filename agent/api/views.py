@@ -19,9 +19,9 @@ from agent.api.models import (
     StopResult,
     StopStatus,
 )
-from agent.report import GameReport, PlayersReported
-from agent.states import Phase, Source, State
-from agent.stop_plan import Step
+from agent.lifecycle.game_report import GameReport, PlayersReported
+from agent.lifecycle.states import Phase, Source, State
+from agent.lifecycle.stop_plan import Step
 
 
 class View:

@@ -7,13 +7,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from agent import checks
 from agent.api.client import AgentClient, RefusedError
+from agent.config import parsers
 from agent.doctor.findings import Finding, error, note, ok, warning
 from agent.doctor.image import ENTRYPOINT, shell_form_of
 from agent.errors import AgentError
-from agent.game import hearing, methods
+from agent.game import signal_handling
 from agent.game.tree import descendants
+from agent.lifecycle import stop_methods
 
 _DEFAULT_GRACE = 5.0  # seconds
 _LISTENING = {"tcp": "0A", "udp": "07"}  # `st` of /proc/net: TCP_LISTEN; UDP sockets that are bound (TCP_CLOSE)
@@ -120,7 +121,7 @@ def check_game(game: Process, others: Sequence[Process] = (), stop: str = "") ->
         stop: AGENT_STOP.
     """
     try:
-        first = methods.parse(stop or methods.DEFAULT)[0]
+        first = stop_methods.parse(stop or stop_methods.DEFAULT)[0]
     except ValueError as wrong:
         yield error("signals", f"AGENT_STOP {wrong}", "correct it")
     else:
@@ -131,13 +132,13 @@ def check_game(game: Process, others: Sequence[Process] = (), stop: str = "") ->
         yield ok("user", f"the game runs as user {game.uid}")
 
 
-def _hearing(first: methods.Method, processes: Sequence[Process]) -> Iterator[Finding]:
+def _hearing(first: stop_methods.Method, processes: Sequence[Process]) -> Iterator[Finding]:
     if first.kind != "signal":
         yield ok("signals", f"the game is asked to end by {first}")
         return
-    how = hearing.reaction([(process.caught, process.ignored) for process in processes], first.signum)
-    if wrong := hearing.verdict(how, first.signum):
-        yield warning("signals", wrong, hearing.REMEDY)
+    how = signal_handling.reaction([(process.caught, process.ignored) for process in processes], first.signum)
+    if wrong := signal_handling.verdict(how, first.signum):
+        yield warning("signals", wrong, signal_handling.REMEDY)
     else:
         yield ok("signals", f"the game ({processes[0].argv[0]}) handles {first.argument}")
 
@@ -158,7 +159,7 @@ def check_grace(environ: Mapping[str, str]) -> Iterator[Finding]:
     """Whether the agent knows how long a stop may take."""
     raw = environ.get("AGENT_GRACE_SECONDS", "")
     try:
-        grace = checks.duration(raw) if raw else None
+        grace = parsers.duration(raw) if raw else None
     except ValueError as wrong:
         yield error("grace", f"AGENT_GRACE_SECONDS {wrong}", "correct it")
         return

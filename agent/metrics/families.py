@@ -20,14 +20,14 @@ from prometheus_client.core import (
     UnknownMetricFamily,
 )
 
+from agent.lifecycle.states import Phase, State
 from agent.metrics.counts import Labels, Latency, Tally
-from agent.states import Phase, State
 
 if TYPE_CHECKING:
-    from agent.deployment import Deployment
+    from agent.config.injected import Deployment
+    from agent.lifecycle.game_report import CustomMetric, GameReport
     from agent.metrics.game import Usage
     from agent.metrics.registry import LogCounts
-    from agent.report import CustomMetric, GameReport
 
 Families: TypeAlias = Iterator[Metric]
 

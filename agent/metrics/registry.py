@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from agent import log
-from agent.deployment import Deployment
+from agent.config.injected import Deployment
 from agent.game.cgroup import CgroupReading, read_cgroup
+from agent.lifecycle.game_report import Fact, GameReport, HeartbeatReported, PlayersReported
+from agent.lifecycle.states import Event, GameStarted, Reason, Source, State
 from agent.metrics.counts import Latency, Tally
 from agent.metrics.game import GameProcesses, Usage
-from agent.report import Fact, GameReport, HeartbeatReported, PlayersReported
-from agent.states import Event, GameStarted, Reason, Source, State
 
 if TYPE_CHECKING:
     import socket

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.states import ExitStatus as Ended
-from agent.states import GameExited, GameGone, Phase, StopSignal
+from agent.lifecycle.states import ExitStatus as Ended
+from agent.lifecycle.states import GameExited, GameGone, Phase, StopSignal
 from tests.api_fakes import DEADLINE, Agent, FakeTags, eventually, running
 
 

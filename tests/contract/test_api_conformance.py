@@ -14,7 +14,7 @@ import pytest
 
 from agent.api.table import OPERATIONS
 from agent.errors import AgentError
-from agent.states import (
+from agent.lifecycle.states import (
     ApplyStop,
     Flush,
     Flushed,
@@ -29,7 +29,7 @@ from agent.states import (
     Timer,
     TimerFired,
 )
-from agent.states import ExitStatus as Ended
+from agent.lifecycle.states import ExitStatus as Ended
 from tests.api_fakes import DEPLOYMENT, GAME_PID, Agent, FakeTags, HttpCaller, SocketCaller, running
 
 Caller: TypeAlias = HttpCaller | SocketCaller

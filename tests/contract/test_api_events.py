@@ -15,8 +15,8 @@ import pytest
 
 from agent.api import http, rpc
 from agent.api.events import EventBus
-from agent.states import ExitStatus as Ended
-from agent.states import GameExited, GameGone, Phase, Rules, StopSignal
+from agent.lifecycle.states import ExitStatus as Ended
+from agent.lifecycle.states import GameExited, GameGone, Phase, Rules, StopSignal
 from tests.api_fakes import DEADLINE, Agent, FakeTags, SocketCaller, eventually, running
 
 Next: TypeAlias = "Callable[[], Any]"

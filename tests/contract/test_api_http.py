@@ -19,8 +19,8 @@ from schemathesis.specs.openapi.definitions import OPENAPI_31
 from agent.api import http, http_input
 from agent.api.problems import Kind
 from agent.api.table import OPERATIONS
-from agent.states import ApplyStop, GameExited, GameGone, Phase
-from agent.states import ExitStatus as Ended
+from agent.lifecycle.states import ApplyStop, GameExited, GameGone, Phase
+from agent.lifecycle.states import ExitStatus as Ended
 from tests.api_fakes import DEADLINE, DROP_IN, Agent, FakeTags, HttpCaller, eventually, running
 
 

@@ -52,7 +52,7 @@ def test_every_operation_of_the_document_is_served_and_no_other() -> None:
 LISTS_OWN_MODULES = "import sys; import {}; print(*sorted(m for m in sys.modules if m.startswith('agent')))"
 
 
-@pytest.mark.parametrize(("module", "never"), [("agent.emulator.server", "edgegap"), ("agent.app", "emulator")])
+@pytest.mark.parametrize(("module", "never"), [("agent.emulator.server", "edgegap"), ("agent.runtime.app", "emulator")])
 def test_the_emulator_stands_by_itself(module: str, never: str) -> None:
     """It shares nothing with the client, so that each checks the other, and the agent never carries it along."""
     command = [sys.executable, "-c", LISTS_OWN_MODULES.format(module)]

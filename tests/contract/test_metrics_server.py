@@ -16,13 +16,13 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from agent.deployment import parse
+from agent.config.injected import parse
 from agent.game.cgroup import CgroupReading
-from agent.lifecycle import initial, transition
+from agent.lifecycle.game_report import CustomMetric, GameReport
+from agent.lifecycle.states import GameReady, GameStarted, Reason, Rules, Source
+from agent.lifecycle.transition import initial, transition
 from agent.metrics.registry import LogCounts, Metrics
 from agent.metrics.server import MetricsServer
-from agent.report import CustomMetric, GameReport
-from agent.states import GameReady, GameStarted, Reason, Rules, Source
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
 ENVIRONMENT = {

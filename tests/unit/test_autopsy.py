@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agent.game.autopsy import Autopsy, Cause, Evidence, examine, signal_name
 from agent.game.cgroup import CgroupReading
-from agent.game.report import build_report, iso, last_line
+from agent.game.exit_report import build_report, iso, last_line
 from agent.logs.postmortem import duration, render, size
 
 CALM = CgroupReading(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from agent.conductor import Conductor
-from agent.lifecycle import initial
-from agent.states import (
+from agent.lifecycle.driver import Conductor
+from agent.lifecycle.states import (
     ApplyStop,
     Effect,
     Event,
@@ -23,6 +22,7 @@ from agent.states import (
     State,
     StopSignal,
 )
+from agent.lifecycle.transition import initial
 
 
 async def test_events_that_an_effect_brings_about_wait_for_their_turn() -> None:

@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.deployment import parse
+from agent.config.injected import parse
 from tests.fakes import INJECTED
 
 FULL = {

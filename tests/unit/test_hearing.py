@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from agent.game.hearing import advice, handled
+from agent.game.signal_handling import advice, handled
 
 
 def status(caught: int = 0, ignored: int = 0) -> str:

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.lifecycle import initial, transition
-from agent.states import (
+from agent.lifecycle.states import (
     Announce,
     ApplyStop,
     Arm,
@@ -41,7 +40,8 @@ from agent.states import (
     Timer,
     TimerFired,
 )
-from agent.stop_plan import Step
+from agent.lifecycle.stop_plan import Step
+from agent.lifecycle.transition import initial, transition
 
 ON_PLATFORM = Rules(can_self_stop=True)
 

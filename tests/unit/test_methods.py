@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.game.methods import Method, parse, turns, with_last_resort
 from agent.game.rcon import RconError, execute
+from agent.lifecycle.stop_methods import Method, parse, turns, with_last_resort
 
 
 def test_a_list_is_read_in_order() -> None:

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.conductor import Conductor
 from agent.errors import AgentError
-from agent.lifecycle import initial
-from agent.players import _read, counter, poll
-from agent.policies import Facts, Limits, stops, warnings
-from agent.report import GameReport
-from agent.states import GameReady, GameStarted, Phase, Reason, Rules, Source
-from agent.watch import Watch
+from agent.lifecycle.driver import Conductor
+from agent.lifecycle.game_report import GameReport
+from agent.lifecycle.policies import Facts, Limits, stops, warnings
+from agent.lifecycle.states import GameReady, GameStarted, Phase, Reason, Rules, Source
+from agent.lifecycle.transition import initial
+from agent.runtime.player_count import _read, counter, poll
+from agent.runtime.policy_timer import Watch
 
 ALL = Limits(ready=10, first_player=20, empty=30, health=5, duration=600, warnings=(300, 60), reserve=10)
 READY = Facts(Phase.READY, began=0.0, started_at=1.0, ready_at=2.0)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from agent.report import (
+from agent.lifecycle.game_report import (
     MAX_ID_LENGTH,
     MAX_IDS,
     MAX_METRICS,

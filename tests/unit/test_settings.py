@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from agent import checks
-from agent.environment import SETTINGS, game_environment, option, variable
+from agent.config import parsers
+from agent.config.model import Settings, load, unknown_variables
+from agent.config.names import SETTINGS, game_environment, option, variable
 from agent.errors import SettingsError
-from agent.settings import Settings, load, unknown_variables
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +97,7 @@ def test_the_game_gets_no_settings_and_no_credentials() -> None:
 )
 def test_durations(text: str, seconds: float) -> None:
     """Seconds, with or without a unit."""
-    assert checks.duration(text) == pytest.approx(seconds)
+    assert parsers.duration(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_durations(text: str, seconds: float) -> None:
 def test_no_durations(text: str) -> None:
     """What Python's float() would take and nobody means is refused."""
     with pytest.raises(ValueError, match="takes seconds"):
-        checks.duration(text)
+        parsers.duration(text)
 
 
 @pytest.mark.parametrize(
@@ -114,38 +114,38 @@ def test_no_durations(text: str) -> None:
 )
 def test_sizes(text: str, size: int) -> None:
     """Bytes, with or without a unit."""
-    assert checks.size(text) == size
+    assert parsers.size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1.5MiB", "MiB", "1TB", "1 x"])
 def test_no_sizes(text: str) -> None:
     """Anything else is refused."""
     with pytest.raises(ValueError, match="takes bytes"):
-        checks.size(text)
+        parsers.size(text)
 
 
 def test_names_and_regular_expressions() -> None:
     """Commas separate, except between slashes."""
-    assert checks.names("A, B,/x{1,2}/ ,C") == ("A", "B", "/x{1,2}/", "C")
+    assert parsers.names("A, B,/x{1,2}/ ,C") == ("A", "B", "/x{1,2}/", "C")
     with pytest.raises(ValueError, match="is none"):
-        checks.names("/(/")
+        parsers.names("/(/")
 
 
 @given(st.text())
 def test_checks_refuse_with_a_value_error_only(text: str) -> None:
     """Whatever is written in a variable, a check takes it or says what it takes."""
     for check in (
-        checks.boolean,
-        checks.port,
-        checks.count,
-        checks.duration,
-        checks.size,
-        checks.text,
-        checks.path,
-        checks.socket_path,
-        checks.host,
-        checks.names,
-        checks.patterns,
+        parsers.boolean,
+        parsers.port,
+        parsers.count,
+        parsers.duration,
+        parsers.size,
+        parsers.text,
+        parsers.path,
+        parsers.socket_path,
+        parsers.host,
+        parsers.names,
+        parsers.patterns,
     ):
         said = _refusal(check, text)
         assert said is None or said.startswith("takes ")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.stop_plan import Step, plan_stop
+from agent.lifecycle.stop_plan import Step, plan_stop
 
 seconds = st.floats(0, 4000)
 

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import AgentError
-from agent.game.methods import SIGTERM, Method, parse
-from agent.lifecycle import initial, transition
-from agent.states import GameStarted, PlayersGone, Reason, Rules, Source, State, StopRequest, StopRequested
-from agent.stop_plan import Step, plan_stop
-from agent.stopping import Stopping, Turn
+from agent.lifecycle.states import GameStarted, PlayersGone, Reason, Rules, Source, State, StopRequest, StopRequested
+from agent.lifecycle.stop_methods import SIGTERM, Method, parse
+from agent.lifecycle.stop_plan import Step, plan_stop
+from agent.lifecycle.transition import initial, transition
+from agent.runtime.stop_sequence import Stopping, Turn
 from tests.virtual_time import run
 
 BEGAN = 1000.0

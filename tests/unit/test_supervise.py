@@ -7,9 +7,9 @@ import sys
 
 TAKES_OVER = """
 import os, time
-from agent.boot import Boot
+from agent.init.main import Boot
 from agent.game.spawn import spawn
-from agent.supervise import supervise
+from agent.init.fallback import supervise
 
 boot = Boot(["sh"], {}, {"PATH": os.environ["PATH"], "AGENT_ON_CRASH": "exit"})
 boot.game = spawn(["sh", "-c", "exit 42"], boot.environ, capture=False)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.template import TemplateError, expand, pairs, write
+from agent.init.templates import TemplateError, expand, pairs, write
 
 
 def test_only_one_syntax_is_known() -> None:

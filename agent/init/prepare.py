@@ -6,11 +6,12 @@ which then refuses to start, with all of it at once.
 
 import os
 
-from agent import checks, log
-from agent.environment import SECRETS, game_environment, matching, variable
-from agent.game import methods
+from agent import log
+from agent.config import parsers
+from agent.config.names import SECRETS, game_environment, matching, variable
 from agent.game.stdin import StdinPipe
-from agent.listen import Port, TakenError, listen_notify, listen_tcp, listen_unix
+from agent.init.sockets import Port, TakenError, listen_notify, listen_tcp, listen_unix
+from agent.lifecycle import stop_methods
 from agent.logs.capture import Capture
 from agent.logs.redact import Redactor
 from agent.logs.spool import Spool
@@ -18,7 +19,7 @@ from agent.logs.target import is_store_variable, store_secrets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from agent.boot import Boot
+    from agent.init.main import Boot
 
 
 def prepare(boot: "Boot") -> None:
@@ -27,16 +28,16 @@ def prepare(boot: "Boot") -> None:
     _log_rooms(boot)
     _environment(boot)
     _user(boot)
-    if boot.setting("intercept", checks.boolean, False):
+    if boot.setting("intercept", parsers.boolean, False):
         _intercept(boot)
     _files(boot)
 
 
 def _sockets(boot: "Boot") -> None:
-    host = boot.setting("metrics_host", checks.host, "0.0.0.0")  # noqa: S104 - the default that Prometheus needs
+    host = boot.setting("metrics_host", parsers.host, "0.0.0.0")  # noqa: S104 - the default that Prometheus needs
     boot.control = _port(boot, "control_port", "127.0.0.1", 9370)
     boot.metrics = _port(boot, "metrics_port", host, 9464)
-    path = boot.setting("socket_path", checks.socket_path, None)
+    path = boot.setting("socket_path", parsers.socket_path, None)
     try:
         boot.unix, why = listen_unix(path)
         if why:
@@ -50,17 +51,17 @@ def _sockets(boot: "Boot") -> None:
 
 
 def _log_rooms(boot: "Boot") -> None:
-    directory = boot.setting("spool_dir", checks.path, None)
-    limit = boot.setting("spool_max", checks.size, 64 * 1024**2)
-    words = boot.setting("redact", checks.names, ())
+    directory = boot.setting("spool_dir", parsers.path, None)
+    limit = boot.setting("spool_max", parsers.size, 64 * 1024**2)
+    words = boot.setting("redact", parsers.names, ())
     patterns = [word[1:-1] for word in words if word.startswith("/")]
     named = [boot.environ[word] for word in words if boot.environ.get(word)]
     boot.redactor = Redactor([*boot.secrets, *named], patterns)
     log.hide(named)
-    capture = boot.setting("capture", checks.boolean, True)
-    redact_stdout = boot.setting("redact_stdout", checks.boolean, False)
-    stops_by_stdin = any(method.kind == "stdin" for method in boot.setting("stop", methods.parse, ()))
-    if boot.setting("core", checks.boolean, False):
+    capture = boot.setting("capture", parsers.boolean, True)
+    redact_stdout = boot.setting("redact_stdout", parsers.boolean, False)
+    stops_by_stdin = any(method.kind == "stdin" for method in boot.setting("stop", stop_methods.parse, ()))
+    if boot.setting("core", parsers.boolean, False):
         from agent.game.core import permit_core  # noqa: PLC0415 - most games do without
 
         permit_core()
@@ -74,11 +75,11 @@ def _log_rooms(boot: "Boot") -> None:
 
 
 def _environment(boot: "Boot") -> None:
-    boot.workdir = boot.setting("workdir", checks.path, None)
-    health = boot.setting("health_timeout", checks.duration, None)
+    boot.workdir = boot.setting("workdir", parsers.path, None)
+    health = boot.setting("health_timeout", parsers.duration, None)
     log_url = boot.raw("log_url")
     hidden = [name for name in boot.environ if is_store_variable(name, log_url, boot.environ)]
-    hidden += matching(boot.environ, boot.setting("env_hide", checks.names, ()))
+    hidden += matching(boot.environ, boot.setting("env_hide", parsers.names, ()))
     boot.game_env = game_environment(boot.environ, _exported(boot, health), hidden)
 
 
@@ -101,16 +102,16 @@ def _user(boot: "Boot") -> None:
 
 def _files(boot: "Boot") -> None:
     """Writes the files of AGENT_TEMPLATE."""
-    templates = boot.setting("template", checks.templates, ())
+    templates = boot.setting("template", parsers.templates, ())
     if not templates or boot.problems:
         return
-    from agent import template  # noqa: PLC0415 - most games do without
+    from agent.init import templates as files  # noqa: PLC0415 - most games do without
 
     owner = (boot.user.uid, boot.user.gid) if boot.user is not None else None
     for source, target in templates:
         try:
-            template.write(source, target, boot.game_env, owner)
-        except template.TemplateError as wrong:
+            files.write(source, target, boot.game_env, owner)
+        except files.TemplateError as wrong:
             boot.wrong("template", str(wrong))
 
 
@@ -125,7 +126,7 @@ def default_spool() -> str:
 
 
 def _port(boot: "Boot", name: str, host: str, default: int) -> "Port | None":
-    wanted = boot.setting(name, checks.port, default)
+    wanted = boot.setting(name, parsers.port, default)
     explicit = boot.raw(name) is not None
     try:
         port = listen_tcp(host, wanted, explicit=explicit)

@@ -1,7 +1,7 @@
 """The agent's settings: `AGENT_*` variables and the options of `run`, validated together, frozen.
 
 An option wins over its variable. Every wrong one is reported, all at once. A variable that is set to nothing counts as
-not set. The checks are those of `agent.checks`, which boot uses as well.
+not set. The checks are those of `agent.config.parsers`, which boot uses as well.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from agent import checks
-from agent.environment import EXPORTED, PREFIX, option, variable
+from agent.config import parsers
+from agent.config.names import EXPORTED, PREFIX, option, variable
 from agent.errors import Problem, SettingsError
-from agent.game import methods
-from agent.game.methods import Method
+from agent.lifecycle import stop_methods
+from agent.lifecycle.stop_methods import Method
 from agent.logs.target import STORE_PREFIX, check_url
 
 
@@ -38,15 +38,15 @@ def _choice(*options: str) -> BeforeValidator:
     return _check(choose)
 
 
-Switch = Annotated[bool, _check(checks.boolean)]
-Port = Annotated[int, _check(checks.port)]
-Seconds = Annotated[float, _check(checks.duration)]
-Bytes = Annotated[int, _check(checks.size)]
-Path = Annotated[str, _check(checks.path)]
-Text = Annotated[str, _check(checks.text)]
-Timeout = Annotated[float | None, _check(checks.duration)]
-Names = Annotated[tuple[str, ...], NoDecode, _check(checks.names)]
-Patterns = Annotated[tuple[str, ...], NoDecode, _check(checks.patterns)]
+Switch = Annotated[bool, _check(parsers.boolean)]
+Port = Annotated[int, _check(parsers.port)]
+Seconds = Annotated[float, _check(parsers.duration)]
+Bytes = Annotated[int, _check(parsers.size)]
+Path = Annotated[str, _check(parsers.path)]
+Text = Annotated[str, _check(parsers.text)]
+Timeout = Annotated[float | None, _check(parsers.duration)]
+Names = Annotated[tuple[str, ...], NoDecode, _check(parsers.names)]
+Patterns = Annotated[tuple[str, ...], NoDecode, _check(parsers.patterns)]
 
 
 class Settings(BaseSettings):
@@ -67,9 +67,9 @@ class Settings(BaseSettings):
     stop: Annotated[
         tuple[Method, ...],
         NoDecode,
-        _check(methods.parse),
+        _check(stop_methods.parse),
         Field(
-            default=methods.parse(methods.DEFAULT),
+            default=stop_methods.parse(stop_methods.DEFAULT),
             description="How the game is asked to end, in this order, separated by commas: notify, stdin:LINE, "
             "signal:NAME, command:PROGRAM ARGS, rcon:COMMAND, each with a share of the grace where wanted (@40%, @2s). "
             "SIGTERM comes last where it is not in the list, then SIGKILL.",
@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     ]
     rcon_address: Annotated[
         str | None,
-        _check(checks.address),
+        _check(parsers.address),
         Field(default=None, description="Where the game's rcon listens, HOST:PORT, for the stop method rcon."),
     ]
     rcon_password: Annotated[SecretStr | None, Field(default=None, description="The password of the game's rcon.")]
@@ -114,7 +114,7 @@ class Settings(BaseSettings):
     ]
     restart_limit: Annotated[
         int,
-        _check(checks.count),
+        _check(parsers.count),
         Field(default=5, description="Restarts in a row (AGENT_ON_CRASH=restart) before it is called a crash loop."),
     ]
     restart_backoff: Annotated[
@@ -123,7 +123,7 @@ class Settings(BaseSettings):
     ]
     ready_when: Annotated[
         str,
-        _check(checks.ready_when),
+        _check(parsers.ready_when),
         Field(
             default="api",
             description="How the game is known to be ready: api (it says so), port or port:NAME (it listens on a port "
@@ -162,12 +162,12 @@ class Settings(BaseSettings):
     max_duration_warnings: Annotated[
         tuple[float, ...],
         NoDecode,
-        _check(checks.durations),
+        _check(parsers.durations),
         Field(default=(600.0, 300.0, 60.0), description="How long before that the game is told, by an event."),
     ]
     players_from: Annotated[
         str,
-        _check(checks.players_from),
+        _check(parsers.players_from),
         Field(
             default="api",
             description="Where the number of players comes from: api (the game reports), tcp or tcp:PORT (connections "
@@ -189,11 +189,11 @@ class Settings(BaseSettings):
         Port, Field(default=9464, description="Port of /metrics; taken or not, as with AGENT_CONTROL_PORT.")
     ]
     metrics_host: Annotated[
-        str, _check(checks.host), Field(default="0.0.0.0", description="Address that /metrics listens on.")  # noqa: S104 - Prometheus scrapes from outside
+        str, _check(parsers.host), Field(default="0.0.0.0", description="Address that /metrics listens on.")  # noqa: S104 - Prometheus scrapes from outside
     ]
     socket_path: Annotated[
         str | None,
-        _check(checks.socket_path),
+        _check(parsers.socket_path),
         Field(
             default=None,
             description="Path of the Unix socket, or off (then there is none for sd_notify either, which lies beside "
@@ -205,7 +205,7 @@ class Settings(BaseSettings):
     ]
     game_user: Annotated[
         str | None,
-        _check(checks.game_user),
+        _check(parsers.game_user),
         Field(
             default=None,
             description="Whom the game runs as, where the agent is root (Unreal refuses root): NAME, UID, NAME:GROUP "
@@ -215,7 +215,7 @@ class Settings(BaseSettings):
     template: Annotated[
         tuple[tuple[str, str], ...],
         NoDecode,
-        _check(checks.templates),
+        _check(parsers.templates),
         Field(
             default=(),
             description="Files written before the game starts, SOURCE:TARGET, separated by commas: ${NAME} becomes the "

@@ -11,17 +11,17 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from agent import log
-from agent.boot import Boot
-from agent.conductor import Conductor
-from agent.deployment import Deployment
+from agent.config.injected import Deployment
+from agent.config.model import Settings
 from agent.edgegap.late_tags import LateTags
 from agent.errors import AgentError, Problem, SettingsError
-from agent.game.hearing import threads
 from agent.game.ports import listening
-from agent.players import Count, counter, poll
-from agent.report import GameReport
-from agent.settings import Settings
-from agent.states import GameReady, Phase
+from agent.game.signal_handling import threads
+from agent.init.main import Boot
+from agent.lifecycle.driver import Conductor
+from agent.lifecycle.game_report import GameReport
+from agent.lifecycle.states import GameReady, Phase
+from agent.runtime.player_count import Count, counter, poll
 
 _READY_EVERY = 0.2
 

@@ -1,4 +1,4 @@
-"""The words of the lifecycle: phases, events, effects and the state. `agent.lifecycle` says what follows from what.
+"""The words of the lifecycle: phases, events, effects and the state. `transition` says what follows from what.
 
 Every event carries the moment it happened at, in seconds of the monotonic clock; effects are orders that the conductor
 carries out. Nothing here does anything.
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, TypeAlias
 
-from agent.stop_plan import Step, StopPlan
+from agent.lifecycle.stop_plan import Step, StopPlan
 
 
 class Phase(StrEnum):

@@ -136,7 +136,7 @@ def _share(text: str) -> "tuple[str, float | None, float | None]":
             raise ValueError(f"takes shares of more than 0% and at most 100%, and {share} is none")
         return body.strip(), float(percent[1]) / 100, None
     if _DURATION.fullmatch(share):
-        from agent.checks import duration  # noqa: PLC0415 - the default has no share
+        from agent.config.parsers import duration  # noqa: PLC0415 - the default has no share
 
         return body.strip(), None, duration(share)
     return text, None, None  # an @ that belongs to a line or a command, or none

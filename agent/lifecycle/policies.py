@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from agent.states import Phase, Reason
+from agent.lifecycle.states import Phase, Reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 from agent import log
 from agent.errors import AgentError
 from agent.game.ports import connected
-from agent.report import GameReport
+from agent.lifecycle.game_report import GameReport
 
 # Short names for what opengsq calls by the game that made each known; any other name of its is taken as it is.
 _PROTOCOLS = {"a2s": "Source", "source": "Source", "minecraft": "Minecraft", "quake3": "Quake3", "samp": "Samp"}

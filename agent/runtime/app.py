@@ -18,8 +18,7 @@ from typing import Protocol
 
 from pydantic import JsonValue
 
-from agent import __version__, log, memory
-from agent import settings as settings_module
+from agent import __version__, log
 from agent.api import http, notify, rpc
 from agent.api.access import Peer, allowed_users
 from agent.api.contracts import DropIn
@@ -27,24 +26,19 @@ from agent.api.events import EventBus
 from agent.api.feed import Feed
 from agent.api.models import WarningEvent
 from agent.api.operations import Operations
-from agent.asking import GameAsker, Rcon
-from agent.background import Background
-from agent.boot import FORWARDED, STOP_SIGNALS, Boot, forward_signal
-from agent.conductor import Conductor
-from agent.deployment import Injected, parse
+from agent.config import model as settings_module
+from agent.config.injected import Injected, parse
+from agent.config.model import Settings
 from agent.edgegap.late_tags import LateTags
 from agent.edgegap.self_stop import Result, SelfStop
-from agent.farewell import Farewell
-from agent.game import hearing
-from agent.game.main import MainProcess
+from agent.game import signal_handling
+from agent.game.main_process import MainProcess
 from agent.game.tree import descendants
-from agent.hands import Hands
-from agent.lifecycle import initial
-from agent.metrics.registry import Metrics
-from agent.policies import Limits
-from agent.report import GameReport
-from agent.settings import Settings
-from agent.states import (
+from agent.init.main import FORWARDED, STOP_SIGNALS, Boot, forward_signal
+from agent.lifecycle.driver import Conductor
+from agent.lifecycle.game_report import GameReport
+from agent.lifecycle.policies import Limits
+from agent.lifecycle.states import (
     Event,
     ExitStatus,
     GameExited,
@@ -54,14 +48,18 @@ from agent.states import (
     State,
     StopSignal,
 )
-from agent.stop_plan import plan_stop
-from agent.stopping import Stopping
-from agent.watch import Watch
+from agent.lifecycle.stop_plan import plan_stop
+from agent.lifecycle.transition import initial
+from agent.metrics.registry import Metrics
+from agent.runtime.background import Background
+from agent.runtime.effects import Hands
+from agent.runtime.finalizer import Farewell
+from agent.runtime.policy_timer import Watch
+from agent.runtime.stop_actions import GameAsker, Rcon
+from agent.runtime.stop_sequence import Stopping
 
 # Servers that do not end by themselves by then are left to the end of the process.
 _CLOSE_SECONDS = 1.0
-# When the imports are over and the first requests answered, the memory they took for a moment is given back.
-_TIDY_AFTER = 1.0
 
 
 class _Closable(Protocol):
@@ -84,7 +82,7 @@ def run(boot: Boot) -> int:
         return loop.run_until_complete(_Agent(boot, settings, loop).live())
     finally:
         # The loop gives its signals back to their defaults, and there is still output to pass on: what comes now waits,
-        # and is lost with the process, or is taken by whoever goes on (`agent.supervise`).
+        # and is lost with the process, or is taken by whoever goes on (`agent.init.fallback`).
         signal.pthread_sigmask(signal.SIG_BLOCK, {*STOP_SIGNALS, *FORWARDED})
         signal.set_wakeup_fd(-1)
         loop.close()
@@ -179,7 +177,6 @@ class _Agent:
         # What was imported stays until the end: keeping it out of every collection makes those, and the exit, faster.
         gc.collect()
         gc.freeze()
-        self._loop.call_later(_TIDY_AFTER, memory.give_back)
         log.debug("ready to serve", seconds=round(time.monotonic() - self._boot.began, 3))
         try:
             return await self._conductor.exited
@@ -315,8 +312,8 @@ class _Agent:
         if first.kind != "signal":
             return
         # The group with all its threads of command: a shell in front passes nothing on, but its child gets it as well.
-        how = hearing.handled(hearing.statuses(self._game_pids()), first.signum)
-        if sentence := hearing.advice(how, first.signum):
+        how = signal_handling.handled(signal_handling.statuses(self._game_pids()), first.signum)
+        if sentence := signal_handling.advice(how, first.signum):
             log.warning(sentence)
 
     def _self_stop(self, state: State) -> SelfStop:

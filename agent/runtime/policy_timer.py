@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable
 
 from agent import log
-from agent.conductor import Conductor
-from agent.policies import Due, Facts, Limits, TimeWarning, stops, warnings
-from agent.report import Fact, GameReport, PlayersReported, ReportCleared
-from agent.states import Event, Phase, Reason, Source, State, StopRequest, StopRequested
+from agent.lifecycle.driver import Conductor
+from agent.lifecycle.game_report import Fact, GameReport, PlayersReported, ReportCleared
+from agent.lifecycle.policies import Due, Facts, Limits, TimeWarning, stops, warnings
+from agent.lifecycle.states import Event, Phase, Reason, Source, State, StopRequest, StopRequested
 
 # A timer that fires so many seconds late says that nobody ran meanwhile (a paused container, a suspended machine): the
 # game could not have sent its heartbeat either, or it has not been read yet.

@@ -6,8 +6,8 @@ if TYPE_CHECKING:
 
 PREFIX = "AGENT_"
 
-# Every setting by name. The model in `agent.settings` has the same ones (a test compares them); they are listed here
-# because boot has to take them out of the game's environment before that model is imported.
+# Every setting by name. The model in `agent.config.model` has the same ones (a test compares them); they are listed
+# here because they are taken out of the game's environment before that model is imported.
 SETTINGS = frozenset(
     {
         "api_token",

@@ -11,13 +11,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from agent import log
-from agent.boot import Boot, start_game
-from agent.conductor import Conductor
 from agent.edgegap.self_stop import Attempt, SelfStop
 from agent.errors import LEAVING
-from agent.game.methods import SIGTERM
-from agent.game.stop import kill_all, sweep
-from agent.states import (
+from agent.game.signals import kill_all, sweep
+from agent.init.main import Boot, start_game
+from agent.lifecycle.driver import Conductor
+from agent.lifecycle.states import (
     Announce,
     ApplyStop,
     Effect,
@@ -33,7 +32,8 @@ from agent.states import (
     State,
     Sweep,
 )
-from agent.stopping import Stopping
+from agent.lifecycle.stop_methods import SIGTERM
+from agent.runtime.stop_sequence import Stopping
 
 # A process that forks while the others are killed may slip away: what is left is listed and killed again this often.
 _KILL_AGAIN = 0.02
@@ -41,7 +41,7 @@ _AFTER_FAULT = 5.0
 
 
 class LastWords(Protocol):
-    """Autopsy and shipping; `agent.farewell.Farewell` is it."""
+    """Autopsy and shipping; `agent.runtime.finalizer.Farewell` is it."""
 
     async def flush(self, state: State, until: float, stopping: Stopping | None) -> None:
         """Finds the cause and ships, until a moment of the monotonic clock; `stopping` is how the game was asked."""
@@ -89,7 +89,7 @@ class Hands:
         self._flushing = False
 
     def __call__(self, effect: Effect, state: State) -> None:
-        """Carries out one order; see `agent.states` for what each means."""
+        """Carries out one order; see `agent.lifecycle.states` for what each means."""
         match effect:
             case Announce():
                 self._announce(state)

@@ -1,4 +1,4 @@
-"""Asks the game to end: what each stop method does to it. When each has its turn is `agent.stopping`'s business."""
+"""Implements the stop methods. `agent.runtime.stop_sequence` decides when each is applied."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import subprocess
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from agent.boot import Boot
-from agent.game.methods import Method
 from agent.game.rcon import RconError, execute
-from agent.game.stop import ask_to_end, signal_group
+from agent.game.signals import ask_to_end, signal_group
 from agent.game.user import identity
-from agent.states import State
-from agent.stop_plan import Step
+from agent.init.main import Boot
+from agent.lifecycle.states import State
+from agent.lifecycle.stop_methods import Method
+from agent.lifecycle.stop_plan import Step
 
 # The game's listeners hear of the stop before anything is done about it; one that takes no event does not hold it up.
 _SETTLE = 0.05
@@ -32,7 +32,7 @@ class Rcon:
 
 
 class GameAsker:
-    """Applies stop methods to the running game, one at a time; see `agent.stopping.Asker`."""
+    """Applies stop methods to the running game, one at a time; see `agent.runtime.stop_sequence.Asker`."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """The stop methods in their turn: each for its share of the time that the game has to end.
 
-Here is only the order and the clock; what a method does to the game is `agent.asking`'s business.
+Here is only the order and the clock; what a method does to the game is `agent.runtime.stop_actions`'s business.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Protocol
 
 from agent import log
 from agent.errors import AgentError
-from agent.game.methods import ITSELF, Method, turns, with_last_resort
-from agent.states import State
-from agent.stop_plan import Step
+from agent.lifecycle.states import State
+from agent.lifecycle.stop_methods import ITSELF, Method, turns, with_last_resort
+from agent.lifecycle.stop_plan import Step
 
 # However much more time the game asks for, what comes after its method gets this part of the whole.
 _KEPT_FOR_THE_REST = 0.1
@@ -54,7 +54,7 @@ class Turn:
 
 
 class Asker(Protocol):
-    """Applies methods to the game; `agent.asking.GameAsker` is it."""
+    """Applies methods to the game; `agent.runtime.stop_actions.GameAsker` is it."""
 
     async def settle(self) -> None:
         """Waits a moment for whoever listens to take what was announced."""

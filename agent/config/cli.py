@@ -7,9 +7,9 @@ import json
 import os
 import sys
 
-from agent.environment import variable
+from agent.config.model import Settings, is_secret, load, unknown_variables
+from agent.config.names import variable
 from agent.errors import SettingsError
-from agent.settings import Settings, is_secret, load, unknown_variables
 
 MASK = "********"
 

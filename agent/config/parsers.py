@@ -136,7 +136,7 @@ def game_user(value: str) -> str:
 
 def templates(value: str) -> "tuple[tuple[str, str], ...]":
     """`SOURCE:TARGET` with absolute paths, several separated by commas."""
-    from agent.template import pairs  # noqa: PLC0415 - only where there are some
+    from agent.init.templates import pairs  # noqa: PLC0415 - only where there are some
 
     return pairs(value)
 

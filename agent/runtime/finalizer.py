@@ -12,22 +12,22 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from agent import __version__, log
-from agent.boot import Boot
-from agent.deployment import Deployment
+from agent.config.injected import Deployment
+from agent.config.model import Settings
 from agent.errors import AgentError
 from agent.game.autopsy import Evidence, examine
 from agent.game.cgroup import read_cgroup
 from agent.game.core import Core, core_outlook, look_for_core
-from agent.game.report import build_report, last_line
+from agent.game.exit_report import build_report, last_line
+from agent.init.main import Boot
+from agent.lifecycle.game_report import GameReport
+from agent.lifecycle.states import Phase, State
+from agent.lifecycle.stop_plan import Step
 from agent.logs.files import FileFollower
 from agent.logs.ship import Shipper
 from agent.logs.target import Target
 from agent.metrics.registry import LogCounts
-from agent.report import GameReport
-from agent.settings import Settings
-from agent.states import Phase, State
-from agent.stop_plan import Step
-from agent.stopping import Stopping, Turn
+from agent.runtime.stop_sequence import Stopping, Turn
 
 # Output that is still on its way gets this part of the time for shipping; the rest is for what is on disk already.
 _DRAIN_SHARE = 0.3

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TypeAlias
 
-from agent.lifecycle import transition
-from agent.states import Arm, Effect, Event, Exit, State, Timer, TimerFired
+from agent.lifecycle.states import Arm, Effect, Event, Exit, State, Timer, TimerFired
+from agent.lifecycle.transition import transition
 
 Observer: TypeAlias = Callable[[State, State, Event], None]
 Hands: TypeAlias = Callable[[Effect, State], None]
@@ -30,7 +30,7 @@ class Conductor:
         """Takes the state to begin with and what carries out effects.
 
         Args:
-            state: from `agent.lifecycle.initial`.
+            state: from `agent.lifecycle.transition.initial`.
             hands: called once an effect, in order, with the state after the transition. It must not block; what takes
                 time goes on in a task and posts an event when it is done.
             loop: its clock (`loop.time()`) is the clock of all events and timers.

@@ -9,9 +9,9 @@ import signal
 import time
 
 from agent import log
-from agent.boot import Boot
-from agent.game import methods
-from agent.game.stop import ask_to_end, kill_all, signal_group
+from agent.game.signals import ask_to_end, kill_all, signal_group
+from agent.init.main import Boot
+from agent.lifecycle import stop_methods
 
 # Part of the grace that the game gets before SIGKILL.
 _SHARE = 0.8
@@ -75,10 +75,10 @@ def _until_gone(boot: Boot) -> int:
 def _asked_in_its_way(boot: Boot) -> bool:
     """Does what AGENT_STOP begins with, if that is a line on stdin or a signal; whether SIGTERM can wait for it."""
     assert boot.game is not None, "looked at by whoever calls"
-    for method in boot.setting("stop", methods.parse, ()):
+    for method in boot.setting("stop", stop_methods.parse, ()):
         if method.kind == "stdin" and boot.stdin is not None:
             return boot.stdin.write_line(method.argument) == ""
-        if method.kind == "signal" and method != methods.SIGTERM:
+        if method.kind == "signal" and method != stop_methods.SIGTERM:
             return signal_group(boot.game.pid, method.signum)
         if method.kind == "signal":
             return False

@@ -1,28 +1,28 @@
-"""The first milliseconds: from `arbitrium-agent run` to a running game. Standard library only, nothing heavy.
+"""From `arbitrium-agent run` to a running game. Standard library only, nothing heavy.
 
 In this order: read the few settings that spawning needs, listen for signals, bind the sockets, start the capture, spawn
-the game. Then the rest of the agent is imported (`agent.app`), which takes ten times as long, beside a game that runs
-already. Whatever goes wrong in the rest never takes the game down: `agent.supervise` carries on with the bare duties of
-an init. The one exception is a wrong setting: then the game is ended before it has done anything, with exit code 78.
+the game. Then the rest of the agent is imported (`agent.runtime.app`), which takes ten times as long, beside a game
+that runs already.
 """
 
 import os
 import signal
 import time
 
-from agent import checks, log
-from agent.environment import option, variable
+from agent import log
+from agent.config import parsers
+from agent.config.names import option, variable
 from agent.errors import EXIT_BAD_SETTINGS, LEAVING, CannotStartError, Problem, SettingsError
 from agent.game.cgroup import CgroupReading, read_cgroup
 from agent.game.reaper import Reaper, adopt_orphans, keep_memory_private
+from agent.game.signals import kill_all, signal_group
 from agent.game.spawn import Game, spawn
 from agent.game.stdin import StdinPipe
-from agent.game.stop import kill_all, signal_group
-from agent.listen import Port, UnixSocket
+from agent.init.prepare import prepare, secrets
+from agent.init.sockets import Port, UnixSocket
 from agent.logs.capture import Capture
 from agent.logs.redact import Redactor
 from agent.logs.spool import Spool
-from agent.prepare import prepare, secrets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # `typing` itself takes 5 ms
@@ -60,7 +60,7 @@ _MARGIN = 0.1
 
 
 class Boot:
-    """What exists by the time the heavy imports begin; handed to `agent.app`.
+    """What exists by the time the heavy imports begin; handed to `agent.runtime.app`.
 
     Attributes:
         command: the game's program and arguments.
@@ -133,7 +133,7 @@ class Boot:
     def grace(self) -> float:
         """AGENT_GRACE_SECONDS, for what has to know it also where the settings are wrong: then the default."""
         try:
-            return checks.duration(self.raw("grace_seconds") or "5")
+            return parsers.duration(self.raw("grace_seconds") or "5")
         except ValueError:
             return 5.0
 
@@ -170,7 +170,7 @@ def run(argv: "list[str]") -> int:
             return _refuse(boot)
         start_game(boot)
         try:
-            from agent import app  # noqa: PLC0415 - this import is what must not come before the game
+            from agent.runtime import app  # noqa: PLC0415 - this import is what must not come before the game
 
             return app.run(boot)
         except SettingsError as wrong:
@@ -186,7 +186,7 @@ def run(argv: "list[str]") -> int:
                 f"cannot go on as the whole agent ({type(problem).__name__}: {problem}); the game goes on, without API,"
                 f" metrics and shipping. Please report this:\n{traceback.format_exc()}"
             )
-            from agent.supervise import supervise  # noqa: PLC0415 - likewise
+            from agent.init.fallback import supervise  # noqa: PLC0415 - likewise
 
             listen_for_signals(boot)
             return supervise(boot)
@@ -319,7 +319,7 @@ def listen_for_signals(boot: Boot) -> None:
     # Ignored by a parent, it would let the kernel reap the children, and their exit codes with them.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     blocked = signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    if boot.game is None:  # later on, what is blocked was blocked by `agent.app`, on its way out
+    if boot.game is None:  # later on, what is blocked was blocked by `agent.runtime.app`, on its way out
         boot.blocked |= blocked
 
 
@@ -331,11 +331,11 @@ def forward_signal(boot: Boot, number: int) -> None:
 
 def _refuse(boot: Boot) -> int:
     """Reports everything that is wrong with the settings: what boot found, and what the model finds beside it."""
-    from agent import settings  # noqa: PLC0415 - heavy, and nothing is started any more
+    from agent.config import model  # noqa: PLC0415 - heavy, and nothing is started any more
 
     problems = list(boot.problems)
     try:
-        settings.load(boot.options)
+        model.load(boot.options)
     except SettingsError as wrong:
         seen = {problem.name for problem in problems}
         problems += [problem for problem in wrong.problems if problem.name not in seen]

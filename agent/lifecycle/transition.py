@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from agent.states import (
+from agent.lifecycle.states import (
     Announce,
     ApplyStop,
     Arm,
@@ -47,7 +47,7 @@ from agent.states import (
     Timer,
     TimerFired,
 )
-from agent.stop_plan import Step, plan_stop
+from agent.lifecycle.stop_plan import Step, plan_stop
 
 # Timers and clocks may disagree by the resolution of the event loop's clock.
 _TOLERANCE = 0.005

@@ -1,0 +1,1 @@
+"""Settings, injected values, and the small parsers that both processes share."""

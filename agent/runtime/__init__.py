@@ -1,0 +1,1 @@
+"""The agent's process: wires API, metrics, shipping and autopsy."""
