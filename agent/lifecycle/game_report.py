@@ -14,10 +14,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TypeAlias
+
+from agent.lifecycle.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import TypeAlias
+
+    Fact: TypeAlias = "PlayersReported | HeartbeatReported | TextReported | MetricsReported | ReportCleared"
+    Listener: TypeAlias = Callable[[Fact], None]
 
 MAX_PLAYERS = 1_000_000
 """The largest number that is taken for a count or a capacity."""
@@ -30,8 +37,7 @@ MAX_METRICS = 200
 METRIC_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,99}")
 
 
-@dataclass(frozen=True, slots=True)
-class PlayersReported:
+class PlayersReported(Record):
     """The players changed; `before` is the count until now, `joined` or `left` the id where one was named."""
 
     at: float
@@ -42,42 +48,33 @@ class PlayersReported:
     left: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class HeartbeatReported:
+class HeartbeatReported(Record):
     """The game says that it lives."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class TextReported:
+class TextReported(Record):
     """The game says in words how it is."""
 
     at: float
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class MetricsReported:
+class MetricsReported(Record):
     """The game gave these figures of its own."""
 
     at: float
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ReportCleared:
+class ReportCleared(Record):
     """The game was started again: nothing that it said before counts."""
 
     at: float
 
 
-Fact: TypeAlias = PlayersReported | HeartbeatReported | TextReported | MetricsReported | ReportCleared
-Listener: TypeAlias = Callable[[Fact], None]
-
-
-@dataclass(frozen=True, slots=True)
-class CustomMetric:
+class CustomMetric(Record):
     """A figure of the game's own.
 
     Attributes:

@@ -1,8 +1,8 @@
 """Frozen records for what PID 1 imports before the game runs. Standard library only.
 
-`dataclasses` imports `inspect` and compiles a constructor for each class: about 10 ms before the first one, and more for
-each (measured with `python -X importtime`). The init cannot afford that between a signal and its handling on a twentieth
-of a CPU, so these few lines take its place there.
+`dataclasses` imports `inspect` and compiles a constructor for each class: about 10 ms before the first one, and more
+for each (measured with `python -X importtime`). The init cannot afford that between a signal and its handling on a
+twentieth of a CPU, so these few lines take its place there.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Record:
 
     def __init_subclass__(cls) -> None:
         """Collects the fields, inherited ones first."""
-        own = (name for name, kind in cls.__dict__.get("__annotations__", {}).items() if "ClassVar" not in str(kind))
+        own = (name for name, kind in cls.__annotations__.items() if "ClassVar" not in str(kind))
         cls.fields = tuple(dict.fromkeys((*cls.fields, *own)))
 
     def __init__(self, *args: Any, **given: Any) -> None:

@@ -9,7 +9,10 @@ SIGKILL is not a method but what follows when the time is over.
 
 import re
 import signal
-from collections.abc import Sequence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 KINDS = ("notify", "stdin", "signal", "command", "rcon")
 DEFAULT = "signal:SIGTERM"

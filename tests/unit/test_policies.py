@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -14,6 +13,7 @@ from agent.errors import AgentError
 from agent.lifecycle.driver import Conductor
 from agent.lifecycle.game_report import GameReport
 from agent.lifecycle.policies import Facts, Limits, stops, warnings
+from agent.lifecycle.record import replace
 from agent.lifecycle.states import GameReady, GameStarted, Phase, Reason, Rules, Source
 from agent.lifecycle.transition import initial
 from agent.runtime.player_count import _read, counter, poll
