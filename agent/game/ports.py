@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from agent.game.tree import Process
 
 _ESTABLISHED, _LISTEN = "01", "0A"  # include/net/tcp_states.h
 
@@ -24,6 +29,20 @@ def listening(ports: Iterable[int], pids: Iterable[int]) -> bool:
         return False
     owned = _owned(pids)
     return owned is None or bool(inodes & owned)
+
+
+def owners(ports: Iterable[int], processes: Iterable[Process]) -> list[int]:
+    """The processes that hold a socket on one of these ports (TCP listening, UDP bound); empty where that is hidden."""
+    wanted = set(ports)
+    if not wanted:
+        return []
+    inodes = {
+        inode
+        for protocol in ("tcp", "tcp6", "udp", "udp6")
+        for port, state, inode in _sockets(protocol)
+        if port in wanted and (state == _LISTEN or protocol.startswith("udp"))
+    }
+    return [process.pid for process in processes if inodes & (_owned([process.pid]) or set())] if inodes else []
 
 
 def connected(ports: Iterable[int]) -> int:
