@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import json
 import os
 import time
@@ -15,9 +14,10 @@ from agent import __version__, log
 from agent.config.injected import Deployment
 from agent.config.model import Settings
 from agent.errors import AgentError
-from agent.game.autopsy import Evidence, examine
+from agent.game.autopsy import Evidence, examine, may_have_left_core
 from agent.game.cgroup import read_cgroup
 from agent.game.core import Core, core_outlook, look_for_core
+from agent.game.crash_reports import find_crash
 from agent.game.exit_report import build_report, last_line
 from agent.init.main import Boot
 from agent.lifecycle.game_report import GameReport
@@ -116,7 +116,7 @@ class Farewell:
         if self._settings.log_files and not state.will_restart:
             await asyncio.to_thread(self._files.finish, now + (until - now) * _DRAIN_SHARE)
         tail = capture.tail() if capture is not None else b""
-        core = await self._look_for_core(state, now + (until - now) * _CORE_SHARE)
+        core = await self._look_for_core(state, tail, now + (until - now) * _CORE_SHARE)
         document = self._document(state, now, tail, core, stopping)
         log.info(f"autopsy: {document['summary']}")
         result = await self._shipper.finish(until - _LAST_WORD, document, tail=tail, core=core.path if core else None)
@@ -150,22 +150,19 @@ class Farewell:
         self._shipper.keep(path)
         return f"{Target(self._settings.log_url).shown}/{self._shipper.directory}/keep{path}"
 
-    async def _look_for_core(self, state: State, until: float) -> Core | None:
+    async def _look_for_core(self, state: State, tail: bytes, until: float) -> Core | None:
         if self._outlook is None or self._boot.game is None or state.exit is None:
             return None
         game = self._boot.game
-        return await asyncio.to_thread(
-            functools.partial(
-                look_for_core,
-                self._outlook,
-                crashed=state.exit.signal is not None or (state.exit.code or 0) > 128,
-                workdir=self._boot.workdir or os.getcwd(),
-                pid=game.main_pid,
-                since=_wall(game.started_at),
-                program=game.command[0],
-                deadline=until,
-                started=self._boot.reaper.add_helper,
-            )
+        status = Evidence(code=state.exit.code, signal=state.exit.signal, crash=find_crash(tail))
+        return await look_for_core(
+            self._outlook,
+            crashed=state.exit.core_dumped or may_have_left_core(status),
+            workdir=self._boot.workdir or os.getcwd(),
+            pid=game.main_pid,
+            since=_wall(game.started_at),
+            program=game.command[0],
+            deadline=until,
         )
 
     def _document(
@@ -192,6 +189,7 @@ class Farewell:
                 heartbeat_age_seconds=now - report.last_heartbeat if report.last_heartbeat is not None else None,
                 before=before,
                 after=after,
+                crash=find_crash(tail),
                 last_line=last_line(tail),
             )
         )
