@@ -164,8 +164,6 @@ class AgentProcess:
         if pid != self._pid or self._link is None:
             return
         self._read()  # what it said before it fell counts
-        if self._link is None:
-            return
         code = os.waitstatus_to_exitcode(status)
         how = f"signal {-code}" if code < 0 else f"code {code}"
         self._lost(f"the agent's process has ended with {how}")

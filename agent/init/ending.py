@@ -142,13 +142,21 @@ class Ending:
         self._hand_over(state, document)
 
     def _hand_over(self, state: State, document: dict[str, object]) -> None:
-        crashed = state.exit is not None and (state.exit.signal is not None or (state.exit.code or 0) > 128)
+        from agent.game.autopsy import Evidence, may_have_left_core  # noqa: PLC0415 - as above
+        from agent.game.crash_reports import find_crash  # noqa: PLC0415
+
         if self._done is None:
             return
         if not self._needs_agent(state):
             self._finish()
             return
         self._tail = self._output.capture.tail() if self._output.capture is not None else b""
+        crashed = state.exit is not None and (
+            state.exit.core_dumped
+            or may_have_left_core(
+                Evidence(code=state.exit.code, signal=state.exit.signal, crash=find_crash(self._tail))
+            )
+        )
         self._flush = FlushAsked(
             self._until, json.dumps(document, default=str), crashed=crashed, again=state.will_restart
         )

@@ -10,6 +10,7 @@ import json
 from agent import __version__
 from agent.game.autopsy import Evidence, examine
 from agent.game.cgroup import read_cgroup
+from agent.game.crash_reports import find_crash
 from agent.game.exit_report import build_report, last_line
 from agent.lifecycle.states import Phase
 from agent.lifecycle.stop_plan import Step
@@ -18,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from agent.game.autopsy import OtherEnd
     from agent.game.process import GameProcess
     from agent.init.inputs import Inputs
     from agent.init.output import Output
@@ -37,6 +39,8 @@ def exit_document(
     deployment: str,
     now: float,
     agent_starts: int,
+    others: Sequence[OtherEnd] = (),
+    left_behind: Sequence[str] = (),
 ) -> dict[str, object]:
     """Builds the document.
 
@@ -50,6 +54,8 @@ def exit_document(
         deployment: what the platform injected, without secrets, as JSON.
         now: the present moment, in seconds of the monotonic clock.
         agent_starts: how often the agent's process was started.
+        others: processes of the game whose end was seen, besides the main process.
+        left_behind: names of those that the main process left running.
 
     Returns:
         The content of `exit.json`; what became of shipping is added by who ships.
@@ -76,6 +82,9 @@ def exit_document(
             heartbeat_age_seconds=now - report.last_heartbeat if report.last_heartbeat is not None else None,
             before=before,
             after=after,
+            others=tuple(others),
+            left_behind=tuple(left_behind),
+            crash=find_crash(tail),
             last_line=last_line(tail),
         )
     )

@@ -170,7 +170,11 @@ class StopActions:
     def _ask(self, turn: Turn, number: int, *, without: set[int] = frozenset(), target: str = "") -> list[int]:  # type: ignore[assignment]  # never changed here
         processes = [one for one in look(self._process.pids()) if one.pid not in without]
         chosen = stop_signal.choose(
-            processes, self._process.main_pid, number, owners=owners(self._ports, processes), target=target
+            processes,
+            self._process.main_pid,
+            number,
+            owners=owners(self._ports, [one.pid for one in processes]),
+            target=target,
         )
         names = {one.pid: one.name for one in processes}
         told = []

@@ -18,6 +18,7 @@ from agent.logs import bundle, objects, rundir
 from agent.logs.outbox import Manner, Outbox
 from agent.logs.redact import Redactor
 from agent.logs.runs import Segment
+from agent.logs.spool_like import SpoolLike
 from agent.logs.worker import Worker
 
 Member: TypeAlias = tuple[str, bytes | IO[bytes]]

@@ -13,6 +13,7 @@ from agent.logs.archive import Archive, Member
 from agent.logs.outbox import Manner, Outbox
 from agent.logs.redact import Redactor
 from agent.logs.runs import Segment
+from agent.logs.spool_like import SpoolLike
 from agent.logs.store import StoreError
 from agent.logs.worker import Worker
 

@@ -51,7 +51,8 @@ from agent.link.messages import (
     StopAcknowledged,
     TimeRunsOut,
 )
-from agent.metrics.registry import LogCounts, Metrics
+from agent.metrics.counts import LogCounts
+from agent.metrics.registry import Metrics
 from agent.runtime import player_count
 from agent.runtime.finalizer import Finalizer, GameStart, kept_place, working_directory
 from agent.runtime.link import Link
