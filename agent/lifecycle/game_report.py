@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import TypeAlias
 
-    Fact: TypeAlias = "PlayersReported | HeartbeatReported | TextReported | MetricsReported | ReportCleared"
-    Listener: TypeAlias = Callable[[Fact], None]
-
 MAX_PLAYERS = 1_000_000
 """The largest number that is taken for a count or a capacity."""
 MAX_IDS = 10_000
@@ -72,6 +69,11 @@ class ReportCleared(Record):
     """The game was started again: nothing that it said before counts."""
 
     at: float
+
+
+Fact: TypeAlias = PlayersReported | HeartbeatReported | TextReported | MetricsReported | ReportCleared
+if TYPE_CHECKING:
+    Listener: TypeAlias = Callable[[Fact], None]
 
 
 class CustomMetric(Record):
