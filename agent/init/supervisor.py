@@ -26,6 +26,7 @@ from agent.init.release import LightRelease
 from agent.init.spool_service import SpoolService
 from agent.init.stop_actions import StopActions
 from agent.init.stop_sequence import StopSequence
+from agent.init.unavailable import Unavailable
 from agent.lifecycle.driver import Driver
 from agent.lifecycle.game_report import GameReport
 from agent.lifecycle.policies import Limits
@@ -157,6 +158,7 @@ class Supervisor:
             warn=self._warn,
             caught_up=self.agent.caught_up,
         )
+        self._unavailable = Unavailable(loop, sockets, self.agent)
         self.spool = SpoolService(output, self.agent, loop)
         self._notify: NotifySocket | None = None
         self.driver.watch(self._tell_agent)

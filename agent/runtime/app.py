@@ -176,6 +176,9 @@ class Agent:
         self._feed = Feed(self._mirror, self._report, self._events, self._operations.view)
         self._count = self._counter()
         self._methods = RemoteMethods(settings, link, self._tasks)
+        if (started_at := self._mirror.state.started_at) is not None:
+            started = GameStarted(started_at, self._main_pid)
+            self._metrics.on_transition(self._mirror.state, self._mirror.state, started)
         self._mirror.watch(self._metrics.on_transition)
         self._mirror.watch(self._feed.on_transition)
         self._mirror.watch(self._on_transition)
@@ -196,7 +199,7 @@ class Agent:
         _route_logging()
         first = self._init.agent.starts <= 1
         if first:
-            self._say_hello()
+            self._say_problems()
         self._link.start()
         await self._serve()
         self._finalizer.begin(self._loop)
@@ -214,16 +217,9 @@ class Agent:
 
     # Beginning -------------------------------------------------------------------------------------------------------
 
-    def _say_hello(self) -> None:
-        deployment = self._injected.deployment
-        for problem in model.unknown_variables(self._init.inputs.environ):
-            log.warning(f"{problem}; it has no effect")
+    def _say_problems(self) -> None:
         for trouble in self._injected.problems:
             log.warning(str(trouble))
-        if deployment.on_platform:
-            log.info(f"version {__version__}, deployment {deployment.request_id}")
-        else:
-            log.info(f"version {__version__}, not on the platform: self-stop, tags and injected values are off")
 
     async def _serve(self) -> None:
         sockets = self._init.sockets
