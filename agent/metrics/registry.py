@@ -13,13 +13,15 @@ from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
 from agent.config.injected import Deployment
-from agent.lifecycle.game_report import Fact, GameReport, HeartbeatReported, PlayersReported
-from agent.lifecycle.states import Event, GameStarted, Reason, Source, State
+from agent.lifecycle.game_report import GameReport, HeartbeatReported, PlayersReported
+from agent.lifecycle.states import GameStarted, Reason, Source, State
 from agent.metrics.counts import Counted, LocalLogs, LogSource, Tally
 
 if TYPE_CHECKING:
     import socket
 
+    from agent.lifecycle.game_report import Fact
+    from agent.lifecycle.states import Event
     from agent.metrics.collector import Collector
     from agent.metrics.container import ContainerReading
     from agent.metrics.exposition import Family

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
+from agent.runtime.policy_timer import Watch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,10 +14,10 @@ from agent.errors import AgentError
 from agent.lifecycle.driver import Conductor
 from agent.lifecycle.game_report import GameReport
 from agent.lifecycle.policies import Facts, Limits, stops, warnings
+from agent.lifecycle.record import replace
 from agent.lifecycle.states import GameReady, GameStarted, Phase, Reason, Rules, Source
 from agent.lifecycle.transition import initial
 from agent.runtime.player_count import _read, counter, poll
-from agent.runtime.policy_timer import Watch
 
 ALL = Limits(ready=10, first_player=20, empty=30, health=5, duration=600, warnings=(300, 60), reserve=10)
 READY = Facts(Phase.READY, began=0.0, started_at=1.0, ready_at=2.0)
