@@ -7,9 +7,9 @@ nothing.
 from __future__ import annotations
 
 from agent import log
-from agent.lifecycle.game_report import Fact, GameReport, PlayersReported, ReportCleared
+from agent.lifecycle.game_report import GameReport, PlayersReported, ReportCleared
 from agent.lifecycle.policies import Due, Facts, Limits, TimeWarning, stops, warnings
-from agent.lifecycle.states import Event, Phase, PlayersGone, Reason, Source, State, StopRequest, StopRequested
+from agent.lifecycle.states import Phase, PlayersGone, Reason, Source, State, StopRequest, StopRequested
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from agent.init.loop import Loop, TimerHandle
     from agent.lifecycle.driver import Driver
+    from agent.lifecycle.game_report import Fact
+    from agent.lifecycle.states import Event
 
 # A timer that fires so many seconds late says that nobody ran meanwhile (a paused container, a suspended machine): the
 # game could not have sent its heartbeat either, or it has not been read yet.

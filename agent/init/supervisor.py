@@ -27,10 +27,9 @@ from agent.init.spool_service import SpoolService
 from agent.init.stop_actions import StopActions
 from agent.init.stop_sequence import StopSequence
 from agent.lifecycle.driver import Driver
-from agent.lifecycle.game_report import Fact, GameReport
+from agent.lifecycle.game_report import GameReport
 from agent.lifecycle.policies import Limits
 from agent.lifecycle.states import (
-    Event,
     ExitStatus,
     GameExited,
     GameGone,
@@ -75,7 +74,9 @@ if TYPE_CHECKING:
     from agent.init.loop import Loop
     from agent.init.output import Output
     from agent.init.sockets import Sockets
+    from agent.lifecycle.game_report import Fact
     from agent.lifecycle.record import Record
+    from agent.lifecycle.states import Event
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # The last steps of the way out: closing, and the agent's own way out.

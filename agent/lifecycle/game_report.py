@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
     from agent.lifecycle.game_metrics import CustomMetric, GameMetrics
 
-    Fact: TypeAlias = "PlayersReported | HeartbeatReported | TextReported | MetricsReported | ReportCleared"
-    Listener: TypeAlias = Callable[[Fact], None]
-
 MAX_PLAYERS = 1_000_000
 """The largest number that is taken for a count or a capacity."""
 MAX_IDS = 10_000
@@ -69,6 +66,11 @@ class ReportCleared(Record):
     """The game was started again: nothing that it said before counts."""
 
     at: float
+
+
+Fact: TypeAlias = PlayersReported | HeartbeatReported | TextReported | MetricsReported | ReportCleared
+if TYPE_CHECKING:
+    Listener: TypeAlias = Callable[[Fact], None]
 
 
 class ReportError(ValueError):

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import TypeAlias
 
 from agent import log
-from agent.lifecycle.driver import Observer
 from agent.lifecycle.states import Event, State
 from agent.lifecycle.transition import transition
 from agent.link.messages import EventPosted, StateChanged
+
+Observer: TypeAlias = Callable[[State, State, Event], None]
 
 
 class Mirror:
