@@ -14,7 +14,7 @@ from agent.lifecycle.game_report import GameReport
 from agent.lifecycle.states import GameStarted, Rules
 from agent.lifecycle.transition import initial, transition
 from agent.metrics.container import ContainerReading
-from agent.metrics.counts import LocalLogs, LogCounts
+from agent.metrics.counts import LogCounts, LogSource
 from agent.metrics.network import Device, Network, Port, Queue
 from agent.metrics.registry import Metrics
 
@@ -58,12 +58,11 @@ async def _rows() -> list[tuple[str, ...]]:
             deployment=parse(os.environ | {"ARBITRIUM_REQUEST_ID": "23c01225b99d"}).deployment,
             state=lambda: started,
             report=report,
-            logs=LocalLogs(lambda: LogCounts({"stdout": 0, "stderr": 0})),
+            logs=LogSource(lambda: LogCounts({"stdout": 0, "stderr": 0})),
             container=lambda: CONTAINER,
             network=lambda: NETWORK,
             attempt_results=list(Result),
         )
-        metrics.on_transition(started, started, GameStarted(0.0, 1))
         metrics.on_request("http", "health", 200, 0.001)
         report.heartbeat(0.0)
         report.set_players(0.0, 1, 8)
