@@ -51,7 +51,7 @@ from agent.link.messages import (
     StopAcknowledged,
     TimeRunsOut,
 )
-from agent.metrics.counts import LogCounts
+from agent.metrics.counts import LogCounts, LogSource
 from agent.metrics.registry import Metrics
 from agent.runtime import player_count
 from agent.runtime.finalizer import Finalizer, GameStart, kept_place, working_directory
@@ -151,9 +151,10 @@ class Agent:
             version=__version__,
             deployment=self._injected.deployment,
             state=lambda: self._mirror.state,
-            pids=self._game_pids,
+            root=os.getppid,
+            without=lambda: (os.getpid(),),
             report=self._report,
-            logs=self._log_counts,
+            logs=LogSource(self._log_counts, self._spool.refresh),
             attempt_results=list(Result),
         )
         self._operations = Operations(
@@ -176,10 +177,6 @@ class Agent:
         self._feed = Feed(self._mirror, self._report, self._events, self._operations.view)
         self._count = self._counter()
         self._methods = RemoteMethods(settings, link, self._tasks)
-        if (started_at := self._mirror.state.started_at) is not None:
-            started = GameStarted(started_at, self._main_pid)
-            self._metrics.on_transition(self._mirror.state, self._mirror.state, started)
-        self._mirror.watch(self._metrics.on_transition)
         self._mirror.watch(self._feed.on_transition)
         self._mirror.watch(self._on_transition)
         self._events.on_listeners(self._tell_listeners)
