@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import TypeAlias
 
-    Fact: TypeAlias = "PlayersReported | HeartbeatReported | TextReported | MetricsReported | ReportCleared"
-    Listener: TypeAlias = Callable[[Fact], None]
-
 MAX_PLAYERS = 1_000_000
 """The largest number that is taken for a count or a capacity."""
 MAX_IDS = 10_000
@@ -72,6 +69,11 @@ class ReportCleared(Record):
     """The game was started again: nothing that it said before counts."""
 
     at: float
+
+
+Fact: TypeAlias = PlayersReported | HeartbeatReported | TextReported | MetricsReported | ReportCleared
+if TYPE_CHECKING:
+    Listener: TypeAlias = Callable[[Fact], None]
 
 
 class CustomMetric(Record):
@@ -291,6 +293,38 @@ class GameReport:
             self._metrics[name] = kept
         if given:
             self._tell(MetricsReported(at, tuple(given)))
+
+    def take(self, fact: Fact) -> None:
+        """Takes in what another copy of this report has told its listeners.
+
+        What the game measures of itself is not in a fact: who keeps such a copy does without.
+        """
+        match fact:
+            case PlayersReported(count=count, capacity=capacity, joined=joined, left=left, at=at):
+                if joined is not None:
+                    self._ids[joined] = at
+                elif left is not None:
+                    self._ids.pop(left, None)
+                elif count < len(self._ids):
+                    self._ids.clear()
+                self.count, self.capacity, self.players_known = count, capacity, True
+            case HeartbeatReported(at=at):
+                self.last_heartbeat = max(at, self.last_heartbeat or at)
+                self.heartbeats += 1
+            case TextReported(text=text):
+                self.text = text
+            case ReportCleared():
+                self._forget()
+            case _:
+                pass
+        self._tell(fact)
+
+    def copy(self) -> GameReport:
+        """The same report, that nobody listens to yet."""
+        other = GameReport()
+        other.__dict__.update({name: value for name, value in self.__dict__.items() if name != "_listeners"})
+        other._ids, other._metrics = dict(self._ids), dict(self._metrics)
+        return other
 
     def clear(self, at: float) -> None:
         """The game is started again: forget all it said."""
