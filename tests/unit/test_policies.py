@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.lifecycle.driver import Conductor
+from agent.init.policy_timer import PolicyTimer
+from agent.lifecycle.driver import Driver
 from agent.lifecycle.game_report import GameReport
 from agent.lifecycle.policies import Facts, Limits, stops, warnings
 from agent.lifecycle.record import replace
 from agent.lifecycle.states import GameReady, GameStarted, Phase, Reason, Rules, Source
 from agent.lifecycle.transition import initial
-from agent.runtime.policy_timer import Watch
 
 ALL = Limits(ready=10, first_player=20, empty=30, health=5, duration=600, warnings=(300, 60), reserve=10)
 READY = Facts(Phase.READY, began=0.0, started_at=1.0, ready_at=2.0)
@@ -111,7 +111,7 @@ class FakeLoop:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.calls: list[tuple[float, int, Callable[[], None]]] = []
+        self.calls: list[tuple[float, int, Callable[[], object]]] = []
 
     def time(self) -> float:
         """The present moment."""
@@ -125,9 +125,9 @@ class FakeLoop:
         """At the present moment."""
         return self.call_at(self.now, call, *arguments)
 
-    def call_at(self, at: float, call: Callable[..., None], *arguments: object) -> Handle:
+    def call_at(self, when: float, callback: Callable[..., object], *args: object) -> Handle:
         """Later."""
-        entry = (at, len(self.calls), lambda: call(*arguments))
+        entry = (when, len(self.calls), lambda: callback(*args))
         self.calls.append(entry)
         return Handle(self, entry)
 
@@ -144,7 +144,7 @@ class FakeLoop:
 class Handle:
     """Cancels a call."""
 
-    def __init__(self, loop: FakeLoop, entry: tuple[float, int, Callable[[], None]]) -> None:
+    def __init__(self, loop: FakeLoop, entry: tuple[float, int, Callable[[], object]]) -> None:
         self._loop = loop
         self._entry = entry
 
@@ -162,8 +162,8 @@ class World:
         self.report = GameReport()
         self.hung = 0
         self.warned: list[float] = []
-        self.conductor = Conductor(initial(Rules(), 0.0), lambda *_: None, self.loop)  # type: ignore[arg-type]
-        self.watch = Watch(
+        self.conductor = Driver(initial(Rules(), 0.0), lambda *_: None, self.loop)
+        self.watch = PolicyTimer(
             self.conductor,
             self.report,
             limits,
@@ -278,3 +278,28 @@ async def test_a_pause_of_the_whole_container_is_no_hang() -> None:
     assert world.reason is None
     world.loop.advance(65.0)
     assert world.reason is Reason.HEARTBEAT_LOST
+
+
+async def test_a_port_probe_is_as_if_nobody_had_come() -> None:
+    """It neither arms the empty timeout, nor puts one off that runs."""
+    world = World(Limits(first_player=20, empty=30))
+    for at in (5.0, 10.0):
+        world.loop.advance(at)
+        world.report.set_players(at, 1)
+        world.report.set_players(at + 1.0, 0)
+        world.watch.short_visit()
+    world.loop.advance(19.9)
+    assert world.reason is None
+    world.report.set_players(19.9, 1)
+    world.loop.advance(25.0)
+    assert world.reason is None, "who is there may be a player"
+    world.report.set_players(100.0, 0)
+    world.loop.advance(120.0)
+    world.report.set_players(120.0, 1)
+    world.loop.advance(129.0)
+    world.report.set_players(129.0, 0)
+    world.watch.short_visit()
+    world.loop.advance(129.9)
+    assert world.reason is None
+    world.loop.advance(130.0)
+    assert world.reason is Reason.EMPTY
