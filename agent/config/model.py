@@ -55,6 +55,7 @@ class Settings(BaseSettings):
     max_duration_warnings: tuple[float, ...] = _row("max_duration_warnings")
     players_from: str = _row("players_from")
     players_interval: float = _row("players_interval")
+    players_min_stay: float = _row("players_min_stay")
     control_port: int = _row("control_port")
     metrics_port: int = _row("metrics_port")
     metrics_host: str = _row("metrics_host")

@@ -59,6 +59,7 @@ from agent.link.messages import (
     PlayersUnknown,
     Serving,
     SettingsRefused,
+    ShortVisit,
     StateChanged,
     StopAcknowledged,
     TimeRunsOut,
@@ -173,6 +174,7 @@ class Supervisor:
             (ListenersChanged, self._on_listeners),
             (StopAcknowledged, self._on_acknowledged),
             (PlayersUnknown, self._on_players_unknown),
+            (ShortVisit, self._on_short_visit),
             (LogLine, self._on_log_line),
         ):
             self.agent.handle(kind, handler)
@@ -429,6 +431,9 @@ class Supervisor:
     def _on_players_unknown(self, message: Record, _payload: bytes) -> None:
         assert isinstance(message, PlayersUnknown), "registered for it"
         self._policies.players_unknown(message.unknown)
+
+    def _on_short_visit(self, _message: Record, _payload: bytes) -> None:
+        self._policies.short_visit()
 
     def _on_log_line(self, _message: Record, payload: bytes) -> None:
         self.output.put_line(payload)

@@ -47,6 +47,7 @@ from agent.link.messages import (
     ReleaseSettled,
     Serving,
     SettingsRefused,
+    ShortVisit,
     StateChanged,
     StopAcknowledged,
     TimeRunsOut,
@@ -247,7 +248,13 @@ class Agent:
         if self._count is not None:
             self._tasks.start(
                 player_count.poll(
-                    self._count, self._report, self._mirror.now, settings.players_interval, self._players_unknown
+                    self._count,
+                    self._report,
+                    self._mirror.now,
+                    settings.players_interval,
+                    self._players_unknown,
+                    phase=lambda: self._mirror.state.phase,
+                    short_visit=lambda: self._link.send(ShortVisit()),
                 ),
                 "counting players",
             )
@@ -260,7 +267,9 @@ class Agent:
     def _counter(self) -> player_count.Count | None:
         ports = [port.internal for port in self._injected.deployment.ports.values() if port.protocol != "UDP"]
         try:
-            return player_count.counter(self._settings.players_from, ports)
+            return player_count.counter(
+                self._settings.players_from, ports, self._game_pids, min_stay=self._settings.players_min_stay
+            )
         except AgentError as problem:
             wrong = Problem("AGENT_PLAYERS_FROM", self._settings.players_from, f"cannot be used: {problem}")
             raise SettingsError([wrong]) from None
