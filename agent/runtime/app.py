@@ -29,8 +29,8 @@ from agent.api.operations import Operations
 from agent.config import model as settings_module
 from agent.config.injected import Injected, parse
 from agent.config.model import Settings
-from agent.edgegap.late_tags import LateTags
 from agent.edgegap.self_stop import Result, SelfStop
+from agent.edgegap.tags import DeploymentTags
 from agent.game import signal_handling
 from agent.game.main_process import MainProcess
 from agent.game.tree import descendants
@@ -388,9 +388,9 @@ def _rcon(settings: Settings) -> Rcon | None:
     return Rcon(host.strip("[]"), int(port), password.get_secret_value() if password else "")
 
 
-def _tags(settings: Settings, injected: Injected) -> LateTags:
+def _tags(settings: Settings, injected: Injected) -> DeploymentTags:
     secrets = injected.secrets
-    return LateTags(
+    return DeploymentTags(
         context_url=secrets.context_url.get_secret_value() if secrets.context_url else None,
         context_token=secrets.context_token,
         deployment_id=injected.deployment.request_id,

@@ -13,7 +13,7 @@ from typing import Any
 from agent import log
 from agent.config.injected import Deployment
 from agent.config.model import Settings
-from agent.edgegap.late_tags import LateTags
+from agent.edgegap.tags import DeploymentTags
 from agent.errors import AgentError, Problem, SettingsError
 from agent.game.ports import listening
 from agent.game.signal_handling import threads
@@ -36,7 +36,7 @@ class Background:
         deployment: Deployment,
         conductor: Conductor,
         report: GameReport,
-        tags: LateTags,
+        tags: DeploymentTags,
         *,
         pids: Callable[[], list[int]],
         players_unknown: Callable[[bool], None],
