@@ -28,8 +28,8 @@ from agent.api.operations import Operations
 from agent.config import model
 from agent.config.injected import Injected, parse
 from agent.config.model import Settings
-from agent.edgegap.late_tags import LateTags
-from agent.edgegap.self_stop import Attempt, Result, SelfStop
+from agent.edgegap.self_stop import Attempt, Outcome, Result, SelfStop
+from agent.edgegap.tags import DeploymentTags
 from agent.errors import AgentError, Problem, SettingsError
 from agent.game.tree import descendants
 from agent.init.supervisor import Supervisor
@@ -356,10 +356,17 @@ class Agent:
             if attempt.retry_in is not None:
                 log.warning(f"{attempt.message} (attempt {attempt.number}, next in {attempt.retry_in:.1f} s)")
 
+        def refused(outcome: Outcome) -> None:
+            again = outcome.ask_again_in or 0.0
+            log.error(
+                f"{outcome.message}. Holding, since another start would be billed as well, and asking again in "
+                f"{again:.0f} s: stop it from a backend"
+            )
+
         outcome = None
         while outcome is None:
             try:
-                outcome = await call.run(note)
+                outcome = await call.insist(note, refused)
             except Exception as problem:
                 # A fault of the agent must not leave a deployment running that nobody plays on.
                 log.fault("cannot self-stop", problem)
@@ -416,9 +423,9 @@ class Agent:
             task.cancel()
 
 
-def _tags(settings: Settings, injected: Injected) -> LateTags:
+def _tags(settings: Settings, injected: Injected) -> DeploymentTags:
     secrets = injected.secrets
-    return LateTags(
+    return DeploymentTags(
         context_url=secrets.context_url.get_secret_value() if secrets.context_url else None,
         context_token=secrets.context_token,
         deployment_id=injected.deployment.request_id,
