@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from agent.api.client import AgentClient, RefusedError
 from agent.config import parsers
 from agent.doctor.findings import Finding, error, note, ok, warning
-from agent.doctor.image import ENTRYPOINT, shell_form_of
+from agent.doctor.image import shell_form_of
+from agent.doctor.places import ENTRYPOINT
 from agent.errors import AgentError
 from agent.game import signal_handling
 from agent.game.tree import descendants
