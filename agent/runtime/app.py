@@ -311,9 +311,8 @@ class _Agent:
         first = self._settings.stop[0]
         if first.kind != "signal":
             return
-        # The group with all its threads of command: a shell in front passes nothing on, but its child gets it as well.
-        how = signal_handling.handled(signal_handling.statuses(self._game_pids()), first.signum)
-        if sentence := signal_handling.advice(how, first.signum):
+        found = signal_handling.judge(signal_handling.listeners(self._game_pids()), first.signum)
+        if sentence := signal_handling.advice(found, first.signum):
             log.warning(sentence)
 
     def _self_stop(self, state: State) -> SelfStop:

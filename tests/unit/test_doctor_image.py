@@ -327,7 +327,8 @@ def test_a_directory_that_the_user_may_not_enter_is_no_missing_file(tree: Tree) 
 
 def test_a_file_of_a_volume_comes_at_run_time(tree: Tree) -> None:
     """It cannot be judged, and is no reason to fail."""
-    dockerfile = 'FROM debian:13-slim\nVOLUME ["/data"]\nENTRYPOINT ["/opt/arbitrium-agent/entrypoint.sh"]\nCMD ["/data/server"]\n'
+    lines = ['VOLUME ["/data"]', 'ENTRYPOINT ["/opt/arbitrium-agent/entrypoint.sh"]', 'CMD ["/data/server"]']
+    dockerfile = "\n".join(["FROM debian:13-slim", *lines, ""])
     assert only(tree.check(dockerfile=dockerfile)).level is Level.ERROR, "the doctor was not told of the volume"
     finding = only(tree.check(dockerfile=dockerfile, volumes=("/data",)))
     assert finding.level is Level.NOTE
