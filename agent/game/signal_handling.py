@@ -13,8 +13,32 @@ from collections.abc import Iterable
 # Processes of a start script that are no server: their handlers say nothing of the game, unless there is nothing else.
 _SHELLS = frozenset(("sh", "bash", "dash", "ash", "busybox", "ksh", "mksh", "zsh"))
 _HELPERS = frozenset(
-    "cat tee tail sleep grep sed awk logger stdbuf script tini dumb-init catatonit gosu su-exec su sudo runuser timeout "
-    "env nice Xvfb xvfb-run wineserver".split()  # noqa: SIM905 - twenty names in two lines
+    (
+        "awk",
+        "cat",
+        "catatonit",
+        "dumb-init",
+        "env",
+        "gosu",
+        "grep",
+        "logger",
+        "nice",
+        "runuser",
+        "script",
+        "sed",
+        "sleep",
+        "stdbuf",
+        "su",
+        "su-exec",
+        "sudo",
+        "tail",
+        "tee",
+        "timeout",
+        "tini",
+        "wineserver",
+        "xvfb-run",
+        "Xvfb",
+    )
 )
 # Go's runtime has a handler for each signal that one can have (os/signal, "Default behavior of signals in Go
 # programs"), and so do few programs by themselves.
