@@ -7,7 +7,10 @@ reason.
 
 import os
 
+from agent.game.tree import descendants
+
 # linux/prctl.h
+_PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -50,8 +53,6 @@ class Reaper:
             ended[pid] = status
             self._helpers.discard(pid)
         if left and self._helpers:
-            from agent.game.tree import descendants  # noqa: PLC0415 - only where helpers make the question hard
-
             left = bool(descendants(os.getpid(), self.helpers))
         return ended, left
 
@@ -71,6 +72,11 @@ def keep_memory_private() -> bool:
     What a process has in /proc belongs to root from then on; a game that is executed is dumpable again.
     """
     return _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def die_with_parent() -> bool:
+    """Has the kernel kill this process when the thread that forked it ends (man 2 prctl, PR_SET_PDEATHSIG)."""
+    return _prctl(_PR_SET_PDEATHSIG, 9)
 
 
 def _prctl(option: int, value: int) -> bool:

@@ -14,10 +14,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TypeAlias
+
+from agent.lifecycle.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import TypeAlias
 
 MAX_PLAYERS = 1_000_000
 """The largest number that is taken for a count or a capacity."""
@@ -30,8 +34,7 @@ MAX_METRICS = 200
 METRIC_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,99}")
 
 
-@dataclass(frozen=True, slots=True)
-class PlayersReported:
+class PlayersReported(Record):
     """The players changed; `before` is the count until now, `joined` or `left` the id where one was named."""
 
     at: float
@@ -42,42 +45,38 @@ class PlayersReported:
     left: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class HeartbeatReported:
+class HeartbeatReported(Record):
     """The game says that it lives."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class TextReported:
+class TextReported(Record):
     """The game says in words how it is."""
 
     at: float
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class MetricsReported:
+class MetricsReported(Record):
     """The game gave these figures of its own."""
 
     at: float
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ReportCleared:
+class ReportCleared(Record):
     """The game was started again: nothing that it said before counts."""
 
     at: float
 
 
 Fact: TypeAlias = PlayersReported | HeartbeatReported | TextReported | MetricsReported | ReportCleared
-Listener: TypeAlias = Callable[[Fact], None]
+if TYPE_CHECKING:
+    Listener: TypeAlias = Callable[[Fact], None]
 
 
-@dataclass(frozen=True, slots=True)
-class CustomMetric:
+class CustomMetric(Record):
     """A figure of the game's own.
 
     Attributes:
@@ -294,6 +293,38 @@ class GameReport:
             self._metrics[name] = kept
         if given:
             self._tell(MetricsReported(at, tuple(given)))
+
+    def take(self, fact: Fact) -> None:
+        """Takes in what another copy of this report has told its listeners.
+
+        What the game measures of itself is not in a fact: who keeps such a copy does without.
+        """
+        match fact:
+            case PlayersReported(count=count, capacity=capacity, joined=joined, left=left, at=at):
+                if joined is not None:
+                    self._ids[joined] = at
+                elif left is not None:
+                    self._ids.pop(left, None)
+                elif count < len(self._ids):
+                    self._ids.clear()
+                self.count, self.capacity, self.players_known = count, capacity, True
+            case HeartbeatReported(at=at):
+                self.last_heartbeat = max(at, self.last_heartbeat or at)
+                self.heartbeats += 1
+            case TextReported(text=text):
+                self.text = text
+            case ReportCleared():
+                self._forget()
+            case _:
+                pass
+        self._tell(fact)
+
+    def copy(self) -> GameReport:
+        """The same report, that nobody listens to yet."""
+        other = GameReport()
+        other.__dict__.update({name: value for name, value in self.__dict__.items() if name != "_listeners"})
+        other._ids, other._metrics = dict(self._ids), dict(self._metrics)
+        return other
 
     def clear(self, at: float) -> None:
         """The game is started again: forget all it said."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from agent import log
 from agent.errors import AgentError
-from agent.game.ports import connected
+from agent.game.ports import connections
 from agent.lifecycle.game_report import GameReport
 
 # Short names for what opengsq calls by the game that made each known; any other name of its is taken as it is.
@@ -36,7 +36,7 @@ def counter(setting: str, ports: Iterable[int]) -> Count | None:
             raise AgentError("cannot count connections: the mapping has no TCP port; name one, as in tcp:7777")
 
         async def by_connections() -> tuple[int, int | None]:
-            return await asyncio.to_thread(connected, watched), None
+            return len(await asyncio.to_thread(connections, watched, ())), None
 
         return by_connections
     if kind != "query":

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import AgentError
-from agent.lifecycle.driver import Conductor
+from agent.init.policy_timer import PolicyTimer
+from agent.lifecycle.driver import Driver
 from agent.lifecycle.game_report import GameReport
 from agent.lifecycle.policies import Facts, Limits, stops, warnings
+from agent.lifecycle.record import replace
 from agent.lifecycle.states import GameReady, GameStarted, Phase, Reason, Rules, Source
 from agent.lifecycle.transition import initial
 from agent.runtime.player_count import _read, counter, poll
-from agent.runtime.policy_timer import Watch
 
 ALL = Limits(ready=10, first_player=20, empty=30, health=5, duration=600, warnings=(300, 60), reserve=10)
 READY = Facts(Phase.READY, began=0.0, started_at=1.0, ready_at=2.0)
@@ -113,7 +113,7 @@ class FakeLoop:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.calls: list[tuple[float, int, Callable[[], None]]] = []
+        self.calls: list[tuple[float, int, Callable[[], object]]] = []
 
     def time(self) -> float:
         """The present moment."""
@@ -127,9 +127,9 @@ class FakeLoop:
         """At the present moment."""
         return self.call_at(self.now, call, *arguments)
 
-    def call_at(self, at: float, call: Callable[..., None], *arguments: object) -> Handle:
+    def call_at(self, when: float, callback: Callable[..., object], *args: object) -> Handle:
         """Later."""
-        entry = (at, len(self.calls), lambda: call(*arguments))
+        entry = (when, len(self.calls), lambda: callback(*args))
         self.calls.append(entry)
         return Handle(self, entry)
 
@@ -146,7 +146,7 @@ class FakeLoop:
 class Handle:
     """Cancels a call."""
 
-    def __init__(self, loop: FakeLoop, entry: tuple[float, int, Callable[[], None]]) -> None:
+    def __init__(self, loop: FakeLoop, entry: tuple[float, int, Callable[[], object]]) -> None:
         self._loop = loop
         self._entry = entry
 
@@ -164,8 +164,8 @@ class World:
         self.report = GameReport()
         self.hung = 0
         self.warned: list[float] = []
-        self.conductor = Conductor(initial(Rules(), 0.0), lambda *_: None, self.loop)  # type: ignore[arg-type]
-        self.watch = Watch(
+        self.conductor = Driver(initial(Rules(), 0.0), lambda *_: None, self.loop)
+        self.watch = PolicyTimer(
             self.conductor,
             self.report,
             limits,
