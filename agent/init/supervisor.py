@@ -301,8 +301,8 @@ class Supervisor:
         """A game that would not hear its stop is told of while there is time to mend it."""
         first = self.inputs.setting("stop")[0]
         if first.kind == "signal":
-            how = signal_handling.handled(signal_handling.statuses(self.process.pids()), first.signum)
-            if sentence := signal_handling.advice(how, first.signum):
+            found = signal_handling.judge(signal_handling.listeners(self.process.pids()), first.signum)
+            if sentence := signal_handling.advice(found, first.signum):
                 log.warning(sentence)
 
     def _warn(self, seconds: float) -> None:
