@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from agent.runtime.policy_timer import Watch
 from hypothesis import given
 from hypothesis import strategies as st
 
