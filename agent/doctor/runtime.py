@@ -38,6 +38,12 @@ class Process:
     ignored: int
     core_limit: int | None
 
+    def as_judged(self) -> signal_handling.Process:
+        """As `signal_handling` takes it, so that the doctor says what the agent itself says."""
+        name = os.path.basename(self.argv[0])
+        runtime = signal_handling.runtime_of(self.pid, name)
+        return signal_handling.Process(self.pid, 0, name, self.caught, self.ignored, runtime)
+
 
 def read_process(pid: int, proc: str = "/proc") -> Process | None:
     """Reads one process; None where it is gone or not to be seen."""
@@ -136,11 +142,13 @@ def _hearing(first: stop_methods.Method, processes: Sequence[Process]) -> Iterat
     if first.kind != "signal":
         yield ok("signals", f"the game is asked to end by {first}")
         return
-    how = signal_handling.reaction([(process.caught, process.ignored) for process in processes], first.signum)
-    if wrong := signal_handling.verdict(how, first.signum):
-        yield warning("signals", wrong, signal_handling.REMEDY)
+    hearing = signal_handling.judge([process.as_judged() for process in processes], first.signum)
+    if hearing.is_wrong:
+        yield warning("signals", hearing.verdict, hearing.remedy)
+    elif hearing.verdict:
+        yield note("signals", hearing.verdict)
     else:
-        yield ok("signals", f"the game ({processes[0].argv[0]}) handles {first.argument}")
+        yield ok("signals", f"the game, {hearing.who}, handles {first.argument}")
 
 
 def check_core(game: Process, pattern: str | None) -> Iterator[Finding]:

@@ -299,9 +299,11 @@ class Supervisor:
         """A game that would not hear its stop is told of while there is time to mend it."""
         first = self.inputs.setting("stop")[0]
         if first.kind == "signal":
-            how = signal_handling.handled(signal_handling.statuses(self.process.pids()), first.signum)
-            if sentence := signal_handling.advice(how, first.signum):
-                log.warning(sentence)
+            hearing = signal_handling.judge(signal_handling.read(self.process.pids()), first.signum)
+            if hearing.is_wrong:
+                log.warning(hearing.advice)
+            elif hearing.verdict:
+                log.info(hearing.verdict)
 
     def _warn(self, seconds: float) -> None:
         log.info(f"the maximum duration is over in {seconds:g} s")
