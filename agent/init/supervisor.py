@@ -26,6 +26,7 @@ from agent.init.release import LightRelease
 from agent.init.spool_service import SpoolService
 from agent.init.stop_actions import StopActions
 from agent.init.stop_sequence import StopSequence
+from agent.init.unavailable import Unavailable
 from agent.lifecycle.driver import Driver
 from agent.lifecycle.game_report import GameReport
 from agent.lifecycle.policies import Limits
@@ -158,6 +159,7 @@ class Supervisor:
             warn=self._warn,
             caught_up=self.agent.caught_up,
         )
+        self._unavailable = Unavailable(loop, sockets, self.agent)
         self.spool = SpoolService(output, self.agent, loop)
         self._notify: NotifySocket | None = None
         self.driver.watch(self._tell_agent)
@@ -299,11 +301,11 @@ class Supervisor:
         """A game that would not hear its stop is told of while there is time to mend it."""
         first = self.inputs.setting("stop")[0]
         if first.kind == "signal":
-            hearing = signal_handling.judge(signal_handling.read(self.process.pids()), first.signum)
-            if hearing.is_wrong:
-                log.warning(hearing.advice)
-            elif hearing.verdict:
-                log.info(hearing.verdict)
+            found = signal_handling.judge(signal_handling.listeners(self.process.pids()), first.signum)
+            if sentence := signal_handling.advice(found, first.signum):
+                log.warning(sentence)
+            elif sentence := signal_handling.unclear(found, first.signum):
+                log.info(sentence)
 
     def _warn(self, seconds: float) -> None:
         log.info(f"the maximum duration is over in {seconds:g} s")
