@@ -9,20 +9,22 @@
 #
 # docs/image.md tells how it is made and what was measured.
 
-FROM debian:13-slim AS python
+# What the release is built from: packaging/bases.env names a digest, `make image` passes it.
+ARG BASE=debian:13-slim
+FROM ${BASE} AS python
 RUN apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
         binutils ca-certificates dpkg-dev gcc libc6-dev libffi-dev libssl-dev libzstd-dev make musl-tools pkgconf \
         python3 python3-pip xz-utils zlib1g-dev \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
-COPY packaging/python.sh packaging/profile.py packaging/
+COPY packaging/python.sh packaging/profile.py packaging/sources.sha256 packaging/
 RUN packaging/python.sh python
 
 FROM python AS build
-COPY requirements.lock ./
+COPY requirements.lock requirements-query.lock ./
 RUN python3 -m pip install --quiet --no-cache-dir --no-compile --root-user-action=ignore --disable-pip-version-check \
-        --require-hashes --only-binary :all: --target dependencies -r requirements.lock
+        --require-hashes --only-binary :all: --target dependencies -r requirements.lock -r requirements-query.lock
 COPY packaging packaging
 COPY agent agent
 RUN python3 packaging/assemble.py --home /opt/arbitrium-agent --source python/source --dependencies dependencies \
@@ -35,7 +37,7 @@ RUN python3 packaging/sbom.py --home /opt/arbitrium-agent --origins origins --ag
  && /opt/arbitrium-agent/bin/python packaging/check.py agent
 
 # A game that needs nothing but the runtime's own interpreter: the whole life of a server, without an engine.
-FROM debian:13-slim AS demo
+FROM ${BASE} AS demo
 COPY --from=build /opt/arbitrium-agent /opt/arbitrium-agent
 COPY examples/udp_game /game/udp_game
 WORKDIR /game

@@ -18,8 +18,18 @@ done
 [ ! -e /etc/apt/sources.list ] || sed -n 's/^deb /deb-src /p' /etc/apt/sources.list >/etc/apt/sources.list.d/sources.list
 apt-get update -qq
 version=$(python3 -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
-apt-get source -qq -o APT::Sandbox::User=root "$version"
-mv "$version"-*/ source
+apt-get source -qq --download-only -o APT::Sandbox::User=root "$version"
+# apt has checked the archive's signature; this says which version of it a commit stands for.
+sha256sum --quiet --check "$here/sources.sha256" || {
+  echo "cannot build the interpreter: Debian's source package of $version is another one than packaging/sources.sha256" \
+    "names ($(ls ./*.dsc)); run make bump, look at what changed, and commit it" >&2
+  exit 1
+}
+dpkg-source --no-check -x ./*.dsc source >/dev/null
+# The same bytes each time: what gcc writes into __DATE__ and __TIME__, and, for the profile, an interpreter that does the
+# same in each run (no random hashes).
+SOURCE_DATE_EPOCH=$(dpkg-parsechangelog -l source/debian/changelog -S Timestamp)
+export SOURCE_DATE_EPOCH PYTHONHASHSEED=0
 rm -rf /var/lib/apt/lists/*
 
 mkdir source/build
