@@ -8,8 +8,8 @@ import os
 import sys
 
 from agent.config import checks
-from agent.config.model import Settings, is_secret, load, unknown_variables
-from agent.config.names import variable
+from agent.config.model import Settings, is_secret, load
+from agent.config.names import unknown_variables, variable
 from agent.errors import AgentError, Problem, SettingsError
 
 MASK = "********"

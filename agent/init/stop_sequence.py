@@ -143,7 +143,7 @@ class StopSequence:
         self._state = state
         self._until, self._began = until, self._clock.time()
         settle = self._actions.prepare()
-        if settle > 0:
+        if settle > 0 and self._methods[0].kind != "notify":
             self._timer = self._clock.call_at(self._began + settle, self._next)
         else:
             self._next()

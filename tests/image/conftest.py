@@ -34,7 +34,7 @@ def runtime_context(tmp_path_factory: pytest.TempPathFactory) -> Path:
     context = tmp_path_factory.mktemp("runtime")
     for name in ("agent", "examples", "packaging"):
         shutil.copytree(ROOT / name, context / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("Dockerfile", ".dockerignore", "entrypoint.sh", "requirements.lock", "requirements-query.lock", "LICENSE"):
+    for name in ("Dockerfile", ".dockerignore", "entrypoint.sh", "LICENSE", *ROOT.glob("requirements*.lock")):
         shutil.copy2(ROOT / name, context)
     return context
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from agent.config import parsers
-from agent.config.model import Settings, load, unknown_variables
-from agent.config.names import game_environment, option, variable
+from agent.config.model import Settings, load
+from agent.config.names import game_environment, option, unknown_variables, variable
 from agent.config.table import TABLE
 from agent.errors import SettingsError
 

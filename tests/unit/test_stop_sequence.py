@@ -139,7 +139,7 @@ def test_more_time_comes_from_the_methods_behind() -> None:
         "notify@2s,signal:SIGINT", 10.0, meanwhile=[(1.0, lambda it: granted.append(it.acknowledge(2.0)))]
     )
     assert granted == [pytest.approx(2.0)]
-    assert [when for when, _ in game.asked] == [0.0, 4.0, 7.0]
+    assert [when for when, _ in game.asked] == [0.0, 4.0, 9.0]
     assert stopping.turns[0].acknowledged
     assert stopping.turns[0].more_seconds == pytest.approx(2.0)
     assert game.ended[-1] == 10.0
