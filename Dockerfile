@@ -16,6 +16,9 @@ RUN apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
         binutils ca-certificates dpkg-dev gcc libc6-dev libffi-dev libssl-dev libzstd-dev make musl-tools pkgconf \
         python3 python3-pip xz-utils zlib1g-dev \
+ && mkdir /build \
+ && dpkg-query -W -f '${Package}=${Version}\n' | xargs apt-cache show 2>/dev/null \
+  | grep -E '^(Package|Version|SHA256):|^$' >/build/packages \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 COPY packaging/python.sh packaging/profile.py packaging/sources.sha256 packaging/
@@ -23,8 +26,10 @@ RUN packaging/python.sh python
 
 FROM python AS build
 COPY requirements.lock requirements-query.lock ./
-RUN python3 -m pip install --quiet --no-cache-dir --no-compile --root-user-action=ignore --disable-pip-version-check \
-        --require-hashes --only-binary :all: --target dependencies -r requirements.lock -r requirements-query.lock
+RUN python3 -m pip download --quiet --no-cache-dir --disable-pip-version-check --require-hashes --only-binary :all: \
+        --dest wheels -r requirements.lock -r requirements-query.lock \
+ && python3 -m pip install --quiet --no-cache-dir --no-compile --root-user-action=ignore --disable-pip-version-check \
+        --no-deps --no-index --target dependencies wheels/*.whl
 COPY packaging packaging
 COPY agent agent
 RUN python3 packaging/assemble.py --home /opt/arbitrium-agent --source python/source --dependencies dependencies \
@@ -33,7 +38,7 @@ COPY LICENSE ./
 COPY entrypoint.sh /opt/arbitrium-agent/entrypoint.sh
 ARG VERSION=
 RUN python3 packaging/sbom.py --home /opt/arbitrium-agent --origins origins --agent agent --version "$VERSION" \
-        --licence LICENSE \
+        --licence LICENSE --licences packaging/licenses --packages packages --wheels wheels \
  && /opt/arbitrium-agent/bin/python packaging/check.py agent
 
 # A game that needs nothing but the runtime's own interpreter: the whole life of a server, without an engine.
