@@ -14,7 +14,8 @@ SOURCES = """
 for list in /etc/apt/sources.list.d/*.sources; do
   [ ! -e "$list" ] || sed -i 's/^Types: deb$/Types: deb deb-src/' "$list"
 done
-[ ! -e /etc/apt/sources.list ] || sed -n 's/^deb /deb-src /p' /etc/apt/sources.list >/etc/apt/sources.list.d/sources.list
+old=/etc/apt/sources.list
+[ ! -e "$old" ] || sed -n 's/^deb /deb-src /p' "$old" >"$old.d/sources.list"
 apt-get update -qq && apt-get source -qq --print-uris "$1"
 """
 _PRINTED = re.compile(r"^'[^']*' (\S+) \d+ SHA256:([0-9a-f]{64})$", re.MULTILINE)

@@ -1,7 +1,7 @@
 """`make release`: everything of one version in dist/, from a git tag, the same bytes each time.
 
-wheel and sdist; for each processor an OCI archive and a tarball of the runtime directory; the bill of materials; what it
-was made from (provenance.json); SHA256SUMS over all of it, which whoever releases it signs (docs/release.md).
+Wheel and sdist; for each processor an OCI archive, a tarball of the runtime directory and its bill of materials; what
+all was made from (provenance.json); SHA256SUMS over all of it, which whoever releases it signs (docs/release.md).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def check_tree(version: str, *, untagged: bool) -> str:
 
 
 def write_tarball(directory: Path, target: Path, epoch: int) -> None:
-    """Writes a directory as /opt/arbitrium-agent, in an order, with owners and dates that do not depend on the machine."""
+    """Writes a directory as /opt/arbitrium-agent; order, owners and dates do not depend on the machine."""
 
     def settled(entry: tarfile.TarInfo) -> tarfile.TarInfo:
         entry.uid = entry.gid = 0
@@ -59,11 +59,14 @@ def write_tarball(directory: Path, target: Path, epoch: int) -> None:
         entry.mtime = epoch
         return entry
 
-    with target.open("wb") as file, gzip.GzipFile("", "wb", 9, file, epoch) as packed:
-        with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
-            for path in [directory, *sorted(directory.rglob("*"))]:
-                name = "opt/arbitrium-agent" / path.relative_to(directory)
-                archive.add(path, str(name), recursive=False, filter=settled)
+    with (
+        target.open("wb") as file,
+        gzip.GzipFile("", "wb", 9, file, epoch) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        for path in [directory, *sorted(directory.rglob("*"))]:
+            name = "opt/arbitrium-agent" / path.relative_to(directory)
+            archive.add(path, str(name), recursive=False, filter=settled)
 
 
 def archive_image(engine: str, tag: str, target: Path) -> None:
@@ -97,7 +100,7 @@ def digest(path: Path) -> str:
 
 
 def provenance(version: str, commit: str, epoch: int, dist: Path, images: dict[str, str]) -> dict[str, Any]:
-    """What was made from what, as an in-toto statement with a SLSA provenance predicate (https://slsa.dev/provenance/v1)."""
+    """What was made from what: an in-toto statement with SLSA's predicate (https://slsa.dev/provenance/v1)."""
     inputs = ["requirements.lock", "requirements-query.lock", "requirements-build.lock", "packaging/sources.sha256"]
     return {
         "_type": "https://in-toto.io/Statement/v1",
