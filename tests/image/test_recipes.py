@@ -12,7 +12,9 @@ from tests.image.engine import PYTHON, ROOT, Engine
 pytestmark = [pytest.mark.image, pytest.mark.timeout(1800)]
 
 RECIPES = dict(
-    re.findall(r"```dockerfile\n# recipe: (\S+)\n(.*?)```", (ROOT / "docs/image.md").read_text(encoding="utf-8"), re.DOTALL)
+    re.findall(
+        r"```dockerfile\n# recipe: (\S+)\n(.*?)```", (ROOT / "docs/image.md").read_text(encoding="utf-8"), re.DOTALL
+    )
 )
 # A stand-in for s6-overlay's /init, which cannot be had here: it insists on PID 1 and, at a stop, asks all to end.
 INIT = b"""#!/bin/sh
