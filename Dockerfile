@@ -22,7 +22,9 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 COPY packaging/python.sh packaging/profile.py packaging/sources.sha256 packaging/
-RUN packaging/python.sh python
+# `--build-arg PROFILE=on`: a faster interpreter that is not the same twice (docs/image.md).
+ARG PROFILE=off
+RUN PROFILE=$PROFILE packaging/python.sh python
 
 FROM python AS build
 COPY requirements.lock requirements-query.lock ./
