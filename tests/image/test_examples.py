@@ -115,4 +115,7 @@ def test_compose_names_what_there_is() -> None:
     families = (ROOT / "agent/metrics/families.py").read_text()
     for metric in re.findall(r"\barbitrium_\w+", text):
         assert f'"{metric}"' in families
-    assert [name for name, service in services.items() if "udp_game.bot" in service.get("entrypoint", [])] == ["ada", "bob"]
+    assert [name for name, service in services.items() if "udp_game.bot" in service.get("entrypoint", [])] == [
+        "ada",
+        "bob",
+    ]
