@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core.core_schema import ValidationInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from agent.config.checks import relations
 from agent.config.names import option, suggestion, text_of, variable
 from agent.config.table import TABLE
 from agent.errors import Problem, SettingsError
@@ -141,10 +142,12 @@ def load(options: Mapping[str, str] | None = None) -> Settings:
 
 def check_together(settings: Settings, options: Mapping[str, str]) -> list[Problem]:
     """What is wrong with settings that are right each for itself."""
-    if settings.rcon_address is None and any(method.kind == "rcon" for method in settings.stop):
-        shown = option("stop") if options.get("stop") else variable("stop")
-        return [Problem(shown, None, "takes rcon only where AGENT_RCON_ADDRESS says where the game listens")]
-    return []
+    return [
+        Problem(
+            option(name) if options.get(name) else variable(name), options.get(name) or text_of(name, os.environ), takes
+        )
+        for name, takes in relations(lambda name: getattr(settings, name))
+    ]
 
 
 def _problem(entry: dict[str, Any], options: Mapping[str, str]) -> Problem:

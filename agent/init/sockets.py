@@ -10,6 +10,8 @@ import os
 import socket
 import stat
 
+from agent.init.homes import home
+
 BACKLOG = 1024
 RUN_DIR = "/run/arbitrium-agent"
 
@@ -130,7 +132,7 @@ def _notify_path(path: str) -> str:
 
 def default_socket_paths() -> "list[str]":
     """Where the socket is when nothing is set, most wanted first; the commands look for it in the same order."""
-    return [f"{RUN_DIR}/agent.sock", f"/tmp/arbitrium-agent-{os.getuid()}/agent.sock"]  # noqa: S108 - the directory is made 0700 and checked
+    return [f"{RUN_DIR}/agent.sock", f"{home(os.getuid())}/agent.sock"]
 
 
 def listen_unix(path: "str | None") -> "tuple[UnixSocket | None, str]":
