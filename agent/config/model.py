@@ -186,7 +186,12 @@ class Settings(BaseSettings):
         ),
     ]
     metrics_port: Annotated[
-        Port, Field(default=9464, description="Port of /metrics; taken or not, as with AGENT_CONTROL_PORT.")
+        Port,
+        Field(
+            default=9464,
+            description="Port of /metrics; taken or not, as with AGENT_CONTROL_PORT. Where the version declares a port "
+            "named metrics, that one is the default.",
+        ),
     ]
     metrics_host: Annotated[
         str, _check(parsers.host), Field(default="0.0.0.0", description="Address that /metrics listens on.")  # noqa: S104 - Prometheus scrapes from outside

@@ -36,7 +36,7 @@ def prepare(boot: "Boot") -> None:
 def _sockets(boot: "Boot") -> None:
     host = boot.setting("metrics_host", parsers.host, "0.0.0.0")  # noqa: S104 - the default that Prometheus needs
     boot.control = _port(boot, "control_port", "127.0.0.1", 9370)
-    boot.metrics = _port(boot, "metrics_port", host, 9464)
+    boot.metrics = _port(boot, "metrics_port", host, _metrics_port(boot.environ))
     path = boot.setting("socket_path", parsers.socket_path, None)
     try:
         boot.unix, why = listen_unix(path)
@@ -48,6 +48,12 @@ def _sockets(boot: "Boot") -> None:
         boot.notify, why = listen_notify(boot.unix)
         if why:
             log.warning(f"cannot make the socket for sd_notify ({why}): a game that speaks it has to use HTTP")
+
+
+def _metrics_port(environ: "dict[str, str]") -> int:
+    """The port that the version declares under the name `metrics`, which is the one that is mapped to the outside."""
+    declared = environ.get("ARBITRIUM_PORT_METRICS_INTERNAL", "")
+    return int(declared) if declared.isascii() and declared.isdigit() and 0 < int(declared) < 65536 else 9464
 
 
 def _log_rooms(boot: "Boot") -> None:
