@@ -13,7 +13,8 @@ from agent.game.cgroup import CgroupReading
 from agent.lifecycle.game_report import GameReport
 from agent.lifecycle.states import GameStarted, Rules
 from agent.lifecycle.transition import initial, transition
-from agent.metrics.registry import LogCounts, Metrics
+from agent.metrics.counts import LogCounts
+from agent.metrics.registry import Metrics
 
 # Every counter that a container can have, whatever this machine has.
 CONTAINER = CgroupReading(
@@ -61,7 +62,7 @@ async def _rows() -> list[tuple[str, ...]]:
         await game.wait()
     found: list[tuple[str, ...]] = []
     for family in text_string_to_metric_families(body.decode()):
-        if family.name.startswith("agent_process"):
+        if family.name.startswith("arbitrium_agent_process"):
             continue
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}
         name = family.name + ("_total" if family.type == "counter" else "")

@@ -225,11 +225,12 @@ class Story:
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 total[sample.name] = total.get(sample.name, 0.0) + sample.value
-        cpu, memory = total["agent_game_cpu_seconds_total"], total["agent_game_resident_memory_bytes"] / 1e6
+        cpu, memory = total["arbitrium_game_cpu_seconds_total"], total["arbitrium_game_resident_memory_bytes"] / 1e6
         self._say(
             "metrics",
-            f"game: {cpu:.2f} s of CPU, {memory:.1f} MB, {total['agent_players']:.0f} players; "
-            f"agent: {total['agent_requests_total']:.0f} requests, {total['agent_heartbeats_total']:.0f} heartbeats",
+            f"game: {cpu:.2f} s of CPU, {memory:.1f} MB, {total['arbitrium_players']:.0f} players; "
+            f"agent: {total['arbitrium_agent_requests_total']:.0f} requests, "
+            f"{total['arbitrium_heartbeats_total']:.0f} heartbeats",
         )
 
     def _on_deployment(self, deployment: Deployment) -> None:

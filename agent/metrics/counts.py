@@ -87,3 +87,20 @@ class Latency:
     def __iter__(self) -> Iterator[tuple[Labels, Spread]]:
         """The label sets with their durations, in the order in which they came up."""
         return iter(list(self._spreads.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class LogCounts:
+    """What became of the game's output, in bytes.
+
+    Attributes:
+        received: what the game wrote, by stream.
+        shipped: what is where AGENT_LOG_URL says.
+        dropped: what was given up because the spool was full.
+        not_passed_on: what the container's own stdout and stderr did not take.
+    """
+
+    received: Mapping[str, int] = field(default_factory=dict)
+    shipped: int = 0
+    dropped: int = 0
+    not_passed_on: int = 0

@@ -1,7 +1,8 @@
 """Facts to metric families, in the words of Prometheus. The only module that needs its client library.
 
-Names begin with `agent_`, but for those the game made up itself, which begin with `game_`. Units are base units, and
-counters end in `_total`: https://prometheus.io/docs/practices/naming/.
+Names begin with `arbitrium_agent_` where they are about the agent itself and with `arbitrium_` where they are about the
+deployment: its game, players, container and log. Those the game made up itself begin with `game_`. Units are base
+units, and counters end in `_total`: https://prometheus.io/docs/practices/naming/.
 """
 
 from __future__ import annotations
@@ -21,15 +22,30 @@ from prometheus_client.core import (
 )
 
 from agent.lifecycle.states import Phase, State
-from agent.metrics.counts import Labels, Latency, Tally
+from agent.metrics.counts import Labels, Latency, LogCounts, Tally
 
 if TYPE_CHECKING:
     from agent.config.injected import Deployment
+    from agent.game.cgroup import CgroupReading
     from agent.lifecycle.game_report import CustomMetric, GameReport
     from agent.metrics.game import Usage
-    from agent.metrics.registry import LogCounts
 
 Families: TypeAlias = Iterator[Metric]
+
+_CONTAINER_GAUGES = (
+    ("memory_usage_bytes", "Memory that the container uses, the page cache included.", "memory_current"),
+    ("memory_peak_bytes", "The most memory that the container used at once.", "memory_peak"),
+    ("memory_limit_bytes", "Memory that the container may use; absent without a limit.", "memory_limit"),
+    ("cpus", "CPUs that the container may use; absent without a limit.", "cpu_limit"),
+)
+_CONTAINER_COUNTERS = (
+    ("oom_kills_total", "Processes of the container that were killed because memory ran out.", "oom_kills"),
+    ("oom_events_total", "How often the container's memory limit was reached.", "oom_events"),
+    ("cpu_seconds_total", "CPU time that the container has used.", "cpu_seconds"),
+    ("cpu_periods_total", "Periods in which the container's CPU limit was watched.", "cpu_periods"),
+    ("cpu_throttled_periods_total", "Periods in which the CPU limit was reached.", "cpu_throttled_periods"),
+    ("cpu_throttled_seconds_total", "How long the container had to wait for CPU time.", "cpu_throttled_seconds"),
+)
 
 
 def _text(value: object) -> str:
@@ -54,7 +70,7 @@ def gauge(name: str, documentation: str, value: float | None) -> Families:
 def build(version: str) -> Families:
     """What runs here."""
     yield InfoMetricFamily(
-        "agent_build",
+        "arbitrium_agent_build",
         "The version of arbitrium-agent and of the Python it runs on.",
         value={
             "version": version,
@@ -84,7 +100,7 @@ def deployment(it: Deployment) -> Families:
         "match_id": it.match.match_id,
     }
     yield InfoMetricFamily(
-        "agent_deployment",
+        "arbitrium_deployment",
         "The deployment, as the platform described it to the container.",
         value={name: _text(value) for name, value in facts.items()},
     )
@@ -100,70 +116,80 @@ def lifecycle(state: State, started_at: float | None, stops: Tally, attempts: Ta
         attempts: self-stop attempts by result.
     """
     yield StateSetMetricFamily(
-        "agent_phase",
+        "arbitrium_phase",
         "Where the deployment is in its life; 1 for the present phase, 0 for the others.",
         value={str(phase): phase is state.phase for phase in Phase},
     )
-    yield from gauge("agent_game_start_time_seconds", "When the game was started last, in Unix time.", started_at)
+    yield from gauge("arbitrium_game_start_time_seconds", "When the game was started last, in Unix time.", started_at)
     if state.started_at is not None and state.ready_at is not None:
         yield from gauge(
-            "agent_game_startup_seconds",
+            "arbitrium_game_startup_seconds",
             "From the game's last start to its word that players may come.",
             max(0.0, state.ready_at - state.started_at),
         )
-    yield counter("agent_game_restarts_total", "Restarts of the game after a crash.", (), [((), state.restarts)])
+    yield counter("arbitrium_game_restarts_total", "Restarts of the game after a crash.", (), [((), state.restarts)])
     yield counter(
-        "agent_stop_requests_total",
+        "arbitrium_stop_requests_total",
         "Stop requests that were accepted, by who asked and why; later ones for the same stop change nothing.",
         ("source", "reason"),
         stops,
     )
     yield counter(
-        "agent_self_stop_attempts_total", "Calls to the platform to stop the deployment.", ("result",), attempts
+        "arbitrium_self_stop_attempts_total", "Calls to the platform to stop the deployment.", ("result",), attempts
     )
 
 
 def game(usage: Usage) -> Families:
     """What the game's processes use."""
     yield counter(
-        "agent_game_cpu_seconds_total",
+        "arbitrium_game_cpu_seconds_total",
         "CPU time of all processes of the game, those that have ended included.",
         ("mode",),
         [(("user",), usage.cpu.user), (("system",), usage.cpu.system)],
     )
     yield counter(
-        "agent_game_context_switches_total",
+        "arbitrium_game_context_switches_total",
         "Context switches of the game's threads: voluntary (it waited) and involuntary (its time was up).",
         ("kind",),
         [(("voluntary",), usage.switches.voluntary), (("involuntary",), usage.switches.involuntary)],
     )
     if (io := usage.io) is not None:
         yield counter(
-            "agent_game_io_bytes_total",
+            "arbitrium_game_io_bytes_total",
             "Bytes that read and write calls of the game moved, from and to anything but sockets read with recv.",
             ("direction",),
             [(("read",), io.read_bytes), (("write",), io.written_bytes)],
         )
         yield counter(
-            "agent_game_io_operations_total",
+            "arbitrium_game_io_operations_total",
             "Read and write calls of the game.",
             ("direction",),
             [(("read",), io.read_calls), (("write",), io.write_calls)],
         )
         yield counter(
-            "agent_game_storage_bytes_total",
+            "arbitrium_game_storage_bytes_total",
             "Bytes that really came from or went to storage for the game.",
             ("direction",),
             [(("read",), io.storage_read_bytes), (("write",), io.storage_written_bytes)],
         )
     yield from gauge(
-        "agent_game_resident_memory_bytes",
+        "arbitrium_game_resident_memory_bytes",
         "Memory of the game in RAM; pages that its processes share count once for each.",
         usage.resident_bytes,
     )
-    yield from gauge("agent_game_threads", "Threads of the game.", usage.threads)
-    yield from gauge("agent_game_open_fds", "Open file descriptors of the game.", usage.open_files)
-    yield from gauge("agent_game_processes", "Processes of the game.", usage.processes)
+    yield from gauge("arbitrium_game_threads", "Threads of the game.", usage.threads)
+    yield from gauge("arbitrium_game_open_fds", "Open file descriptors of the game.", usage.open_files)
+    yield from gauge("arbitrium_game_processes", "Processes of the game.", usage.processes)
+
+
+def container(reading: CgroupReading) -> Families:
+    """The families of the cgroup; what the kernel or the container's runtime does not show is not there."""
+    for name, documentation, field in _CONTAINER_GAUGES:
+        if (value := getattr(reading, field)) is not None:
+            yield GaugeMetricFamily(f"arbitrium_container_{name}", documentation, value=value)
+    for name, documentation, field in _CONTAINER_COUNTERS:
+        if (value := getattr(reading, field)) is not None:
+            yield CounterMetricFamily(f"arbitrium_container_{name}", documentation, value=value)
 
 
 def players(report: GameReport, joined: int, heartbeats: int, now: float) -> Families:
@@ -176,13 +202,13 @@ def players(report: GameReport, joined: int, heartbeats: int, now: float) -> Fam
         now: seconds of the monotonic clock.
     """
     if report.players_known:
-        yield from gauge("agent_players", "Players now, as the game says.", report.count)
-    yield from gauge("agent_players_capacity", "Players there can be, as the game says.", report.capacity)
-    yield counter("agent_players_joined_total", "Players that came, as the game says.", (), [((), joined)])
-    yield counter("agent_heartbeats_total", "Heartbeats of the game.", (), [((), heartbeats)])
+        yield from gauge("arbitrium_players", "Players now, as the game says.", report.count)
+    yield from gauge("arbitrium_players_capacity", "Players there can be, as the game says.", report.capacity)
+    yield counter("arbitrium_players_joined_total", "Players that came, as the game says.", (), [((), joined)])
+    yield counter("arbitrium_heartbeats_total", "Heartbeats of the game.", (), [((), heartbeats)])
     if report.last_heartbeat is not None:
         yield from gauge(
-            "agent_heartbeat_age_seconds",
+            "arbitrium_heartbeat_age_seconds",
             "Seconds since the game's last heartbeat.",
             max(0.0, now - report.last_heartbeat),
         )
@@ -191,7 +217,7 @@ def players(report: GameReport, joined: int, heartbeats: int, now: float) -> Fam
 def logs(counts: LogCounts) -> Families:
     """What became of the game's output."""
     yield counter(
-        "agent_log_received_bytes_total",
+        "arbitrium_log_received_bytes_total",
         "Bytes of output that the game wrote.",
         ("stream",),
         [((stream,), count) for stream, count in counts.received.items()],
@@ -201,19 +227,19 @@ def logs(counts: LogCounts) -> Families:
         ("dropped", "Bytes of the log given up because the spool was full; the oldest go first.", counts.dropped),
         ("not_passed_on", "Bytes that the container's own stdout and stderr did not take.", counts.not_passed_on),
     ):
-        yield counter(f"agent_log_{what}_bytes_total", documentation, (), [((), count)])
+        yield counter(f"arbitrium_log_{what}_bytes_total", documentation, (), [((), count)])
 
 
 def requests(counts: Tally, durations: Latency) -> Families:
     """What was asked of the agent."""
     yield counter(
-        "agent_requests_total",
+        "arbitrium_agent_requests_total",
         "Requests to the local API, by transport (http, socket), operation and status.",
         ("transport", "operation", "status"),
         counts,
     )
     histogram = HistogramMetricFamily(
-        "agent_request_duration_seconds",
+        "arbitrium_agent_request_duration_seconds",
         "From a request's arrival to its answer. Streams of events are not in it: they last.",
         labels=("transport", "operation"),
     )

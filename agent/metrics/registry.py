@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from agent import log
@@ -18,7 +17,7 @@ from agent.config.injected import Deployment
 from agent.game.cgroup import CgroupReading, read_cgroup
 from agent.lifecycle.game_report import Fact, GameReport, HeartbeatReported, PlayersReported
 from agent.lifecycle.states import Event, GameStarted, Reason, Source, State
-from agent.metrics.counts import Latency, Tally
+from agent.metrics.counts import Latency, LogCounts, Tally
 from agent.metrics.game import GameProcesses, Usage
 
 if TYPE_CHECKING:
@@ -33,23 +32,6 @@ _KNOWN_STOPS = (
     (Source.OPERATOR, Reason.REQUESTED),
     (Source.PLATFORM, Reason.PLATFORM_STOP),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class LogCounts:
-    """What became of the game's output, in bytes.
-
-    Attributes:
-        received: what the game wrote, by stream.
-        shipped: what is where AGENT_LOG_URL says.
-        dropped: what was given up because the spool was full.
-        not_passed_on: what the container's own stdout and stderr did not take.
-    """
-
-    received: Mapping[str, int] = field(default_factory=dict)
-    shipped: int = 0
-    dropped: int = 0
-    not_passed_on: int = 0
 
 
 class Metrics:
@@ -184,19 +166,18 @@ class Metrics:
 
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Parts(self._parts()))
-        ProcessCollector(namespace="agent", registry=registry)
+        ProcessCollector(namespace="arbitrium_agent", registry=registry)
         return registry
 
     def _parts(self) -> dict[str, Callable[[], Iterable[Metric]]]:
         from agent.metrics import families  # noqa: PLC0415 - late, with the first scrape
-        from agent.metrics.container import container  # noqa: PLC0415 - likewise
 
         return {
             "build": lambda: families.build(self._version),
             "deployment": lambda: families.deployment(self._deployment),
             "lifecycle": lambda: families.lifecycle(self._state(), self._started_at, self._stops, self._attempts),
             "game": lambda: families.game(_read(self._usage)),
-            "container": lambda: container(_read(self._cgroup)),
+            "container": lambda: families.container(_read(self._cgroup)),
             "players": lambda: families.players(self._report, self._joined, self._heartbeats, self._clock()),
             "logs": lambda: families.logs(self._logs()),
             "requests": lambda: families.requests(self._requests, self._durations),
@@ -240,5 +221,8 @@ class _Parts:
             else:
                 self._failing.discard(part)
         yield families.counter(
-            "agent_collect_errors_total", "Parts of a scrape that could not be read.", ("part",), self._failures
+            "arbitrium_agent_collect_errors_total",
+            "Parts of a scrape that could not be read.",
+            ("part",),
+            self._failures,
         )

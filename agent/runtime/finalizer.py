@@ -26,7 +26,7 @@ from agent.lifecycle.stop_plan import Step
 from agent.logs.files import FileFollower
 from agent.logs.ship import Shipper
 from agent.logs.target import Target
-from agent.metrics.registry import LogCounts
+from agent.metrics.counts import LogCounts
 from agent.runtime.stop_sequence import Stopping, Turn
 
 # Output that is still on its way gets this part of the time for shipping; the rest is for what is on disk already.
