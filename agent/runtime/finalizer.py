@@ -222,6 +222,8 @@ class Farewell:
             deployment=json.loads(self._deployment.model_dump_json()),
             command=[self._boot.redactor.text(word) for word in self._boot.command],
             agent_version=__version__,
+            application=self._settings.app_name,
+            version=self._settings.app_version,
         )
 
 
