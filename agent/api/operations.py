@@ -24,7 +24,6 @@ from agent.api.models import (
     Alive,
     DeploymentResult,
     HealthResult,
-    MetricInput,
     MetricsInput,
     MetricsResult,
     Nothing,
@@ -49,7 +48,7 @@ from agent.api.models import (
 from agent.api.problems import FieldProblem, Kind, OperationError
 from agent.api.views import View
 from agent.errors import AgentError
-from agent.lifecycle.game_report import CustomMetric, GameReport, ReportError
+from agent.lifecycle.game_report import GameReport, ReportError
 from agent.lifecycle.states import GameReady, Phase, Reason, StopRequest, StopRequested
 from agent.lifecycle.stop_plan import Step
 
@@ -269,17 +268,11 @@ class Operations:
 
     def metrics(self, given: MetricsInput, _caller: Caller) -> MetricsResult:
         """Takes figures of the game's own: all of them, or none where one is wrong."""
-        figures = [
-            CustomMetric(name, figure.value, figure.help)
-            if isinstance(figure, MetricInput)
-            else CustomMetric(name, figure)
-            for name, figure in given.root.items()
-        ]
         try:
-            self._report.set_metrics(figures, self._control.now())
+            names = self._report.set_metrics(given.as_metrics(), self._control.now())
         except ReportError as wrong:
             raise OperationError(Kind.BAD_INPUT, str(wrong), [_field(wrong)]) from None
-        return MetricsResult(metrics={name: metric.value for name, metric in self._report.metrics.items()})
+        return MetricsResult(metrics=self._report.metrics.flat(names))
 
     # The platform and the logs ----------------------------------------------------------------------------------------
 

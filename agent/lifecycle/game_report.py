@@ -12,12 +12,12 @@ left, and nobody said who. A later `leave` of a forgotten id changes nothing.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeAlias
+
+from agent.lifecycle.game_metrics import CustomMetric, GameMetrics, MetricError
 
 MAX_PLAYERS = 1_000_000
 """The largest number that is taken for a count or a capacity."""
@@ -25,9 +25,6 @@ MAX_IDS = 10_000
 """Ids that are kept at most, so that a game which never reports who leaves cannot fill the agent's memory."""
 MAX_ID_LENGTH = 128
 MAX_TEXT_LENGTH = 500
-MAX_METRICS = 200
-"""Different figures of the game's own; each is a time series in Prometheus, which is what they cost."""
-METRIC_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,99}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,26 +73,6 @@ Fact: TypeAlias = PlayersReported | HeartbeatReported | TextReported | MetricsRe
 Listener: TypeAlias = Callable[[Fact], None]
 
 
-@dataclass(frozen=True, slots=True)
-class CustomMetric:
-    """A figure of the game's own.
-
-    Attributes:
-        name: as the game calls it; one that ends in `_total` is a counter, any other a gauge.
-        value: the latest.
-        help: what it means, in the game's words; may be empty.
-    """
-
-    name: str
-    value: float
-    help: str = ""
-
-    @property
-    def is_counter(self) -> bool:
-        """Whether it only ever grows, by the naming rule of Prometheus."""
-        return self.name.endswith("_total")
-
-
 class ReportError(ValueError):
     """What the game said cannot be, and nothing was changed. `str()` is a sentence that begins with "cannot".
 
@@ -123,11 +100,13 @@ class GameReport:
         last_heartbeat: moment of the latest heartbeat, or None.
         heartbeats: how many there were.
         text: the latest line of text; may be empty.
+        metrics: the game's own figures by name.
     """
 
     def __init__(self) -> None:
         """A game that has not said anything."""
         self._listeners: list[Listener] = []
+        self.metrics = GameMetrics()
         self._forget()
 
     def _forget(self) -> None:
@@ -138,17 +117,12 @@ class GameReport:
         self.heartbeats = 0
         self.text = ""
         self._ids: dict[str, float] = {}
-        self._metrics: dict[str, CustomMetric] = {}
+        self.metrics.clear()
 
     @property
     def ids(self) -> Mapping[str, float]:
         """The known ids in the order they joined, with the moment of each; a view that stays up to date."""
         return MappingProxyType(self._ids)
-
-    @property
-    def metrics(self) -> Mapping[str, CustomMetric]:
-        """The game's own figures by name; a view that stays up to date."""
-        return MappingProxyType(self._metrics)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Calls `listener` after each change, at once and in the order of subscription.
@@ -265,35 +239,27 @@ class GameReport:
             self.text = line
             self._tell(TextReported(at, line))
 
-    def set_metrics(self, metrics: Iterable[CustomMetric], at: float) -> None:
+    def set_metrics(self, metrics: Iterable[CustomMetric], at: float) -> tuple[str, ...]:
         """Takes figures of the game's own: all of them, or none where one is wrong.
 
+        Returns:
+            Their names.
+
         Raises:
-            ReportError: a name is none, a value is not finite or a counter is negative, or there are too many names.
+            ReportError: a name is none, a number cannot be, a type does not go with what is known, or there are too
+                many names or label sets (`agent.lifecycle.game_metrics`).
         """
-        given = {metric.name: metric for metric in metrics}
-        for metric in given.values():
-            if not METRIC_NAME.fullmatch(metric.name):
-                takes = "letters, digits and underscores, at most 100, not a digit first"
-                message = f"cannot set metrics: {metric.name!r} is no name for one; a name has {takes}"
-                raise ReportError(message, metric.name, metric.name, takes)
-            if not math.isfinite(metric.value) or (metric.is_counter and metric.value < 0):
-                takes = (
-                    "a finite number, 0 or more (its name ends in _total)" if metric.is_counter else "a finite number"
-                )
-                message = f"cannot set metrics: {metric.name} takes {takes}"
-                raise ReportError(message, metric.name, metric.value, takes)
-        if len(self._metrics.keys() | given.keys()) > MAX_METRICS:
-            first = next(name for name in given if name not in self._metrics)
-            takes = f"at most {MAX_METRICS} different names"
-            raise ReportError(f"cannot set metrics: a game has {takes}", first, first, takes)
-        for name, metric in given.items():
-            known = self._metrics.get(name)
-            # The help text is said once and kept, so that a game may send bare numbers from then on.
-            kept = CustomMetric(name, metric.value, known.help) if known is not None and not metric.help else metric
-            self._metrics[name] = kept
-        if given:
-            self._tell(MetricsReported(at, tuple(given)))
+        try:
+            names = self.metrics.report(metrics)
+        except MetricError as wrong:
+            raise ReportError(str(wrong), wrong.field, wrong.got, wrong.takes) from None
+        self.metrics_changed(names, at)
+        return names
+
+    def metrics_changed(self, names: tuple[str, ...], at: float) -> None:
+        """Tells of figures that a listener wrote to `metrics` itself (StatsD), many at once."""
+        if names:
+            self._tell(MetricsReported(at, names))
 
     def clear(self, at: float) -> None:
         """The game is started again: forget all it said."""

@@ -1,15 +1,15 @@
 """What the rooms count as it happens: plain numbers, turned into metric families only when somebody scrapes.
 
-The client library of Prometheus costs 7 to 11 ms and 1 MB to import. The agent should not pay that before anybody
-scrapes: so it counts here, and `agent.metrics.families`, which needs the library, is imported with the first scrape.
-All calls come from the event loop's thread.
+What a scrape needs beyond that (`agent.metrics.families` and its neighbours) is imported with the first one. All calls
+come from the event loop's thread.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 #: Upper bounds of the latency buckets, in seconds. An answer takes a fraction of a millisecond; one that takes longer
 #: than a tenth of a second waited for something, and one that takes longer than a second is a fault.
@@ -58,15 +58,6 @@ class Spread:
     buckets: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BUCKETS) + 1))
     total: float = 0.0
 
-    def cumulative(self) -> list[tuple[str, float]]:
-        """The buckets as Prometheus has them: each with all below it, the last one `+Inf`."""
-        running = 0
-        rows: list[tuple[str, float]] = []
-        for bound, count in zip((*map(str, LATENCY_BUCKETS), "+Inf"), self.buckets, strict=True):
-            running += count
-            rows.append((bound, float(running)))
-        return rows
-
 
 class Latency:
     """A histogram of durations with labels."""
@@ -89,6 +80,29 @@ class Latency:
         return iter(list(self._spreads.items()))
 
 
+@dataclass(slots=True)
+class Counted:
+    """All that the agent has counted since it started.
+
+    Attributes:
+        stops: stop requests by source and reason.
+        attempts: self-stop attempts by result.
+        requests: requests to the local API by transport, operation and status.
+        durations: how long these took, by transport and operation.
+        joined: players that came.
+        heartbeats: of the game.
+        started_at: Unix time at which the game was started last, in seconds; None before.
+    """
+
+    stops: Tally = field(default_factory=Tally)
+    attempts: Tally = field(default_factory=Tally)
+    requests: Tally = field(default_factory=Tally)
+    durations: Latency = field(default_factory=Latency)
+    joined: int = 0
+    heartbeats: int = 0
+    started_at: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class LogCounts:
     """What became of the game's output, in bytes.
@@ -104,3 +118,28 @@ class LogCounts:
     shipped: int = 0
     dropped: int = 0
     not_passed_on: int = 0
+
+
+class LogSource(Protocol):
+    """Where the counters of the log come from: another process may have them, so that they are fetched first."""
+
+    async def refresh(self) -> None:
+        """Fetches the counters as they are now; may raise where they cannot be had."""
+
+    def counts(self) -> LogCounts:
+        """What was fetched last."""
+
+
+class LocalLogs:
+    """Counters that are in this process."""
+
+    def __init__(self, read: Callable[[], LogCounts] = LogCounts) -> None:
+        """Takes what reads them."""
+        self._read = read
+
+    async def refresh(self) -> None:
+        """Nothing has to be fetched."""
+
+    def counts(self) -> LogCounts:
+        """What they are now."""
+        return self._read()

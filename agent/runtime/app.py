@@ -50,6 +50,7 @@ from agent.lifecycle.states import (
 )
 from agent.lifecycle.stop_plan import plan_stop
 from agent.lifecycle.transition import initial
+from agent.metrics.counts import LocalLogs
 from agent.metrics.registry import Metrics
 from agent.runtime.background import Background
 from agent.runtime.effects import Hands
@@ -117,9 +118,9 @@ class _Agent:
             version=__version__,
             deployment=self._injected.deployment,
             state=lambda: self._conductor.state,
-            pids=self._game_pids,
+            without=lambda: boot.reaper.helpers,
             report=self._report,
-            logs=self._farewell.log_counts,
+            logs=LocalLogs(self._farewell.log_counts),
             attempt_results=list(Result),
         )
         self._operations = Operations(

@@ -18,10 +18,12 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from agent.config.injected import parse
 from agent.game.cgroup import CgroupReading
-from agent.lifecycle.game_report import CustomMetric, GameReport
+from agent.lifecycle.game_metrics import CustomMetric
+from agent.lifecycle.game_report import GameReport
 from agent.lifecycle.states import GameReady, GameStarted, Reason, Rules, Source
 from agent.lifecycle.transition import initial, transition
-from agent.metrics.counts import LogCounts
+from agent.metrics.container import ContainerReading
+from agent.metrics.counts import LocalLogs, LogCounts
 from agent.metrics.registry import Metrics
 from agent.metrics.server import MetricsServer
 
@@ -48,9 +50,8 @@ class Agent:
             version="0.1.0",
             deployment=parse(ENVIRONMENT).deployment,
             state=lambda: self.state,
-            pids=lambda: [game],
             report=self.report,
-            logs=self.read_logs,
+            logs=LocalLogs(self.read_logs),
             container=self.read_container,
             attempt_results=["confirmed", "refused"],
         )
@@ -62,11 +63,11 @@ class Agent:
             raise OSError("the spool is gone")
         return self.logs
 
-    def read_container(self) -> CgroupReading:
+    def read_container(self) -> ContainerReading:
         """The counters of the container, or a fault (in another thread)."""
         if self.broken:
             raise RuntimeError("no such file system")
-        return CgroupReading(version=2, memory_limit=3_000_000_000, cpu_throttled_seconds=0.25)
+        return ContainerReading(CgroupReading(version=2, memory_limit=3_000_000_000, cpu_throttled_seconds=0.25))
 
     async def get(
         self, path: str = "/metrics", method: str = "GET", **headers: str
