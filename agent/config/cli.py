@@ -53,6 +53,11 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def shown_settings(settings: Settings) -> dict[str, str]:
+    """The effective settings as variables and text; a secret is a mask."""
+    return {variable(name): shown_text(_shown(settings, name)) for name in Settings.model_fields}
+
+
 def _shown(settings: Settings, name: str) -> object:
     value = getattr(settings, name)
     if is_secret(name):

@@ -185,6 +185,14 @@ class Settings(BaseSettings):
             "and found by the game in AGENT_URL; a port set here that is taken is an error.",
         ),
     ]
+    page_token: Annotated[
+        SecretStr | None,
+        Field(
+            default=None,
+            description="What the stop button of the status page (GET / of the local API) takes. Not set: one is "
+            "made up, and is in the page's address in the agent's log.",
+        ),
+    ]
     metrics_port: Annotated[
         Port,
         Field(

@@ -40,6 +40,7 @@ SETTINGS = frozenset(
         "on_crash",
         "on_exit",
         "on_hang",
+        "page_token",
         "players_from",
         "players_interval",
         "rcon_address",

@@ -26,7 +26,9 @@ from agent.api.events import EventBus
 from agent.api.feed import Feed
 from agent.api.models import WarningEvent
 from agent.api.operations import Operations
+from agent.api.page import StatusPage
 from agent.config import model as settings_module
+from agent.config.cli import shown_settings
 from agent.config.injected import Injected, parse
 from agent.config.model import Settings
 from agent.edgegap.late_tags import LateTags
@@ -235,9 +237,13 @@ class _Agent:
     async def _serve(self) -> None:
         boot = self._boot
         if boot.control is not None:
+            page = self._page()
             self._servers.append(
-                await http.serve(boot.control.sock, self._operations, self._feed, on_request=self._metrics.on_request)
+                await http.serve(
+                    boot.control.sock, self._operations, self._feed, on_request=self._metrics.on_request, page=page
+                )
             )
+            log.info(f"status page: {page.address(f'http://127.0.0.1:{boot.control.number}')}")
         if boot.unix is not None:
             self._servers.append(
                 await rpc.serve(
@@ -251,6 +257,16 @@ class _Agent:
             )
         if boot.metrics is not None:
             self._servers.append(await self._metrics.serve(boot.metrics.sock))
+
+    def _page(self) -> StatusPage:
+        capture, token = self._boot.capture, self._settings.page_token
+        return StatusPage(
+            self._operations,
+            metrics=self._metrics.expose,
+            output=capture.tail if capture is not None else lambda: b"",
+            settings={name: self._boot.redactor.text(text) for name, text in shown_settings(self._settings).items()},
+            token=token.get_secret_value() if token is not None else "",
+        )
 
     # Living ----------------------------------------------------------------------------------------------------------
 
