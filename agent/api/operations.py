@@ -88,7 +88,7 @@ class Operations:
         tags: TagsBackend | None = None,
         keep: Keep | None = None,
         drop_in: DropIn | None = None,
-        acknowledge: Callable[[float], float] = lambda _: 0.0,
+        acknowledge: Callable[[float], Awaitable[float]] | None = None,
         expected_players: int | None = None,
     ) -> None:
         """Keeps what is given; nothing is called yet."""
@@ -102,7 +102,7 @@ class Operations:
         self._tags = tags
         self._keep = keep
         self._drop_in = drop_in
-        self._acknowledge = acknowledge
+        self._acknowledge = acknowledge or _nobody_to_tell
 
     # The lifecycle ----------------------------------------------------------------------------------------------------
 
@@ -134,14 +134,6 @@ class Operations:
                 log_storage=given.log_storage,
             )
         )
-
-    def ending(self, message: str, caller: Caller) -> None:
-        """The game says that it is ending: a stop that it began itself, or its answer to the one under way."""
-        now = self._control.now()
-        if self._control.state.phase in (Phase.DRAINING, Phase.STOPPING):
-            self._acknowledge(0.0)
-        else:
-            self._stop(StopRequest(caller.source, Reason.REQUESTED, now, message, ending=True))
 
     def _stop(self, request: StopRequest) -> StopResult:
         state = self._control.post(StopRequested(request.at, request))
@@ -194,13 +186,13 @@ class Operations:
         # The words of the platform's own answer.
         return SelfStopResult(message=f"{drop_in.deployment_id} - Delete request will be processed soon")
 
-    def stop_ack(self, given: AckInput, _caller: Caller) -> AckResult:
+    async def stop_ack(self, given: AckInput, _caller: Caller) -> AckResult:
         """The game has heard the stop and is busy ending; once, it may ask for more time, inside the deadline."""
         state = self._control.state
         if state.phase not in (Phase.DRAINING, Phase.STOPPING) or state.plan is None:
             raise OperationError(Kind.CONFLICT, "cannot acknowledge a stop: none is under way")
         try:
-            granted = self._acknowledge(given.more_seconds)
+            granted = await self._acknowledge(given.more_seconds)
         except AgentError as problem:
             raise OperationError(Kind.CONFLICT, str(problem)) from None
         return AckResult(more_seconds=granted, kill_in_seconds=max(0.0, state.due(Step.STOP) - self._control.now()))
@@ -313,6 +305,10 @@ class Operations:
 
     def _time(self) -> datetime:
         return self.view.time(self._control.now())
+
+
+async def _nobody_to_tell(_more_seconds: float) -> float:
+    return 0.0
 
 
 _RUNNING = (Phase.STARTING, Phase.READY, Phase.RESTARTING)

@@ -76,6 +76,7 @@ class StatusPage:
     """What a browser is served.
 
     Attributes:
+        token: what the stop button takes.
         routes: method, path, name (for metrics) and handler of each of its routes.
     """
 
@@ -87,6 +88,7 @@ class StatusPage:
         output: Callable[[], MaybeAwaitable[bytes]] = lambda: b"",
         settings: Mapping[str, str] | None = None,
         token: str = "",
+        made_up: str = "",
     ) -> None:
         """Serves nothing yet.
 
@@ -96,13 +98,14 @@ class StatusPage:
             output: the last output of the game, without secrets.
             settings: the effective settings as text, without secrets.
             token: what the stop button takes; made up where it is "".
+            made_up: the one that was made up before, "" where none was.
         """
         self._operations = operations
         self._metrics = metrics
         self._output = output
         self._settings = dict(settings or {})
         self._own_token = not token
-        self._token = token or secrets.token_urlsafe(12)
+        self.token = token or made_up or secrets.token_urlsafe(12)
         self._viewers = 0
         self._sampled: tuple[float, str] = (float("-inf"), "")
         self._sampling = asyncio.Lock()
@@ -114,7 +117,7 @@ class StatusPage:
 
     def address(self, api: str) -> str:
         """Where a person finds it: with the token, unless that was set and is known to whom it may be."""
-        return f"{api}/#token={self._token}" if self._own_token else f"{api}/"
+        return f"{api}/#token={self.token}" if self._own_token else f"{api}/"
 
     async def _page(self, _request: web.BaseRequest) -> web.Response:
         body, policy = _html()
@@ -131,7 +134,7 @@ class StatusPage:
     async def _stop(self, request: web.BaseRequest) -> web.Response:
         """As `POST /v1/stop`, for a person with the token."""
         given = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
-        if not hmac.compare_digest(given.encode(), self._token.encode()):
+        if not hmac.compare_digest(given.encode(), self.token.encode()):
             where = "the agent's log names it" if self._own_token else "it is AGENT_PAGE_TOKEN"
             raise OperationError(
                 Kind.UNAUTHORIZED, f"cannot stop from the page: the token is missing or wrong; {where}"

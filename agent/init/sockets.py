@@ -222,3 +222,23 @@ def _why_not(problem: OSError) -> str:
     if problem.errno == errno.EADDRINUSE:
         return "takes a path where a socket can be made, and there is another file"
     return f"takes a path where a socket can be made: {os.strerror(problem.errno or 0).lower()}"
+
+
+class Sockets:
+    """The bound sockets of one agent; each is None where there is none."""
+
+    def __init__(self) -> None:
+        """None is bound yet."""
+        self.control: Port | None = None
+        self.metrics: Port | None = None
+        self.unix: UnixSocket | None = None
+        self.notify: UnixSocket | None = None
+
+    def close(self) -> None:
+        """Closes them, and takes the files away."""
+        for port in (self.control, self.metrics):
+            if port is not None:
+                port.sock.close()
+        for unix in (self.unix, self.notify):
+            if unix is not None:
+                unix.close()

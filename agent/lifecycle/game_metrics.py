@@ -11,7 +11,6 @@ import math
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -81,8 +80,7 @@ class MetricError(ValueError):
         self.takes = takes
 
 
-@dataclass(frozen=True, slots=True)
-class CustomMetric:
+class CustomMetric(NamedTuple):
     """One report of a figure of the game's own: a value, an amount to add, or observations.
 
     Attributes:
@@ -117,7 +115,6 @@ class GivenExemplar(NamedTuple):
     value: float
 
 
-@dataclass(slots=True)
 class Series:
     """One label set of a figure.
 
@@ -127,9 +124,13 @@ class Series:
         exemplars: one a bucket, or one for a counter; empty where there is none yet.
     """
 
-    value: float = 0.0
-    counts: list[float] = field(default_factory=list)
-    exemplars: list[GivenExemplar | None] = field(default_factory=list)
+    __slots__ = ("counts", "exemplars", "value")
+
+    def __init__(self, value: float = 0.0, counts: Iterable[float] = ()) -> None:
+        """Begins with what is known."""
+        self.value = value
+        self.counts = list(counts)
+        self.exemplars: list[GivenExemplar | None] = [None] * len(self.counts)
 
     def observe(self, number: float, bounds: Sequence[float], weight: float = 1.0) -> int:
         """Takes in an observation, and says into which bucket it fell."""
@@ -139,7 +140,6 @@ class Series:
         return index
 
 
-@dataclass(slots=True)
 class GameMetric:
     """A figure of the game's own, with all its series.
 
@@ -151,11 +151,15 @@ class GameMetric:
         series: by labels, sorted by name.
     """
 
-    name: str
-    kind: Kind
-    help: str = ""
-    bounds: tuple[float, ...] = ()
-    series: dict[LabelPairs, Series] = field(default_factory=dict)
+    __slots__ = ("bounds", "help", "kind", "name", "series")
+
+    def __init__(self, name: str, kind: Kind, help_text: str = "", bounds: tuple[float, ...] = ()) -> None:
+        """Begins without a series."""
+        self.name = name
+        self.kind: Kind = kind
+        self.help = help_text
+        self.bounds = bounds
+        self.series: dict[LabelPairs, Series] = {}
 
     @property
     def cost(self) -> int:
@@ -279,7 +283,7 @@ class GameMetrics(Mapping[str, GameMetric]):
         for name, kind, help_text, bounds, rows in document:
             metric = GameMetric(name, kind, help_text, tuple(bounds))  # type: ignore[arg-type]
             for labels, value, counts in rows:  # type: ignore[attr-defined]
-                metric.series[tuple((label, text) for label, text in labels)] = Series(value, list(counts))
+                metric.series[tuple((label, text) for label, text in labels)] = Series(value, counts)
                 self._size += metric.cost
             self._metrics[metric.name] = metric
 
@@ -348,13 +352,9 @@ class GameMetrics(Mapping[str, GameMetric]):
     def _series(self, metric: GameMetric, labels: LabelPairs) -> Series:
         series = metric.series.get(labels)
         if series is None:
-            series = metric.series[labels] = Series()
+            buckets = len(metric.bounds) + 1 if metric.kind == "histogram" else 0
+            series = metric.series[labels] = Series(0.0, [0.0] * buckets)
             self._size += metric.cost
-            if metric.kind == "histogram":
-                series.counts = [0.0] * (len(metric.bounds) + 1)
-                series.exemplars = [None] * (len(metric.bounds) + 1)
-        elif metric.kind == "histogram" and not series.exemplars:  # it was loaded
-            series.exemplars = [None] * (len(metric.bounds) + 1)
         return series
 
     def _apply(self, metric: GameMetric, given: CustomMetric) -> None:

@@ -12,12 +12,16 @@ left, and nobody said who. A later `leave` of a forgotten id changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TypeAlias
 
-from agent.lifecycle.game_metrics import CustomMetric, GameMetrics, MetricError
+from agent.lifecycle.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import TypeAlias
+
+    from agent.lifecycle.game_metrics import CustomMetric, GameMetrics
 
 MAX_PLAYERS = 1_000_000
 """The largest number that is taken for a count or a capacity."""
@@ -27,8 +31,7 @@ MAX_ID_LENGTH = 128
 MAX_TEXT_LENGTH = 500
 
 
-@dataclass(frozen=True, slots=True)
-class PlayersReported:
+class PlayersReported(Record):
     """The players changed; `before` is the count until now, `joined` or `left` the id where one was named."""
 
     at: float
@@ -39,38 +42,35 @@ class PlayersReported:
     left: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class HeartbeatReported:
+class HeartbeatReported(Record):
     """The game says that it lives."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class TextReported:
+class TextReported(Record):
     """The game says in words how it is."""
 
     at: float
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class MetricsReported:
+class MetricsReported(Record):
     """The game gave these figures of its own."""
 
     at: float
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ReportCleared:
+class ReportCleared(Record):
     """The game was started again: nothing that it said before counts."""
 
     at: float
 
 
 Fact: TypeAlias = PlayersReported | HeartbeatReported | TextReported | MetricsReported | ReportCleared
-Listener: TypeAlias = Callable[[Fact], None]
+if TYPE_CHECKING:
+    Listener: TypeAlias = Callable[[Fact], None]
 
 
 class ReportError(ValueError):
@@ -100,13 +100,12 @@ class GameReport:
         last_heartbeat: moment of the latest heartbeat, or None.
         heartbeats: how many there were.
         text: the latest line of text; may be empty.
-        metrics: the game's own figures by name.
     """
 
     def __init__(self) -> None:
         """A game that has not said anything."""
         self._listeners: list[Listener] = []
-        self.metrics = GameMetrics()
+        self._metrics: GameMetrics | None = None
         self._forget()
 
     def _forget(self) -> None:
@@ -117,12 +116,22 @@ class GameReport:
         self.heartbeats = 0
         self.text = ""
         self._ids: dict[str, float] = {}
-        self.metrics.clear()
+        if self._metrics is not None:
+            self._metrics.clear()
 
     @property
     def ids(self) -> Mapping[str, float]:
         """The known ids in the order they joined, with the moment of each; a view that stays up to date."""
         return MappingProxyType(self._ids)
+
+    @property
+    def metrics(self) -> GameMetrics:
+        """The game's own figures by name."""
+        if self._metrics is None:
+            from agent.lifecycle.game_metrics import GameMetrics  # noqa: PLC0415 - the init has none
+
+            self._metrics = GameMetrics()
+        return self._metrics
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Calls `listener` after each change, at once and in the order of subscription.
@@ -249,6 +258,8 @@ class GameReport:
             ReportError: a name is none, a number cannot be, a type does not go with what is known, or there are too
                 many names or label sets (`agent.lifecycle.game_metrics`).
         """
+        from agent.lifecycle.game_metrics import MetricError  # noqa: PLC0415 - the init takes no figures
+
         try:
             names = self.metrics.report(metrics)
         except MetricError as wrong:
@@ -260,6 +271,40 @@ class GameReport:
         """Tells of figures that a listener wrote to `metrics` itself (StatsD), many at once."""
         if names:
             self._tell(MetricsReported(at, names))
+
+    def take(self, fact: Fact) -> None:
+        """Takes in what another copy of this report has told its listeners.
+
+        What the game measures of itself is not in a fact: who keeps such a copy does without.
+        """
+        match fact:
+            case PlayersReported(count=count, capacity=capacity, joined=joined, left=left, at=at):
+                if joined is not None:
+                    self._ids[joined] = at
+                elif left is not None:
+                    self._ids.pop(left, None)
+                elif count < len(self._ids):
+                    self._ids.clear()
+                self.count, self.capacity, self.players_known = count, capacity, True
+            case HeartbeatReported(at=at):
+                self.last_heartbeat = max(at, self.last_heartbeat or at)
+                self.heartbeats += 1
+            case TextReported(text=text):
+                self.text = text
+            case ReportCleared():
+                self._forget()
+            case _:
+                pass
+        self._tell(fact)
+
+    def copy(self) -> GameReport:
+        """The same report, that nobody listens to yet."""
+        other = GameReport()
+        other.__dict__.update({name: value for name, value in self.__dict__.items() if name != "_listeners"})
+        other._ids, other._metrics = dict(self._ids), None
+        if self._metrics is not None:
+            other.metrics.load(self._metrics.dump())
+        return other
 
     def clear(self, at: float) -> None:
         """The game is started again: forget all it said."""

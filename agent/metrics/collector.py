@@ -72,6 +72,7 @@ class Collector:
         network: Callable[[], Network] | None,
         trace_id: str | None,
         clock: Callable[[], float],
+        wall_offset: float,
     ) -> None:
         """Takes where to read; see `agent.metrics.registry.Metrics`."""
         self._state = state
@@ -82,6 +83,7 @@ class Collector:
         self._logs = logs
         self._trace_id = trace_id
         self._clock = clock
+        self._wall_offset = wall_offset
         self._table = ProcessTable()
         self._processes = GameProcesses(lambda: reaped_by(root()))
         self._container = container or read_container
@@ -142,7 +144,7 @@ class Collector:
         return {
             "build": lambda: self._build,
             "deployment": lambda: self._deployment,
-            "lifecycle": lambda: families.lifecycle(self._state(), self._counted, self._trace_id),
+            "lifecycle": lambda: families.lifecycle(self._state(), self._counted, self._wall_offset, self._trace_id),
             "game": lambda: families.game(_known(reading.game)),
             "container": lambda: families.container(_known(reading.container)),
             "network": lambda: families.network(_known(reading.network)),

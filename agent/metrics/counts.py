@@ -7,9 +7,8 @@ come from the event loop's thread.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 #: Upper bounds of the latency buckets, in seconds. An answer takes a fraction of a millisecond; one that takes longer
 #: than a tenth of a second waited for something, and one that takes longer than a second is a fault.
@@ -91,7 +90,6 @@ class Counted:
         durations: how long these took, by transport and operation.
         joined: players that came.
         heartbeats: of the game.
-        started_at: Unix time at which the game was started last, in seconds; None before.
     """
 
     stops: Tally = field(default_factory=Tally)
@@ -100,7 +98,6 @@ class Counted:
     durations: Latency = field(default_factory=Latency)
     joined: int = 0
     heartbeats: int = 0
-    started_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,26 +117,22 @@ class LogCounts:
     not_passed_on: int = 0
 
 
-class LogSource(Protocol):
+class LogSource:
     """Where the counters of the log come from: another process may have them, so that they are fetched first."""
 
-    async def refresh(self) -> None:
-        """Fetches the counters as they are now; may raise where they cannot be had."""
+    def __init__(
+        self, read: Callable[[], LogCounts] = LogCounts, refresh: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Takes what gives the counters.
 
-    def counts(self) -> LogCounts:
-        """What was fetched last."""
-
-
-class LocalLogs:
-    """Counters that are in this process."""
-
-    def __init__(self, read: Callable[[], LogCounts] = LogCounts) -> None:
-        """Takes what reads them."""
-        self._read = read
+        Args:
+            read: the counters, as far as they are known in this process.
+            refresh: fetches them as they are now; None where nothing has to be fetched. May raise.
+        """
+        self.counts = read
+        self._refresh = refresh
 
     async def refresh(self) -> None:
-        """Nothing has to be fetched."""
-
-    def counts(self) -> LogCounts:
-        """What they are now."""
-        return self._read()
+        """Fetches the counters as they are now."""
+        if self._refresh is not None:
+            await self._refresh()

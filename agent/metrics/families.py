@@ -100,12 +100,13 @@ def deployment(it: Deployment) -> Families:
     )
 
 
-def lifecycle(state: State, counted: Counted, trace_id: str | None = None) -> Families:
+def lifecycle(state: State, counted: Counted, wall_offset: float, trace_id: str | None = None) -> Families:
     """Where the deployment is in its life.
 
     Args:
         state: the present state.
         counted: what was counted since the agent started.
+        wall_offset: seconds to add to the monotonic clock to get Unix time.
         trace_id: of the trace that the lifecycle is exported as; what ends a life leads to it.
     """
     yield stateset(
@@ -113,9 +114,12 @@ def lifecycle(state: State, counted: Counted, trace_id: str | None = None) -> Fa
         "Where the deployment is in its life; 1 for the present phase, 0 for the others.",
         {str(phase): phase is state.phase for phase in Phase},
     )
-    yield from _known(
-        "arbitrium_game_start_time_seconds", "When the game was started last, in Unix time.", counted.started_at
-    )
+    if state.started_at is not None:
+        yield gauge(
+            "arbitrium_game_start_time_seconds",
+            "When the game was started last, in Unix time.",
+            state.started_at + wall_offset,
+        )
     if state.started_at is not None and state.ready_at is not None:
         yield from _known(
             "arbitrium_game_startup_seconds",

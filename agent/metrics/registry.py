@@ -10,16 +10,17 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Collection, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from agent.config.injected import Deployment
-from agent.lifecycle.game_report import Fact, GameReport, HeartbeatReported, PlayersReported
-from agent.lifecycle.states import Event, GameStarted, Reason, Source, State
-from agent.metrics.counts import Counted, LocalLogs, LogSource, Tally
+from agent.lifecycle.game_report import GameReport, HeartbeatReported, PlayersReported
+from agent.lifecycle.states import Reason, Source, State
+from agent.metrics.counts import Counted, LogSource, Tally
 
 if TYPE_CHECKING:
     import socket
 
+    from agent.lifecycle.game_report import Fact
     from agent.metrics.collector import Collector
     from agent.metrics.container import ContainerReading
     from agent.metrics.exposition import Family
@@ -33,6 +34,15 @@ _KNOWN_STOPS = (
 )
 # How long a scrape waits for the counters of the log, which another process may have.
 _REFRESH_SECONDS = 1.0
+# Between the end of a reading and the beginning of the next one.
+_SHORTEST_INTERVAL = 0.02
+
+
+class _Collected(NamedTuple):
+    """What was read last, and what was written of it: OpenMetrics, or the older format."""
+
+    families: list[Family]
+    written: dict[bool, bytes]
 
 
 class Metrics:
@@ -78,18 +88,25 @@ class Metrics:
         self._report = report
         self._root = root
         self._without = without
-        self._logs: LogSource = logs or LocalLogs()
+        self._logs: LogSource = logs or LogSource()
         self._container = container
         self._network = network
         self._trace_id = trace_id
         self._clock = clock
-        self._wall = wall
+        self._wall_offset = wall() - clock()
         self._counted = Counted(
             stops=Tally((str(source), str(reason)) for source, reason in _KNOWN_STOPS),
             attempts=Tally((str(result),) for result in attempt_results),
         )
         self._collector: Collector | None = None
         self._collecting = asyncio.Lock()
+        self._begun = 0
+        self._next = 0.0
+        self._latest: _Collected | None = None
+        # What was before the agent's process, or before it was started again, counts as well.
+        self._counted.joined, self._counted.heartbeats = report.count, report.heartbeats
+        if (stop := state().stop) is not None:
+            self.on_stop_request(stop.source, stop.reason)
         report.subscribe(self._on_report)
 
     # What the rooms tell ---------------------------------------------------------------------------------------------
@@ -114,11 +131,6 @@ class Metrics:
         """The platform was asked to stop the deployment, with this result."""
         self._counted.attempts.add(str(result))
 
-    def on_transition(self, _before: State, _after: State, event: Event) -> None:
-        """The lifecycle went on. An observer for `Conductor.watch`."""
-        if isinstance(event, GameStarted):
-            self._counted.started_at = self._wall() - max(0.0, self._clock() - event.at)
-
     def _on_report(self, fact: Fact) -> None:
         if isinstance(fact, HeartbeatReported):
             self._counted.heartbeats += 1
@@ -138,18 +150,36 @@ class Metrics:
         return await MetricsServer.start(listening, self.expose, self._version)
 
     async def collect(self) -> list[Family]:
-        """Reads everything: all families, whatever they are written as."""
-        async with self._collecting:  # one at a time: two at once would each disturb what the other adds up
-            if self._collector is None:
-                self._collector = await asyncio.to_thread(self._make_collector)
-            refreshed, reading = await asyncio.gather(
-                asyncio.wait_for(self._logs.refresh(), _REFRESH_SECONDS),
-                asyncio.to_thread(self._collector.read),
-                return_exceptions=True,
-            )
-            if isinstance(reading, BaseException):
-                raise reading
-            return self._collector.families(reading, refreshed if isinstance(refreshed, Exception) else None)
+        """Reads everything: all families, whatever they are written as.
+
+        Who asks while others wait gets what is read for them, so that a crowd costs as much as one, and there are at
+        most 50 readings a second: this port may be reachable by anybody.
+        """
+        return (await self._collected()).families
+
+    async def _collected(self) -> _Collected:
+        begun = self._begun
+        async with self._collecting:
+            # Only what was begun after this was asked for is new enough for who asks.
+            if self._begun > begun and self._latest is not None:
+                return self._latest
+            await asyncio.sleep(max(0.0, self._next - time.monotonic()))
+            self._begun += 1
+            self._latest = _Collected(await self._read(), {})
+            self._next = time.monotonic() + _SHORTEST_INTERVAL
+            return self._latest
+
+    async def _read(self) -> list[Family]:
+        if self._collector is None:
+            self._collector = await asyncio.to_thread(self._make_collector)
+        refreshed, reading = await asyncio.gather(
+            asyncio.wait_for(self._logs.refresh(), _REFRESH_SECONDS),
+            asyncio.to_thread(self._collector.read),
+            return_exceptions=True,
+        )
+        if isinstance(reading, BaseException):
+            raise reading
+        return self._collector.families(reading, refreshed if isinstance(refreshed, Exception) else None)
 
     async def expose(self, accept: str = "") -> tuple[bytes, str]:
         """Reads everything and writes it down.
@@ -160,12 +190,14 @@ class Metrics:
         Returns:
             The body and its content type.
         """
-        families = await self.collect()
+        collected = await self._collected()
         from agent.metrics import exposition  # noqa: PLC0415 - imported with the first scrape, as all that collects
 
-        if exposition.wants_openmetrics(accept):
-            return exposition.openmetrics_format(families), exposition.OPENMETRICS
-        return exposition.text_format(families), exposition.TEXT
+        openmetrics = exposition.wants_openmetrics(accept)
+        if openmetrics not in collected.written:
+            write = exposition.openmetrics_format if openmetrics else exposition.text_format
+            collected.written[openmetrics] = write(collected.families)
+        return collected.written[openmetrics], exposition.OPENMETRICS if openmetrics else exposition.TEXT
 
     def _make_collector(self) -> Collector:
         from agent.metrics.collector import Collector  # noqa: PLC0415 - 5 ms that only a scrape should cost
@@ -183,4 +215,5 @@ class Metrics:
             network=self._network,
             trace_id=self._trace_id,
             clock=self._clock,
+            wall_offset=self._wall_offset,
         )

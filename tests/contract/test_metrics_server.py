@@ -23,9 +23,9 @@ from agent.lifecycle.game_report import GameReport
 from agent.lifecycle.states import GameReady, GameStarted, Reason, Rules, Source
 from agent.lifecycle.transition import initial, transition
 from agent.metrics.container import ContainerReading
-from agent.metrics.counts import LocalLogs, LogCounts
+from agent.metrics.counts import LogCounts, LogSource
 from agent.metrics.registry import Metrics
-from agent.metrics.server import MetricsServer
+from agent.metrics.server import MetricsServer, connections_limit
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
 ENVIRONMENT = {
@@ -51,8 +51,8 @@ class Agent:
             deployment=parse(ENVIRONMENT).deployment,
             state=lambda: self.state,
             report=self.report,
-            logs=LocalLogs(self.read_logs),
-            container=self.read_container,
+            logs=LogSource(self.read_logs),
+            container=lambda: self.read_container(),  # noqa: PLW0108 - a test puts another one in its place
             attempt_results=["confirmed", "refused"],
         )
         self.url = ""
@@ -105,8 +105,7 @@ async def agent(game: int) -> AsyncIterator[Agent]:
     it.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     server: MetricsServer = await it.metrics.serve(listening)
     started = GameStarted(time.monotonic(), game)
-    before, (it.state, _) = it.state, transition(it.state, started)
-    it.metrics.on_transition(before, it.state, started)
+    it.state, _ = transition(it.state, started)
     it.state, _ = transition(it.state, GameReady(started.at + 1.5))
     it.metrics.on_request("http", "health", 204, 0.0002)
     it.metrics.on_request("socket", "status", "ok", 0.3)
@@ -305,3 +304,41 @@ async def test_promtool_finds_nothing_to_complain_about(agent: Agent) -> None:
     )
     said, _ = await promtool.communicate(body.encode())
     assert (promtool.returncode, said.decode()) == (0, "")
+
+
+async def test_connections_that_say_nothing_do_not_shut_prometheus_out(
+    agent: Agent, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever holds connections open loses the oldest of them; a scrape is answered, and nothing is logged."""
+    port = int(agent.url.rpartition(":")[2])
+    async with aiohttp.ClientSession() as client:
+        async with client.get(f"{agent.url}/metrics") as answer:  # this connection is kept, as Prometheus keeps its own
+            assert answer.status == 200
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3 * connections_limit())]
+        for _, writer in held[::2]:
+            writer.write(b"GET /metrics HTTP/1.1\r\nHost: slow")
+        async with asyncio.timeout(5):
+            async with client.get(f"{agent.url}/metrics") as answer:
+                assert b"arbitrium_agent_build_info" in await answer.read()
+            assert await held[0][0].read() == b"", "the longest silent was closed"
+    for _, writer in held:
+        writer.close()
+    await asyncio.gather(*(writer.wait_closed() for _, writer in held), return_exceptions=True)
+    assert capfd.readouterr().err == ""
+
+
+async def test_a_crowd_that_scrapes_costs_a_few_readings(agent: Agent) -> None:
+    """Who asks while others wait shares what is read for them, and never gets what was read before it asked."""
+    readings = 0
+    read = agent.read_container
+
+    def counted() -> ContainerReading:
+        nonlocal readings
+        readings += 1
+        return read()
+
+    agent.read_container = counted  # type: ignore[method-assign]
+    await asyncio.gather(*(agent.get() for _ in range(60)))
+    assert 1 <= readings <= 30
+    agent.report.set_players(9.0, 7, 16)
+    assert value(await agent.families(), "arbitrium_players") == 7
