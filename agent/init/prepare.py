@@ -13,7 +13,7 @@ from agent.config.names import game_environment, matching, variable
 from agent.game.process import GameProcess
 from agent.game.stdin import StdinPipe
 from agent.init.output import Output
-from agent.init.sockets import Port, Sockets, TakenError, listen_notify, listen_tcp, listen_unix
+from agent.init.sockets import Port, Sockets, TakenError, listen_notify, listen_statsd, listen_tcp, listen_unix
 from agent.logs.target import is_store_variable
 
 TYPE_CHECKING = False
@@ -39,6 +39,11 @@ def bind_sockets(inputs: Inputs) -> Sockets:
         sockets.notify, why = listen_notify(sockets.unix)
         if why:
             log.warning(f"cannot make the socket for sd_notify ({why}): a game that speaks it has to use HTTP")
+    if (statsd := inputs.setting("statsd")) is not None:
+        try:
+            sockets.statsd, sockets.statsd_path = listen_statsd(statsd)
+        except TakenError as taken:
+            inputs.wrong("statsd", str(taken))
     return sockets
 
 
@@ -74,7 +79,7 @@ def _user(inputs: Inputs, process: GameProcess, sockets: Sockets) -> None:
     # A HOME that the image or the version sets on purpose is kept; the one that root has by default is not.
     kept = {"HOME"} if inputs.environ.get("HOME", "/root") not in ("", "/root", "/") else set()
     process.env |= {key: value for key, value in user.environment.items() if key not in kept}
-    for unix in (sockets.unix, sockets.notify):
+    for unix in (sockets.unix, sockets.notify, sockets.statsd_path):
         if unix is not None:
             try:
                 os.chown(unix.path, -1, user.gid)
@@ -140,6 +145,10 @@ def _exported(inputs: Inputs, sockets: Sockets) -> dict[str, str]:
         if health := inputs.setting("health_timeout"):
             # As systemd gives it: a library sends its heartbeats in half of this (man 3 sd_watchdog_enabled).
             exported["WATCHDOG_USEC"] = str(int(health * 1e6))
+    if sockets.statsd_path is not None:
+        exported["AGENT_STATSD_URL"] = f"unix://{sockets.statsd_path.path}"
+    elif sockets.statsd is not None:
+        exported["AGENT_STATSD_URL"] = f"udp://{_LOOPBACK}:{sockets.statsd.getsockname()[1]}"
     return exported
 
 

@@ -57,6 +57,7 @@ from agent.link.messages import (
     TimeRunsOut,
 )
 from agent.metrics.counts import LogCounts, LogSource
+from agent.metrics.exports import Exports
 from agent.metrics.registry import Metrics
 from agent.runtime import player_count
 from agent.runtime.finalizer import Finalizer, GameStart, kept_place, working_directory
@@ -141,6 +142,13 @@ class Agent:
         self._mirror = Mirror(init.driver.state, init.posted, link.send, loop)
         self._tags = _tags(settings, self._injected)
         self._spool = RemoteSpool(link, **init.spool_view)
+        self._exports = Exports(
+            settings,
+            init.inputs.environ,
+            self._injected.deployment,
+            lambda: self._metrics.collect(),  # noqa: PLW0108 - they are made below, from this
+            began=init.inputs.began + init.inputs.wall_offset,
+        )
         self._finalizer = Finalizer(
             settings,
             self._injected.deployment,
@@ -152,6 +160,7 @@ class Agent:
             kept=kept_place(init.kept),
             attempt=self._mirror.state.attempt,
             game=self._game_start,
+            exports=self._exports if self._exports.wanted else None,
         )
         self._metrics = Metrics(
             version=__version__,
@@ -162,6 +171,7 @@ class Agent:
             report=self._report,
             logs=LogSource(self._log_counts, self._spool.refresh),
             attempt_results=list(Result),
+            trace_id=self._exports.trace_id,
         )
         self._operations = Operations(
             self._mirror,
@@ -248,6 +258,8 @@ class Agent:
             )
         if sockets.metrics is not None:
             self._servers.append(await self._metrics.serve(sockets.metrics.sock))
+        if sockets.statsd is not None:
+            self._servers.append(await self._metrics.listen_statsd(sockets.statsd))
 
     def _page(self) -> StatusPage:
         settings, redactor = self._settings, self._init.output.redactor
@@ -269,6 +281,8 @@ class Agent:
 
     def _begin_tasks(self, first: bool) -> None:
         settings = self._settings
+        if self._exports.wanted:
+            self._tasks.start(self._exports.run(), "pushing metrics")
         if settings.tags and first:
             self._tasks.start(self._tag(), "adding the tags of AGENT_TAGS")
         if self._count is not None:
@@ -374,6 +388,7 @@ class Agent:
         secrets = self._injected.secrets
         assert secrets.delete_url is not None, "the lifecycle releases only where there is what it takes"
         assert secrets.delete_token is not None, "as above"
+        began = self._loop.time()
         call = SelfStop(secrets.delete_url.get_secret_value(), secrets.delete_token, log_storage)
         log.info(f"stopping the deployment: DELETE {call.shown_url}")
 
@@ -399,7 +414,9 @@ class Agent:
                 await asyncio.sleep(_AFTER_FAULT)
         if not outcome.confirmed:
             log.error(f"{outcome.message}. The deployment may go on to be billed: stop it from a backend")
-        self._link.send(ReleaseSettled("confirmed" if outcome.confirmed else "refused"))
+        settled = "confirmed" if outcome.confirmed else "refused"
+        self._link.send(ReleaseSettled(settled))
+        await self._exports.step("release", began, self._loop.time(), outcome=settled)
 
     # What is known ---------------------------------------------------------------------------------------------------
 
