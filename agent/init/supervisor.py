@@ -521,9 +521,15 @@ def _expected_players(inputs: Inputs) -> int | None:
     return len(tickets) if isinstance(tickets, list) and tickets else None
 
 
+_EXPORT_SECONDS = 5.0
+
+
 def _ship_seconds(inputs: Inputs) -> float:
     seconds: float = inputs.setting("ship_seconds")
-    return seconds if inputs.raw("log_url") else 0.0
+    if inputs.raw("log_url"):
+        return seconds
+    # The last metrics and the trace are small: a receiver that does not answer is not worth the whole of it.
+    return min(seconds, _EXPORT_SECONDS) if inputs.exports_last else 0.0
 
 
 def _rules(inputs: Inputs) -> Rules:
