@@ -353,6 +353,111 @@ class Settings(BaseSettings):
         _choice("text", "json"),
         Field(default="text", description="Style of the agent's own log."),
     ]
+    compat: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        _check(parsers.compat),
+        Field(
+            default=(),
+            description="Other hosts whose local agent is answered for, so that a game built for them runs unchanged: "
+            "agones, multiplay, playfab, several separated by commas, or auto for all of them. See docs/migrate.md.",
+        ),
+    ]
+    agones_http_port: Annotated[
+        Port, Field(default=9358, description="Port of Agones' REST API; taken or not, as with AGENT_CONTROL_PORT.")
+    ]
+    agones_grpc_port: Annotated[
+        Port,
+        Field(
+            default=9357,
+            description="Port of Agones' gRPC API (needs arbitrium-agent[agones]); likewise.",
+        ),
+    ]
+    agones_allocate: Annotated[
+        Switch,
+        Field(
+            default=True,
+            description="off: a game stays Ready until it allocates itself. On Edgegap a deployment is made for one "
+            "match, so Allocated follows the first Ready at once.",
+        ),
+    ]
+    agones_health_period: Annotated[
+        Seconds, Field(default=5.0, description="Seconds in which Agones expects a Health call; 0: none is expected.")
+    ]
+    agones_health_threshold: Annotated[
+        int,
+        _check(parsers.count),
+        Field(default=3, description="Periods without one after which the game is stopped (heartbeat_lost)."),
+    ]
+    agones_health_delay: Annotated[
+        Seconds, Field(default=5.0, description="Seconds after the game's first call before that counts.")
+    ]
+    agones_config: Annotated[
+        Path | None,
+        Field(
+            default=None,
+            description="A gameserver.yaml (needs arbitrium-agent[agones]) or .json, from which health, counters, "
+            "lists, labels, annotations and the player capacity are taken; the settings here win over it.",
+        ),
+    ]
+    agones_counters: Annotated[
+        tuple[tuple[str, int, int], ...],
+        NoDecode,
+        _check(parsers.counters),
+        Field(default=(), description="Counters of Agones, NAME=COUNT/CAPACITY, separated by commas."),
+    ]
+    agones_lists: Annotated[
+        tuple[tuple[str, tuple[str, ...], int], ...],
+        NoDecode,
+        _check(parsers.lists),
+        Field(default=(), description="Lists of Agones, NAME=VALUE|VALUE/CAPACITY, separated by commas."),
+    ]
+    multiplay_port: Annotated[
+        Port, Field(default=8086, description="Port of Multiplay's local daemon; as with AGENT_CONTROL_PORT.")
+    ]
+    multiplay_allocate: Annotated[
+        Literal["event", "start", "match"],
+        _choice("event", "start", "match"),
+        Field(
+            default="event",
+            description="When the server is allocated: event (server.json says so, and an event follows, when the game "
+            "listens for events or 10 s after its start), start (server.json says so from the beginning), match (as "
+            "event, but only where the matchmaker injected a match).",
+        ),
+    ]
+    multiplay_config: Annotated[
+        tuple[tuple[str, str], ...],
+        NoDecode,
+        _check(parsers.assignments),
+        Field(
+            default=(),
+            description="The build configuration's own keys in server.json, KEY=VALUE separated by commas, or a JSON "
+            "object.",
+        ),
+    ]
+    multiplay_query_type: Annotated[
+        Literal["sqp", "a2s"],
+        _choice("sqp", "a2s"),
+        Field(default="sqp", description="The query protocol that server.json names."),
+    ]
+    multiplay_payload: Annotated[
+        Text | None,
+        Field(default=None, description="The allocation's payload; made of the matchmaker's variables by default."),
+    ]
+    playfab_port: Annotated[
+        Port, Field(default=56001, description="Port of PlayFab's heartbeat endpoint; as with AGENT_CONTROL_PORT.")
+    ]
+    playfab_title_id: Annotated[Text, Field(default="", description="PF_TITLE_ID, for games that read it.")]
+    playfab_metadata: Annotated[
+        tuple[tuple[str, str], ...],
+        NoDecode,
+        _check(parsers.assignments),
+        Field(default=(), description="PlayFab's build metadata, KEY=VALUE separated by commas, or a JSON object."),
+    ]
+    playfab_session_cookie: Annotated[
+        Text | None,
+        Field(default=None, description="The session's cookie; MM_MATCH_PROFILE by default."),
+    ]
 
     @classmethod
     def settings_customise_sources(
