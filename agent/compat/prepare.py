@@ -28,6 +28,7 @@ _LISTENERS = (
     ("playfab", "playfab_port", 56001, "playfab"),
 )
 _HOST = "127.0.0.1"
+_GSDK_FOLDERS = {"logFolder": "logs", "sharedContentFolder": "shared", "certificateFolder": "certificates"}
 
 
 class Prepared:
@@ -52,9 +53,18 @@ class Prepared:
         self.problems: list[tuple[str, str]] = []
 
     def close(self) -> None:
-        """Closes the sockets; the files stay."""
+        """Closes the sockets. The files stay where the game has written beside them."""
         for port in self.ports.values():
             port.sock.close()
+        if (path := self.files.get("gsdk")) is not None:
+            directory = os.path.dirname(path)
+            try:
+                for folder in _GSDK_FOLDERS.values():
+                    os.rmdir(os.path.join(directory, folder))
+                os.unlink(path)
+                os.rmdir(directory)
+            except OSError:
+                pass
 
 
 def prepare(
@@ -193,7 +203,8 @@ def _game_ports(environ: "dict[str, str]") -> "tuple[str, str]":
     query = next((name for name in names if "query" in name.lower()), None)
     game = next((name for name in names if "game" in name.lower()), None)
     game = game or next((name for name in names if name != query), None)
-    query = query or next((name for name in names if name != game), game)
+    query = query or next((name for name in names if name != game), None)
+    # The SDKs bind the query port themselves: it must be another one, mapped or not.
     return ports.get(game or "", ("9000", ""))[0], ports.get(query or "", ("9010", ""))[0]
 
 
@@ -233,11 +244,7 @@ def _prepare_playfab(
     ports = _mapping(environ)
     address = environ.get("ARBITRIUM_PUBLIC_IP", "127.0.0.1")
     request = environ.get("ARBITRIUM_REQUEST_ID", "")
-    folders = {
-        "logFolder": os.path.join(directory, "logs"),
-        "sharedContentFolder": os.path.join(directory, "shared"),
-        "certificateFolder": os.path.join(directory, "certificates"),
-    }
+    folders = {name: os.path.join(directory, folder) for name, folder in _GSDK_FOLDERS.items()}
     content: Json = {
         "heartbeatEndpoint": f"localhost:{made.ports['playfab'].number}",
         "sessionHostId": made.ids["session_host"],

@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # `typing` itself takes 5 ms
     from collections.abc import Callable
     from typing import TypeVar
 
+    from agent.compat.prepare import Prepared
     from agent.game.user import User
 
     T = TypeVar("T")
@@ -74,6 +75,7 @@ class Boot:
         secrets: the values that must be in no log.
         redactor, spool, capture: the log rooms, running; no capture with AGENT_CAPTURE=off.
         user: whom the game runs as, or None.
+        compat: what was prepared for games of other hosts, or None.
         stdin: the game's stdin, where a stop method writes to it; else None, and the game has the container's.
         reaper: the only one that waits.
         cgroup: what the container's cgroup had counted when the game was started.
@@ -102,6 +104,7 @@ class Boot:
         self.spool: Spool | None = None
         self.capture: Capture | None = None
         self.user: User | None = None
+        self.compat: Prepared | None = None
         self.stdin: StdinPipe | None = None
         self.reaper = Reaper()
         self.cgroup: CgroupReading | None = None
@@ -191,6 +194,8 @@ def run(argv: "list[str]") -> int:
             listen_for_signals(boot)
             return supervise(boot)
     finally:
+        if boot.compat is not None:
+            boot.compat.close()
         if boot.capture is not None:
             boot.capture.close(boot.at_most(1.0))
         if boot.spool is not None:

@@ -30,6 +30,8 @@ def prepare(boot: "Boot") -> None:
     _user(boot)
     if boot.setting("intercept", parsers.boolean, False):
         _intercept(boot)
+    if boot.raw("compat") is not None:
+        _compat(boot)
     _files(boot)
 
 
@@ -98,6 +100,19 @@ def _user(boot: "Boot") -> None:
                 os.chown(unix.path, -1, boot.user.gid)
             except OSError as problem:
                 log.warning(f"cannot give {unix.path} to the game's group ({problem.strerror}): it has to use HTTP")
+
+
+def _compat(boot: "Boot") -> None:
+    """What games built for other hosts look for."""
+    hosts = boot.setting("compat", parsers.compat, ())
+    if boot.problems:
+        return
+    from agent.compat import prepare as compat  # noqa: PLC0415 - most games do without
+
+    owner = (boot.user.uid, boot.user.gid) if boot.user is not None else None
+    boot.compat = compat.prepare(hosts, boot.environ, boot.raw, boot.game_env, owner)
+    for name, takes in boot.compat.problems:
+        boot.wrong(name, takes)
 
 
 def _files(boot: "Boot") -> None:

@@ -14,7 +14,7 @@ import logging
 import os
 import signal
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import JsonValue
 
@@ -58,6 +58,10 @@ from agent.runtime.policy_timer import Watch
 from agent.runtime.stop_actions import GameAsker, Rcon
 from agent.runtime.stop_sequence import Stopping
 
+if TYPE_CHECKING:
+    from agent.compat.hosts import Compat
+    from agent.compat.prepare import Prepared
+
 # Servers that do not end by themselves by then are left to the end of the process.
 _CLOSE_SECONDS = 1.0
 
@@ -100,6 +104,7 @@ class _Agent:
         self._events = EventBus()
         self._servers: list[_Closable] = []
         self._notify: notify.NotifyServer | None = None
+        self._compat: Compat | None = None
         self._main = MainProcess(loop, pids=self._game_pids, look=self._reap)
         self._tags = _tags(settings, self._injected)
         self._farewell = Farewell(boot, settings, self._injected.deployment, self._report)
@@ -248,8 +253,27 @@ class _Agent:
                     users=self._users(),
                 )
             )
+        if boot.compat is not None:
+            await self._serve_other_hosts(boot.compat)
         if boot.metrics is not None:
             self._servers.append(await self._metrics.serve(boot.metrics.sock))
+
+    async def _serve_other_hosts(self, prepared: Prepared) -> None:
+        from agent.compat import hosts  # noqa: PLC0415 - only where AGENT_COMPAT asks for it
+
+        self._compat = await hosts.serve(
+            prepared,
+            self._operations,
+            self._events,
+            self._report,
+            settings=self._settings,
+            deployment=self._injected.deployment,
+            phase=lambda: self._conductor.state.phase,
+            limit_health=self._watch.limit_health,
+            hold=self._watch.hold,
+            on_request=self._metrics.on_request,
+        )
+        self._servers.append(self._compat)
 
     # Living ----------------------------------------------------------------------------------------------------------
 
@@ -276,8 +300,17 @@ class _Agent:
 
     def _make_stopping(self, state: State) -> Stopping:
         events = self._events
-        asker = GameAsker(self._boot, heard=events.listened, settle=events.settle, rcon=_rcon(self._settings))
+        asker = GameAsker(
+            self._boot,
+            heard=events.listened,
+            settle=events.settle,
+            rcon=_rcon(self._settings),
+            host=self._ask_host,
+        )
         return Stopping(self._settings.stop, asker, state)
+
+    def _ask_host(self, kind: str, seconds: float) -> str:
+        return self._compat.ask_to_stop(kind, seconds) if self._compat is not None else "AGENT_COMPAT is not set"
 
     def _acknowledge(self, more_seconds: float) -> float:
         stopping = self._hands.stopping

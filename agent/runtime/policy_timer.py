@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 from agent import log
 from agent.lifecycle.driver import Conductor
@@ -59,6 +60,7 @@ class Watch:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = began
         self._resumed_at = began
+        self._held_until: float | None = None
         report.subscribe(self._on_fact)
         conductor.watch(self._on_transition)
         self._loop.call_soon(self.look)
@@ -78,6 +80,7 @@ class Watch:
             last_heartbeat=None if heartbeat is None else max(heartbeat, self._resumed_at),
             counted_since=self._counted_since,
             expected_players=self._expected,
+            held_until=self._held_until,
         )
 
     def look(self) -> None:
@@ -129,6 +132,17 @@ class Watch:
         if self._conductor.state.phase in (Phase.STARTING, Phase.READY):
             now = self._loop.time()
             self._stop(Due(now, Reason.HEARTBEAT_LOST, message), now)
+
+    def limit_health(self, seconds: float) -> None:
+        """How long the game may be silent, where the settings do not say it: its own host's rule."""
+        if not self._limits.health:
+            self._limits = replace(self._limits, health=seconds)
+            self._loop.call_soon(self.look)
+
+    def hold(self, seconds: float | None) -> None:
+        """The game wants no stop for want of players for so long from now; None ends that."""
+        self._held_until = None if seconds is None else self._loop.time() + seconds
+        self._loop.call_soon(self.look)
 
     def close(self) -> None:
         """Looks no more."""

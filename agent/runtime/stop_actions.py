@@ -15,7 +15,7 @@ from agent.game.signals import ask_to_end, signal_group
 from agent.game.user import identity
 from agent.init.main import Boot
 from agent.lifecycle.states import State
-from agent.lifecycle.stop_methods import Method
+from agent.lifecycle.stop_methods import HOSTS, Method
 from agent.lifecycle.stop_plan import Step
 
 # The game's listeners hear of the stop before anything is done about it; one that takes no event does not hold it up.
@@ -41,6 +41,7 @@ class GameAsker:
         heard: bool,
         settle: Callable[[float], Awaitable[None]],
         rcon: Rcon | None = None,
+        host: Callable[[str, float], str] = lambda _kind, _seconds: "AGENT_COMPAT is not set",
     ) -> None:
         """Takes what the methods need.
 
@@ -49,11 +50,14 @@ class GameAsker:
             heard: whether anybody listened when the stop was announced.
             settle: waits at most so many seconds until everybody who listens has taken what was announced.
             rcon: where `rcon` methods go.
+            host: tells the game as another host does; takes which and the seconds that are left, and returns "" or
+                why that has no effect.
         """
         self._boot = boot
         self._heard = heard
         self._settle = settle
         self._rcon = rcon
+        self._host = host
         self._hook: int | None = None
         self._hook_failed: Callable[[str], None] | None = None
         self._calling: asyncio.Task[None] | None = None
@@ -63,7 +67,9 @@ class GameAsker:
         if self._heard:
             await self._settle(_SETTLE)
 
-    def ask(self, method: Method, state: State, ends: float, failed: Callable[[str], None]) -> str:
+    def ask(  # noqa: PLR0911 - one return a method
+        self, method: Method, state: State, ends: float, failed: Callable[[str], None]
+    ) -> str:
         """Applies a method."""
         match method.kind:
             case "itself":
@@ -79,6 +85,8 @@ class GameAsker:
                 return self._start_hook(method, state, ends, failed)
             case "rcon":
                 return self._call_rcon(method, ends, failed)
+            case kind if kind in HOSTS:
+                return self._host(kind, ends - asyncio.get_running_loop().time())
             case unknown:
                 raise AssertionError(f"no such stop method: {unknown}")
 
