@@ -140,6 +140,8 @@ class Compat:
 
     async def close(self) -> None:
         """Ends all of it."""
+        if self._closed:
+            return
         self._closed = True
         self._unlisten()
         await asyncio.gather(*(listener.close() for listener in self._listeners))
