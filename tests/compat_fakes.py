@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -63,7 +64,6 @@ class Served:
     holds: list[float | None] = field(default_factory=list)
     saved: list[dict[str, Any]] = field(default_factory=list)
 
-    @property
     def phase(self) -> Phase:
         """Where the lifecycle is."""
         return self.agent.conductor.state.phase
@@ -99,7 +99,7 @@ async def serving(
     environ: Mapping[str, str] | None = None,
     saved: Mapping[str, Any] | None = None,
     prepared: Prepared | None = None,
-    **settings: str,
+    **settings: Any,
 ) -> AsyncIterator[Served]:
     """Serves hosts on free ports.
 
@@ -127,7 +127,7 @@ async def serving(
     limits: list[float] = []
     holds: list[float | None] = []
     snapshots: list[dict[str, Any]] = []
-    async with running(directory) as agent, _closing(made, kept=prepared is not None):
+    async with _short() as short, running(short) as agent, _closing(made, kept=prepared is not None):
         compat = await hosts.serve(
             made,
             agent.operations,
@@ -149,6 +149,13 @@ async def serving(
                 yield Served(agent, compat, made, game_env, session, limits, holds, snapshots)
             finally:
                 await compat.close()
+
+
+@asynccontextmanager
+async def _short() -> AsyncIterator[Path]:
+    """A directory of a short name for the agent's own socket, which is not what is looked at."""
+    with tempfile.TemporaryDirectory(prefix="compat") as name:
+        yield Path(name)
 
 
 @asynccontextmanager

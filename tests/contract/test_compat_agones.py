@@ -19,7 +19,7 @@ from tests.api_fakes import DEADLINE, eventually
 from tests.compat_fakes import Served, serving
 
 REST = "agones-http"
-LISTS = {"agones_counters": "rooms=1/10", "agones_lists": "items=a|b/3"}
+LISTS: dict[str, Any] = {"agones_counters": "rooms=1/10", "agones_lists": "items=a|b/3"}
 
 
 async def state(served: Served) -> str:
@@ -54,7 +54,7 @@ async def test_ready_is_our_ready_and_allocated_follows(tmp_path: Path) -> None:
     """A deployment is made for one match: it is allocated when it is ready, once."""
     async with serving(tmp_path, "agones") as served:
         assert (await served.call(REST, "POST", "/ready", {})).body == {}
-        assert served.phase is Phase.READY
+        assert served.phase() is Phase.READY
         assert await state(served) == "Allocated"
         assert (
             "agones.dev/last-allocated"
@@ -302,7 +302,7 @@ async def test_an_agent_that_was_restarted_goes_on(tmp_path: Path) -> None:
         await eventually(lambda: served.saved and served.saved[-1] == served.compat.snapshot(), "it is saved")
         saved = json.loads(json.dumps(served.saved[-1]))
         await served.compat.close()
-        async with serving(tmp_path / "..", "agones", saved=saved, prepared=served.prepared, **LISTS) as again:
+        async with serving(tmp_path, "agones", saved=saved, prepared=served.prepared, **LISTS) as again:
             again.agent.report.set_players(0.0, 0)
             shown = (await again.call(REST, "GET", "/gameserver")).body
             for same in ("labels", "annotations", "uid", "creation_timestamp"):
@@ -333,7 +333,7 @@ async def test_grpc_does_what_rest_does(tmp_path: Path) -> None:
         client = Grpc(served.port("agones-grpc"))
         try:
             await client.call("", "Ready", "Empty", "Empty")
-            assert served.phase is Phase.READY
+            assert served.phase() is Phase.READY
             await client.call("", "SetLabel", "KeyValue", "Empty", key="mode", value="duel")
             shown = await client.call("", "GetGameServer", "Empty", "GameServer")
             assert shown.status.state == "Allocated"
@@ -357,7 +357,7 @@ async def test_grpc_does_what_rest_does(tmp_path: Path) -> None:
             rest = (await served.call(REST, "GET", "/gameserver")).body
             assert rest["status"]["counters"]["rooms"]["count"] == "5"
             await client.call("", "Shutdown", "Empty", "Empty")
-            assert served.phase is Phase.STOPPING
+            assert served.phase() is Phase.STOPPING
         finally:
             client.channel.close()
 
