@@ -239,7 +239,8 @@ def _prepare_playfab(
     made.ids["session"] = _guid()
     if "playfab" not in made.ports:
         return
-    directory = f"/tmp/arbitrium-playfab-{os.urandom(6).hex()}"  # noqa: S108 - new, and nobody can guess its name
+    temporary = environ.get("TMPDIR") or "/tmp"  # noqa: S108 - a new directory in it, of a name that nobody can guess
+    directory = os.path.join(temporary, f"arbitrium-playfab-{os.urandom(6).hex()}")
     path = os.path.join(directory, "gsdkConfig.json")
     ports = _mapping(environ)
     address = environ.get("ARBITRIUM_PUBLIC_IP", "127.0.0.1")

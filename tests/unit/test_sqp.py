@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -29,7 +29,7 @@ class Server(asyncio.DatagramProtocol):
         """Keeps it."""
         self.transport = cast("asyncio.DatagramTransport", transport)
 
-    def datagram_received(self, data: bytes, addr: object) -> None:
+    def datagram_received(self, data: bytes, addr: Any) -> None:
         """Answers."""
         if data == bytes(5):
             self.transport.sendto(struct.pack(">BI", 0, CHALLENGE), addr)
