@@ -14,7 +14,11 @@ from .agent_link import AgentLink, complain
 
 
 class PlayFabLink(AgentLink):
-    """The game's heartbeats."""
+    """The game's heartbeats.
+
+    Attributes:
+        state: what they say of the game, in PlayFab's words.
+    """
 
     def __init__(self) -> None:
         """Reads the configuration; the first heartbeat goes out at once."""
@@ -26,7 +30,7 @@ class PlayFabLink(AgentLink):
         host, _, port = config["heartbeatEndpoint"].partition(":")
         self._address = (host, int(port))
         self._session_host = config["sessionHostId"]
-        self._state = "Initializing"
+        self.state = "Initializing"
         self._players: set[str] = set()
         self._wake = threading.Event()
         self._over = False
@@ -66,7 +70,7 @@ class PlayFabLink(AgentLink):
         self._threads[0].join(timeout)
 
     def _set(self, state: str) -> None:
-        self._state = state
+        self.state = state
         self._wake.set()
 
     def _beat(self) -> None:
@@ -78,7 +82,7 @@ class PlayFabLink(AgentLink):
             over = self._over
             self._wake.clear()
             body = {
-                "CurrentGameState": self._state,
+                "CurrentGameState": self.state,
                 "CurrentGameHealth": "Healthy",
                 "CurrentPlayers": [{"PlayerId": player} for player in sorted(self._players)],
             }
@@ -88,7 +92,7 @@ class PlayFabLink(AgentLink):
                 connection.close()
                 return
             operation = answer.get("operation")
-            if operation == "Active" and self._state == "StandingBy":
+            if operation == "Active" and self.state == "StandingBy":
                 self._set("Active")
             elif operation == "Terminate" and not self.told_to_end:
                 self.words = "PlayFab: Terminate"

@@ -1,7 +1,7 @@
 """A game made for another host: `made_for.py agones|multiplay|playfab BEHAVIOUR`, with the example's own clients.
 
-Behaviours: `lives` plays until its host says that it is over, `ends` ends by itself as such games do, `crashes` exits 3,
-`hangs` says nothing more. SIGTERM is held against it: it exits 9.
+Behaviours: `lives` plays until its host says that it is over, `ends` ends by itself as such games do, `crashes` exits
+3, `hangs` says nothing more. SIGTERM is held against it: it exits 9.
 """
 
 import os
@@ -23,8 +23,9 @@ link.ready()
 link.heartbeat()
 link.joined("ada")
 print("playing", flush=True)
+while isinstance(link, PlayFabLink) and link.state != "Active":
+    time.sleep(0.05)
 if behaviour == "hangs":
-    link._state = "Hung"
     if host == "playfab":
         os.kill(os.getpid(), signal.SIGSTOP)
     time.sleep(60)

@@ -51,8 +51,9 @@ def test_a_platform_stop_reaches_the_game_in_its_hosts_way(launch: Launcher, mod
     assert finished.seconds < 5
     found = story(run)
     assert found["reason"] == "platform_stop"
-    (turn,) = found["stop_methods"] if "stop_methods" in found else found["stop"]["methods"]
+    (turn,) = [step for step in found["happened"] if "method" in step]
     assert (turn["method"], turn["outcome"]) == (host, "applied")
+    assert turn["acknowledged"] is (host == "playfab")
 
 
 @pytest.mark.parametrize("host", HOSTS)
