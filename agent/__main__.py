@@ -14,9 +14,9 @@ def main() -> int:
     """
     arguments = sys.argv[1:]
     if arguments[:1] == ["run"] and not {"-h", "--help"} & set(arguments[1:2]):
-        from agent.init import main  # noqa: PLC0415 - the commands do not need it
+        from agent.init import main as init  # noqa: PLC0415 - the commands do not need it
 
-        code = main.main(arguments[1:])
+        code = init.main(arguments[1:])
         # Nothing is left to do: taking the interpreter apart would only make the container's end later.
         os._exit(code)
     from agent import cli  # noqa: PLC0415 - `run` does not need it

@@ -1,13 +1,18 @@
 """The agent's own log: one line a message on stderr, for people or as JSON. Standard library only, quick to import.
 
 `logging` would be the usual choice; this is its own module because it must never block: where stderr is a pipe that
-nobody reads, a blocked write would keep the agent from hearing SIGTERM. A line that cannot be written at once is
-dropped and counted. No secret passes: what boot registers with `hide` is replaced in every line.
+nobody reads, a blocked write would keep PID 1 from hearing SIGTERM. The init gives its lines to the thread that passes
+the game's stderr on (`agent.logs.sink`), and the agent's process sends its lines to the init. Before that, a line that
+cannot be written at once is dropped and counted. No secret passes: what `hide` was told is replaced in every line.
 """
 
 import os
 import select
 import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -15,6 +20,7 @@ _level = LEVELS["info"]
 _as_json = False
 _hidden: tuple[str, ...] = ()
 _dropped = 0
+_output: "Callable[[bytes], object] | None" = None
 # A pipe that poll() calls writable takes at least this much without blocking (PIPE_BUF, man 7 pipe).
 _ATOMIC = 4096
 
@@ -24,6 +30,12 @@ def configure(level: str = "info", style: str = "text") -> None:
     global _level, _as_json  # noqa: PLW0603 - stderr is one, and so is its log
     _level = LEVELS[level]
     _as_json = style == "json"
+
+
+def send_to(output: "Callable[[bytes], object] | None") -> None:
+    """Gives each line to `output`, which must not block, from now on; None for stderr itself."""
+    global _output  # noqa: PLW0603 - as above
+    _output = output
 
 
 def hide(secrets: "list[str]") -> None:
@@ -59,6 +71,14 @@ def error(message: str, **fields: object) -> None:
     _write("error", message, fields)
 
 
+def fault(doing: str, problem: BaseException) -> None:
+    """A fault of the agent itself, with where it happened: `doing` is what it could not do, beginning with "cannot"."""
+    import traceback  # noqa: PLC0415 - only where something is wrong
+
+    trace = "".join(traceback.format_exception(problem))
+    error(f"{doing} ({type(problem).__name__}: {problem}); going on. Please report this:\n{trace}")
+
+
 def _write(level: str, message: str, fields: "dict[str, object]") -> None:
     global _dropped  # noqa: PLW0603 - as above
     if LEVELS[level] < _level:
@@ -78,6 +98,9 @@ def _write(level: str, message: str, fields: "dict[str, object]") -> None:
             f"arbitrium-agent: {_dropped} lines were dropped because stderr took none\n{line}" if not _as_json else line
         )
     data = scrub(line).encode("utf-8", "backslashreplace") + b"\n"
+    if _output is not None:
+        _output(data)
+        return
     _dropped = 0 if _write_now(data) else _dropped + 1
 
 

@@ -13,10 +13,13 @@ from agent.game.cgroup import CgroupReading
 from agent.lifecycle.game_report import GameReport
 from agent.lifecycle.states import GameStarted, Rules
 from agent.lifecycle.transition import initial, transition
-from agent.metrics.registry import LogCounts, Metrics
+from agent.metrics.container import ContainerReading
+from agent.metrics.counts import LogCounts, LogSource
+from agent.metrics.network import Device, Network, Port, Queue
+from agent.metrics.registry import Metrics
 
 # Every counter that a container can have, whatever this machine has.
-CONTAINER = CgroupReading(
+CGROUP = CgroupReading(
     version=2,
     memory_limit=1,
     memory_current=1,
@@ -29,10 +32,19 @@ CONTAINER = CgroupReading(
     cpu_throttled_seconds=1.0,
     cpu_limit=1.0,
 )
+CONTAINER = ContainerReading(
+    CGROUP, {(resource, share): 0.0 for resource in ("cpu", "memory", "io") for share in ("some", "full")}, 0, 1, 1
+)
+UDP = Port(7777, "udp")
+NETWORK = Network(
+    {"eth0": Device(*range(8))},
+    dict.fromkeys(("InDatagrams", "OutDatagrams", "RcvbufErrors", "SndbufErrors", "InCsumErrors", "NoPorts"), 0),
+    {UDP: Queue(0, 0, 0)},
+)
 
 
 def rows() -> list[tuple[str, ...]]:
-    """Name, type, labels, help; those of the agent's own process and of the game's own figures are left out."""
+    """Name, type, labels, help; the game's own figures are left out."""
     return asyncio.run(_rows())
 
 
@@ -45,13 +57,12 @@ async def _rows() -> list[tuple[str, ...]]:
             version="0",
             deployment=parse(os.environ | {"ARBITRIUM_REQUEST_ID": "23c01225b99d"}).deployment,
             state=lambda: started,
-            pids=lambda: [game.pid],
             report=report,
-            logs=lambda: LogCounts({"stdout": 0, "stderr": 0}),
+            logs=LogSource(lambda: LogCounts({"stdout": 0, "stderr": 0})),
             container=lambda: CONTAINER,
+            network=lambda: NETWORK,
             attempt_results=list(Result),
         )
-        metrics.on_transition(started, started, GameStarted(0.0, 1))
         metrics.on_request("http", "health", 200, 0.001)
         report.heartbeat(0.0)
         report.set_players(0.0, 1, 8)
@@ -61,8 +72,6 @@ async def _rows() -> list[tuple[str, ...]]:
         await game.wait()
     found: list[tuple[str, ...]] = []
     for family in text_string_to_metric_families(body.decode()):
-        if family.name.startswith("agent_process"):
-            continue
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}
         name = family.name + ("_total" if family.type == "counter" else "")
         found.append(

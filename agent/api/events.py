@@ -19,7 +19,8 @@ from agent.api.models import GapEvent
 QUEUE = 256
 """Events that wait for one subscriber at most."""
 
-_COMES_BACK = 1.0
+COMES_BACK = 1.0
+"""Seconds in which a long poll that is over begins again: meanwhile it still counts as listening."""
 
 
 class Event:
@@ -149,6 +150,11 @@ class EventBus:
         self._listeners: list[Callable[[Event], None]] = []
         self._left_at = float("-inf")
         self._closed = False
+        self._on_listeners: Callable[[], object] = lambda: None
+
+    def on_listeners(self, callback: Callable[[], object]) -> None:
+        """Calls back whenever somebody begins or ends to listen."""
+        self._on_listeners = callback
 
     def publish(self, type: str, data: BaseModel) -> Event:  # noqa: A002 - the name of the attribute of an event
         """Tells everybody, without waiting for anybody."""
@@ -180,6 +186,7 @@ class EventBus:
             subscription.close()
         else:
             self._subscriptions.add(subscription)
+            self._on_listeners()
         return subscription
 
     @property
@@ -190,23 +197,12 @@ class EventBus:
     @property
     def listened(self) -> bool:
         """Whether anybody listens, or did a moment ago: a long poll is over for a moment whenever it begins again."""
-        return bool(self._subscriptions) or time.monotonic() - self._left_at < _COMES_BACK
+        return bool(self._subscriptions) or time.monotonic() - self._left_at < COMES_BACK
 
     def _leave(self, subscription: Subscription) -> None:
         self._subscriptions.discard(subscription)
         self._left_at = time.monotonic()
-
-    async def settle(self, seconds: float) -> None:
-        """Waits until every event was taken by its reader, `seconds` at most; a slow reader costs no more than that.
-
-        Called between the announcement of a stop and the stop itself, it lets who listens hear of it first.
-        """
-        loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
-        pause = 0.0
-        while any(subscription.waiting for subscription in self._subscriptions) and loop.time() < end:
-            await asyncio.sleep(pause)
-            pause = min(0.005, pause + 0.001)
+        self._on_listeners()
 
     def close(self) -> None:
         """Ends all subscriptions; what waits in them can still be read."""

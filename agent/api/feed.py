@@ -8,14 +8,11 @@ from agent.api.models import TextEvent
 from agent.api.views import View
 from agent.lifecycle.game_report import Fact, GameReport, PlayersReported, TextReported
 from agent.lifecycle.states import Event as LifecycleEvent
-from agent.lifecycle.states import Phase, PlayersGone, State
+from agent.lifecycle.states import State
 
 
 class Feed:
-    """Publishes state, stop, players and text events.
-
-    It also tells the lifecycle when nobody plays any more, so that a drain need not wait to its end.
-    """
+    """Publishes state, stop, players and text events."""
 
     def __init__(self, control: Control, report: GameReport, events: EventBus, view: View) -> None:
         """Listens to the report from now on; `on_transition` has to be given to the conductor."""
@@ -36,24 +33,15 @@ class Feed:
         for moment in after.history[len(before.history) :]:
             self._events.publish("state", self._view.state_event(after, moment.at, previous, moment.phase))
             previous = moment.phase
-        if after.phase is Phase.STARTING and before.phase is Phase.RESTARTING:
-            self._report.clear(event.at)
-        if after.phase is Phase.DRAINING and before.phase is not Phase.DRAINING:
-            self._nobody_left(event.at)
 
     def _on_fact(self, fact: Fact) -> None:
         match fact:
             case PlayersReported():
                 self._events.publish("players", self._view.players_event(fact))
-                self._nobody_left(fact.at)
             case TextReported(at=at, text=text):
                 self._events.publish("text", TextEvent(at=self._view.time(at), text=text))
             case _:
                 pass  # heartbeats and figures come often, and who wants them asks for them
-
-    def _nobody_left(self, at: float) -> None:
-        if self._control.state.phase is Phase.DRAINING and self._report.players_known and self._report.count == 0:
-            self._control.post(PlayersGone(at))
 
     def subscribe(self) -> Subscription:
         """Begins with the phase the deployment is in, and the stop where one is under way."""

@@ -11,7 +11,16 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, RootModel, model_validator
 
-from agent.lifecycle.game_report import MAX_ID_LENGTH, MAX_METRICS, MAX_PLAYERS, METRIC_NAME, one_line
+from agent.lifecycle.game_metrics import (
+    MAX_BUCKETS,
+    MAX_HELP,
+    MAX_LABEL_VALUE,
+    MAX_LABELS,
+    MAX_METRICS,
+    METRIC_NAME,
+    CustomMetric,
+)
+from agent.lifecycle.game_report import MAX_ID_LENGTH, MAX_PLAYERS, one_line
 from agent.lifecycle.states import Phase, Reason, Source
 from agent.lifecycle.stop_plan import Step
 
@@ -128,15 +137,65 @@ class PlayerInput(Input):
     )
 
 
+_Labels: TypeAlias = dict[str, Annotated[str, Field(max_length=MAX_LABEL_VALUE)]]
+MAX_OBSERVATIONS = 1000
+
+
 class MetricInput(Input):
-    """A figure with an explanation."""
+    """A figure with more than its value: exactly one of `value`, `add` and `observe` is given."""
 
-    value: float
-    help: str = Field(default="", max_length=200, description="What it means; shown by Prometheus.")
+    value: float | None = Field(default=None, description="What it is now; for a histogram, one observation.")
+    add: float | None = Field(default=None, description="How much it has grown since it was last reported.")
+    observe: float | Annotated[list[float], Field(min_length=1, max_length=MAX_OBSERVATIONS)] | None = Field(
+        default=None, description="Observations for a histogram, such as what each tick took."
+    )
+    type: Literal["counter", "gauge", "histogram"] | None = Field(
+        default=None,
+        description="By default: counter where the name ends in _total, histogram where something is observed, gauge.",
+    )
+    labels: _Labels = Field(
+        default={}, max_length=MAX_LABELS, description="What tells its series apart, such as the room's map."
+    )
+    buckets: Annotated[list[float], Field(max_length=MAX_BUCKETS)] = Field(
+        default=[], description="Upper bounds of a histogram's buckets, ascending; once, with the first report."
+    )
+    help: str = Field(default="", max_length=MAX_HELP, description="What it means; shown by Prometheus.")
+    exemplar: _Labels = Field(
+        default={},
+        max_length=MAX_LABELS,
+        description="Labels that lead to what was counted or observed last, such as trace_id; OpenMetrics shows them.",
+    )
+
+    @model_validator(mode="after")
+    def _is_one_report(self) -> MetricInput:
+        if sum(given is not None for given in (self.value, self.add, self.observe)) != 1:
+            raise ValueError("exactly one of value, add and observe")
+        return self
+
+    def as_metric(self, name: str) -> CustomMetric:
+        """As the lifecycle takes it."""
+        observed = () if self.observe is None else self.observe if isinstance(self.observe, list) else (self.observe,)
+        return CustomMetric(
+            name,
+            self.value,
+            self.help,
+            tuple(self.labels.items()),
+            self.type,
+            self.add,
+            tuple(observed),
+            tuple(self.buckets),
+            tuple(self.exemplar.items()),
+        )
 
 
-class MetricsInput(RootModel[dict[str, float | MetricInput]]):
-    """Figures of the game's own by name. A name that ends in `_total` is a counter, any other a gauge."""
+_Reports: TypeAlias = Annotated[list[MetricInput], Field(min_length=1, max_length=MAX_METRICS)]
+
+
+class MetricsInput(RootModel[dict[str, float | MetricInput | _Reports]]):
+    """Figures of the game's own by name: a number, a report, or a list of reports with different labels.
+
+    A name that ends in `_total` is a counter, one with observations a histogram, any other a gauge.
+    """
 
     model_config = ConfigDict(
         strict=True,
@@ -146,9 +205,25 @@ class MetricsInput(RootModel[dict[str, float | MetricInput]]):
             "maxProperties": MAX_METRICS,
             "propertyNames": {"pattern": f"^{METRIC_NAME.pattern}$"},
             "patternProperties": {"_total$": {"minimum": 0, "properties": {"value": {"minimum": 0}}}},
-            "examples": [{"tick_seconds": 0.016, "rounds_total": 3}],
+            "examples": [
+                {
+                    "tick_duration_seconds": {"observe": [0.016, 0.017]},
+                    "rooms": [{"value": 2, "labels": {"map": "dust"}}, {"value": 1, "labels": {"map": "mill"}}],
+                    "rounds_total": {"add": 1},
+                }
+            ],
         },
     )
+
+    def as_metrics(self) -> list[CustomMetric]:
+        """As the lifecycle takes them."""
+        found: list[CustomMetric] = []
+        for name, given in self.root.items():
+            if isinstance(given, list):
+                found.extend(each.as_metric(name) for each in given)
+            else:
+                found.append(given.as_metric(name) if isinstance(given, MetricInput) else CustomMetric(name, given))
+        return found
 
 
 class TagInput(Input):
@@ -308,7 +383,7 @@ class DeploymentResult(RootModel[dict[str, JsonValue]]):
 
 
 class MetricsResult(Output):
-    """The game's own figures, all of them."""
+    """The figures that were given, as they are now: by name and labels; of a histogram its count and sum."""
 
     metrics: dict[str, float]
 

@@ -24,7 +24,6 @@ from agent.api.models import (
     Alive,
     DeploymentResult,
     HealthResult,
-    MetricInput,
     MetricsInput,
     MetricsResult,
     Nothing,
@@ -49,7 +48,7 @@ from agent.api.models import (
 from agent.api.problems import FieldProblem, Kind, OperationError
 from agent.api.views import View
 from agent.errors import AgentError
-from agent.lifecycle.game_report import CustomMetric, GameReport, ReportError
+from agent.lifecycle.game_report import GameReport, ReportError
 from agent.lifecycle.states import GameReady, Phase, Reason, StopRequest, StopRequested
 from agent.lifecycle.stop_plan import Step
 
@@ -89,7 +88,7 @@ class Operations:
         tags: TagsBackend | None = None,
         keep: Keep | None = None,
         drop_in: DropIn | None = None,
-        acknowledge: Callable[[float], float] = lambda _: 0.0,
+        acknowledge: Callable[[float], Awaitable[float]] | None = None,
         expected_players: int | None = None,
     ) -> None:
         """Keeps what is given; nothing is called yet."""
@@ -103,7 +102,7 @@ class Operations:
         self._tags = tags
         self._keep = keep
         self._drop_in = drop_in
-        self._acknowledge = acknowledge
+        self._acknowledge = acknowledge or _nobody_to_tell
 
     # The lifecycle ----------------------------------------------------------------------------------------------------
 
@@ -137,12 +136,8 @@ class Operations:
         )
 
     def ending(self, message: str, caller: Caller) -> None:
-        """The game says that it is ending: a stop that it began itself, or its answer to the one under way."""
-        now = self._control.now()
-        if self._control.state.phase in (Phase.DRAINING, Phase.STOPPING):
-            self._acknowledge(0.0)
-        else:
-            self._stop(StopRequest(caller.source, Reason.REQUESTED, now, message, ending=True))
+        """The game says that it is ending by itself: it gets time before it is asked to."""
+        self._stop(StopRequest(caller.source, Reason.REQUESTED, self._control.now(), message, ending=True))
 
     def _stop(self, request: StopRequest) -> StopResult:
         state = self._control.post(StopRequested(request.at, request))
@@ -195,13 +190,13 @@ class Operations:
         # The words of the platform's own answer.
         return SelfStopResult(message=f"{drop_in.deployment_id} - Delete request will be processed soon")
 
-    def stop_ack(self, given: AckInput, _caller: Caller) -> AckResult:
+    async def stop_ack(self, given: AckInput, _caller: Caller) -> AckResult:
         """The game has heard the stop and is busy ending; once, it may ask for more time, inside the deadline."""
         state = self._control.state
         if state.phase not in (Phase.DRAINING, Phase.STOPPING) or state.plan is None:
             raise OperationError(Kind.CONFLICT, "cannot acknowledge a stop: none is under way")
         try:
-            granted = self._acknowledge(given.more_seconds)
+            granted = await self._acknowledge(given.more_seconds)
         except AgentError as problem:
             raise OperationError(Kind.CONFLICT, str(problem)) from None
         return AckResult(more_seconds=granted, kill_in_seconds=max(0.0, state.due(Step.STOP) - self._control.now()))
@@ -269,17 +264,11 @@ class Operations:
 
     def metrics(self, given: MetricsInput, _caller: Caller) -> MetricsResult:
         """Takes figures of the game's own: all of them, or none where one is wrong."""
-        figures = [
-            CustomMetric(name, figure.value, figure.help)
-            if isinstance(figure, MetricInput)
-            else CustomMetric(name, figure)
-            for name, figure in given.root.items()
-        ]
         try:
-            self._report.set_metrics(figures, self._control.now())
+            names = self._report.set_metrics(given.as_metrics(), self._control.now())
         except ReportError as wrong:
             raise OperationError(Kind.BAD_INPUT, str(wrong), [_field(wrong)]) from None
-        return MetricsResult(metrics={name: metric.value for name, metric in self._report.metrics.items()})
+        return MetricsResult(metrics=self._report.metrics.flat(names))
 
     # The platform and the logs ----------------------------------------------------------------------------------------
 
@@ -320,6 +309,10 @@ class Operations:
 
     def _time(self) -> datetime:
         return self.view.time(self._control.now())
+
+
+async def _nobody_to_tell(_more_seconds: float) -> float:
+    return 0.0
 
 
 _RUNNING = (Phase.STARTING, Phase.READY, Phase.RESTARTING)

@@ -139,7 +139,7 @@ class View:
                 age_seconds=None if beat is None else round(now - beat, 3),
             ),
             text=report.text,
-            metrics={name: metric.value for name, metric in report.metrics.items()},
+            metrics=report.metrics.flat(),
             stop=self.stop_status(state, now),
             exit=exit_result(state),
             reason=state.reason,

@@ -19,7 +19,6 @@ from agent.api.problems import Kind, OperationError
 from agent.compat.agones_config import Counter, List, Spec
 from agent.compat.contracts import ENDING, Closable, Link, Tasks, game, settled
 from agent.errors import AgentError
-from agent.lifecycle.game_report import METRIC_NAME
 from agent.lifecycle.states import Phase
 
 Json = dict[str, Any]
@@ -261,7 +260,7 @@ class Agones:
                 "OUT_OF_RANGE", f"cannot update counter {name}: count {count} is not within 0 to {capacity}"
             )
         counter.count, counter.capacity = count, capacity
-        await self._counted(f"agones_counter_{name}", count, capacity, name)
+        await self._counted("counter", name, count, capacity)
         return self.counter(name)
 
     def list(self, name: str) -> Json:
@@ -318,17 +317,21 @@ class Agones:
 
     async def _listed(self, name: str) -> None:
         found = self._lists[name]
-        await self._counted(f"agones_list_{name}", len(found.values), found.capacity, name)
+        await self._counted("list", name, len(found.values), found.capacity)
 
-    async def _counted(self, metric: str, count: int, capacity: int, name: str) -> None:
+    async def _counted(self, kind: str, name: str, count: int, capacity: int) -> None:
         """A counter or list as figures for Prometheus, and as players where it is called so."""
-        metric = re.sub("[^a-zA-Z0-9_]", "_", metric)[:90]
-        if METRIC_NAME.fullmatch(metric):
-            try:
-                figures = MetricsInput.model_validate({metric: count, f"{metric}_capacity": capacity})
-                await settled(self._link.operations.metrics(figures, _CALLER))
-            except (OperationError, ValueError) as problem:
-                log.warning(f"cannot show {name} of Agones as a metric: {problem}")
+        labels = {"name": name}
+        try:
+            figures = MetricsInput.model_validate(
+                {
+                    f"agones_{kind}": {"value": count, "labels": labels},
+                    f"agones_{kind}_capacity": {"value": capacity, "labels": labels},
+                }
+            )
+            await settled(self._link.operations.metrics(figures, _CALLER))
+        except (OperationError, ValueError) as problem:
+            log.warning(f"cannot show {kind} {name} of Agones as a metric: {problem}")
         if name == PLAYERS:
             try:
                 given = PlayersInput(count=count, capacity=max(count, capacity))
@@ -397,7 +400,7 @@ class Agones:
             for name in self._lists:
                 self._tasks.start(self._listed(name), "agones list")
             for name, counter in self._counters.items():
-                shown = self._counted(f"agones_counter_{name}", counter.count, counter.capacity, name)
+                shown = self._counted("counter", name, counter.count, counter.capacity)
                 self._tasks.start(shown, "agones counter")
 
     def _arm(self) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.api.contracts import Caller
 from agent.lifecycle.states import Phase, Source
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from agent.config.injected import Deployment
     from agent.config.model import Settings
     from agent.lifecycle.game_report import GameReport
-
-T = TypeVar("T")
 
 ENDING = (Phase.STOPPING, Phase.FLUSHING, Phase.RELEASING, Phase.EXITED)
 """The phases in which the game is being ended or has ended; while it drains, players may still finish."""
@@ -92,7 +90,7 @@ class Host(Protocol):
         """Ends what it does in the background."""
 
 
-async def settled(outcome: Awaitable[T] | T) -> T:
+async def settled(outcome: Any) -> Any:
     """The result of an operation, whether it comes at once or has to be awaited."""
     return await outcome if inspect.isawaitable(outcome) else outcome
 

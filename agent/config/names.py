@@ -1,85 +1,18 @@
-"""Which variables are the agent's, and which the game gets. Standard library only: boot needs it."""
+"""Which variables are the agent's, and which the game gets. Standard library only: the init needs it."""
+
+import os
+
+from agent.config.table import TABLE
+from agent.errors import Problem
+from agent.logs.target import STORE_PREFIX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 PREFIX = "AGENT_"
-
-# Every setting by name. The model in `agent.config.model` has the same ones (a test compares them); they are listed
-# here because they are taken out of the game's environment before that model is imported.
-SETTINGS = frozenset(
-    {
-        "agones_allocate",
-        "agones_config",
-        "agones_counters",
-        "agones_grpc_port",
-        "agones_health_delay",
-        "agones_health_period",
-        "agones_health_threshold",
-        "agones_http_port",
-        "agones_lists",
-        "api_token",
-        "api_url",
-        "app_name",
-        "app_version",
-        "capture",
-        "compat",
-        "control_port",
-        "core",
-        "drain_seconds",
-        "empty_timeout",
-        "env_hide",
-        "first_player_timeout",
-        "game_user",
-        "grace_seconds",
-        "health_timeout",
-        "hold_seconds",
-        "intercept",
-        "keep",
-        "log_files",
-        "log_form",
-        "log_format",
-        "log_level",
-        "log_storage",
-        "log_url",
-        "max_duration",
-        "max_duration_warnings",
-        "metrics_host",
-        "metrics_port",
-        "multiplay_allocate",
-        "multiplay_config",
-        "multiplay_payload",
-        "multiplay_port",
-        "multiplay_query_type",
-        "on_crash",
-        "on_exit",
-        "on_hang",
-        "playfab_metadata",
-        "playfab_port",
-        "playfab_session_cookie",
-        "playfab_title_id",
-        "players_from",
-        "players_interval",
-        "rcon_address",
-        "rcon_password",
-        "redact",
-        "ready_timeout",
-        "ready_when",
-        "redact_stdout",
-        "restart_backoff",
-        "restart_limit",
-        "ship_interval",
-        "ship_seconds",
-        "socket_path",
-        "spool_dir",
-        "spool_max",
-        "stop",
-        "tags",
-        "template",
-        "workdir",
-    }
-)
+FILE = "_FILE"
+"""Behind the variable of a secret: the file that holds it, as orchestrators mount them."""
 
 # What the agent gives to the game. A program in the game that starts another agent inherits these; they say where the
 # first one is, and are no settings.
@@ -119,6 +52,52 @@ def game_environment(
     environ: "dict[str, str]", exported: "dict[str, str]", hidden: "Iterable[str]" = ()
 ) -> "dict[str, str]":
     """The game's environment: the container's, without the agent's settings and `hidden`, and with what is exported."""
-    without = {variable(name) for name in SETTINGS} | EXPORTED | set(hidden)
+    without = {variable(name) for name in TABLE} | {variable(name) + FILE for name in TABLE} | EXPORTED | set(hidden)
     kept = {name: value for name, value in environ.items() if name not in without}
     return kept | exported
+
+
+def text_of(name: str, environ: "Mapping[str, str]", options: "Mapping[str, str] | None" = None) -> "str | None":
+    """The text of a setting, or None where it is not set; what is set to nothing counts as not set.
+
+    A secret may also stand in a file: the one that AGENT_NAME_FILE names, or AGENT_NAME (in capitals or small letters)
+    in /run/secrets, where orchestrators mount them. Line breaks at its end do not count.
+
+    Raises:
+        ValueError: the file that AGENT_NAME_FILE names cannot be read.
+    """
+    given = (options or {}).get(name) or environ.get(variable(name))
+    if given or not TABLE[name].secret:
+        return given or None
+    named = environ.get(variable(name) + FILE)
+    paths = [named] if named else [f"/run/secrets/{spelt}" for spelt in (variable(name), variable(name).lower())]
+    for path in paths:
+        try:
+            with open(path, encoding="utf-8", errors="surrogateescape") as file:
+                return file.read(65536).rstrip("\r\n") or None
+        except OSError as problem:
+            if named:
+                raise ValueError(
+                    f"takes a value, or a file that can be read in {variable(name)}{FILE}, and {named} cannot be: "
+                    f"{os.strerror(problem.errno or 0).lower()}"
+                ) from None
+    return None
+
+
+def unknown_variables(environ: "Mapping[str, str]") -> "list[Problem]":
+    """`AGENT_*` variables that are no settings: most likely misspelt, but other programs may use the prefix as well."""
+    known = {variable(name) for name in TABLE} | {variable(row.name) + FILE for row in TABLE.values() if row.secret}
+    known |= EXPORTED
+    return [
+        Problem(name, None, f"is not a setting of arbitrium-agent{suggestion(name[len(PREFIX) :].lower(), variable)}")
+        for name in sorted(environ)
+        if name.startswith(PREFIX) and name not in known and not name.startswith(STORE_PREFIX)
+    ]
+
+
+def suggestion(name: str, spell: "Callable[[str], str]") -> str:
+    """What may have been meant by a name that no setting has; "" where nothing is close."""
+    import difflib  # noqa: PLC0415 - only where something is wrong
+
+    close = difflib.get_close_matches(name, TABLE, n=1, cutoff=0.6)
+    return f"; did you mean {spell(close[0])}?" if close else ""

@@ -7,6 +7,10 @@ got is left to the caller, which knows both.
 
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 HOSTS = ("agones", "multiplay", "playfab")
 """Other hosts whose SDKs are answered, as AGENT_COMPAT names them."""
 
@@ -119,6 +123,9 @@ def players_from(value: str) -> str:
     if kind == "query":
         protocol, slashes, where = rest.partition("://")
         if protocol and slashes:
+            from agent.game.query_protocols import check  # noqa: PLC0415 - only where there is one
+
+            check(protocol)
             address(where)
             return value.strip()
     elif kind == "tcp" and rest:
@@ -139,9 +146,27 @@ def game_user(value: str) -> str:
 
 def templates(value: str) -> "tuple[tuple[str, str], ...]":
     """`SOURCE:TARGET` with absolute paths, several separated by commas."""
-    from agent.init.templates import pairs  # noqa: PLC0415 - only where there are some
+    found = []
+    for part in value.split(","):
+        if not part.strip():
+            continue
+        source, colon, target = part.strip().partition(":")
+        if not colon or not os.path.isabs(source) or not os.path.isabs(target) or "\0" in part:
+            raise ValueError("takes SOURCE:TARGET with absolute paths, several separated by commas")
+        found.append((source, target))
+    return tuple(found)
 
-    return pairs(value)
+
+def choice(*options: str) -> "Callable[[str], str]":
+    """What reads one of these words, in any case."""
+
+    def choose(value: str) -> str:
+        lowered = value.strip().lower()
+        if lowered not in options:
+            raise ValueError(f"takes {', '.join(options[:-1])} or {options[-1]}")
+        return lowered
+
+    return choose
 
 
 def names(value: str) -> "tuple[str, ...]":

@@ -14,7 +14,6 @@ from typing import Any
 
 import aiohttp
 
-from agent.demo.errors import DemoError
 from agent.demo.screen import Screen
 from agent.demo.watch import Calls, Progress, Spectator, follow_agent, wait_for_socket
 from agent.edgegap import models
@@ -196,7 +195,7 @@ class Story:
         """Runs one bot to its end.
 
         Raises:
-            DemoError: it could not play.
+            AgentError: it could not play.
         """
         command = ["-m", "udp_game.bot", "--host", host, "--port", str(port), "--name", name, "--seed", name]
         bot = await asyncio.create_subprocess_exec(
@@ -215,7 +214,7 @@ class Story:
                 bot.kill()
                 await bot.wait()
         if bot.returncode:
-            raise DemoError(f"cannot play on: the bot {complaint.decode(errors='replace').strip()}")
+            raise AgentError(f"cannot play on: the bot {complaint.decode(errors='replace').strip()}")
 
     async def _show_metrics(self) -> None:
         """What Prometheus would read now, in one line."""
@@ -236,11 +235,12 @@ class Story:
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 total[sample.name] = total.get(sample.name, 0.0) + sample.value
-        cpu, memory = total["agent_game_cpu_seconds_total"], total["agent_game_resident_memory_bytes"] / 1e6
+        cpu, memory = total["arbitrium_game_cpu_seconds_total"], total["arbitrium_game_resident_memory_bytes"] / 1e6
         self._say(
             "metrics",
-            f"game: {cpu:.2f} s of CPU, {memory:.1f} MB, {total.get('agent_players', 0):.0f} players; agent: "
-            f"{total['agent_requests_total']:.0f} requests, {total.get('agent_heartbeats_total', 0):.0f} heartbeats",
+            f"game: {cpu:.2f} s of CPU, {memory:.1f} MB, {total.get('arbitrium_players', 0):.0f} players; "
+            f"agent: {total['arbitrium_agent_requests_total']:.0f} requests, "
+            f"{total.get('arbitrium_heartbeats_total', 0):.0f} heartbeats",
         )
 
     def _on_deployment(self, deployment: Deployment) -> None:
@@ -267,18 +267,18 @@ class Story:
         """Looks at what is left, and prints where it lies.
 
         Raises:
-            DemoError: something is not as it should be.
+            AgentError: something is not as it should be.
         """
         left = tagged(f"ARBITRIUM_DELETE_TOKEN={deployment.delete_token}")
         if left:
-            raise DemoError(f"cannot end: processes of the deployment are left: {', '.join(map(str, left))}")
+            raise AgentError(f"cannot end: processes of the deployment are left: {', '.join(map(str, left))}")
         story_file = self._found("logs/**/exit.json")
         with open(story_file, encoding="utf-8") as file:
             story: dict[str, Any] = json.load(file)
-        # Games made for these two end by themselves: there is no call that stops the deployment.
+        # A game made for Multiplay ends by itself: there is no call that stops the deployment.
         wanted = "game_exited" if self._host == "multiplay" else "requested"
         if (story["reason"], story["exit_code"]) != (wanted, 0):
-            raise DemoError(f"cannot call this a proper end: {story['summary']} ({story_file})")
+            raise AgentError(f"cannot call this a proper end: {story['summary']} ({story_file})")
         over = self._progress.over
         assert over is not None, "the match was waited for"
         stop = story["stop"]
@@ -299,7 +299,7 @@ class Story:
     def _found(self, pattern: str) -> str:
         found = sorted(glob.glob(os.path.join(self._directory, pattern), recursive=True))
         if not found:
-            raise DemoError(f"cannot find {pattern} in {self._directory}: it should have been written")
+            raise AgentError(f"cannot find {pattern} in {self._directory}: it should have been written")
         return found[-1]
 
 

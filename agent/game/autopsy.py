@@ -1,4 +1,4 @@
-"""Finds the one cause of a game's end from evidence. Pure: facts in, a verdict out.
+"""Finds the one cause of a game's end from evidence. Pure: facts in, a verdict out. Light enough for PID 1.
 
 The order of the questions is the point. An OOM kill leaves the same wait status as any other SIGKILL, and when only a
 child was killed, the main process ends with a code of its own; a game that hung is killed by the agent in the end. The
@@ -8,27 +8,77 @@ verdict names what came first, and lists everything else as evidence.
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 
 from agent.game.cgroup import CgroupReading, oom_kills_between
+from agent.game.crash_reports import Crash
+from agent.lifecycle.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# An OOM kill that is older than this when the game ends by itself did not end it.
+_OOM_RECENT = 15.0
+# Policies that stop a game which does not do what it should: losing a process to the OOM killer may be why.
+_FELL_SILENT = ("heartbeat_lost", "not_ready")
+# Signals whose default action is to write a core (man 7 signal).
+_CORE_SIGNALS = frozenset(
+    int(number)
+    for number in (
+        signal.SIGQUIT,
+        signal.SIGILL,
+        signal.SIGTRAP,
+        signal.SIGABRT,
+        signal.SIGBUS,
+        signal.SIGFPE,
+        signal.SIGSEGV,
+        signal.SIGXCPU,
+        signal.SIGXFSZ,
+        signal.SIGSYS,
+    )
+)
 
 
 class Cause(StrEnum):
     """Why the game ended, in one word."""
 
-    CLEAN = "clean"
+    CLEAN = "clean"  # exit code 0, by the server itself
+    STOPPED_AS_ASKED = "stopped_as_asked"  # 128 + the signal that it was asked to end with
     EXIT_CODE = "exit_code"
     SIGNAL = "signal"
+    CRASHED = "crashed"  # exit code 0 of the main process, although its server crashed
     OUT_OF_MEMORY = "out_of_memory"
     KILLED_BY_AGENT = "killed_by_agent"
     HEARTBEAT_LOST = "heartbeat_lost"
     COULD_NOT_START = "could_not_start"
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class OtherEnd(Record):
+    """How a process of the game that is not its main process ended, where the agent saw it: as the one that reaps it.
+
+    Attributes:
+        name: what it is called.
+        pid: its process id.
+        code: its exit code, or None when a signal ended it.
+        signal: the number of that signal, or None.
+        seconds_before_end: how long before the game's end that was.
+        helper: whether it only stands beside the server, as `tee` does; see `signal_handling.is_helper`.
+    """
+
+    name: str
+    pid: int
+    code: int | None = None
+    signal: int | None = None
+    seconds_before_end: float = 0.0
+    helper: bool = False
+
+    def __str__(self) -> str:
+        """`server (process 12)`."""
+        return f"{self.name} (process {self.pid})"
+
+
+class Evidence(Record):
     """What is known when the game is gone.
 
     Attributes:
@@ -43,7 +93,12 @@ class Evidence:
         sent_signals: names of the signals that the agent sent before SIGKILL.
         heartbeat_age_seconds: age of the last heartbeat at the end, or None where there never was one.
         before, after: what the cgroup counted when the game was started and when it was gone.
-        last_line: the last line of output.
+        at_stop: what it counted when the stop was asked for; None where it was not read, or no stop was asked for.
+        oom_kill_age_seconds: how long before the end an OOM kill was last seen, or None where nobody looked.
+        others: processes of the game whose end the agent saw, besides the main process.
+        left_behind: names of the processes that the main process left running, without those that are helpers.
+        crash: what the game's output ends with, from `crash_reports.find_crash`.
+        last_line: the last line of output that says something.
     """
 
     code: int | None = None
@@ -60,11 +115,15 @@ class Evidence:
     heartbeat_age_seconds: float | None = None
     before: CgroupReading | None = None
     after: CgroupReading | None = None
+    at_stop: CgroupReading | None = None
+    oom_kill_age_seconds: float | None = None
+    others: tuple[OtherEnd, ...] = ()
+    left_behind: tuple[str, ...] = ()
+    crash: Crash | None = None
     last_line: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Autopsy:
+class Autopsy(Record):
     """The verdict.
 
     Attributes:
@@ -85,15 +144,25 @@ class Autopsy:
 def examine(evidence: Evidence) -> Autopsy:
     """Names one cause.
 
-    In this order: it never started; the OOM killer took one of its processes (unless it went on and ended as it was
-    asked to); it was stopped because its heartbeat was lost; the agent had to kill it; a signal; an exit code; clean.
+    In this order: it never started; the OOM killer ended it; it was stopped because its heartbeat was lost; the agent
+    had to kill it; a signal; an exit code; clean.
     """
     cause, summary = _verdict(evidence)
     return Autopsy(cause, summary, _facts(evidence))
 
 
+def may_have_left_core(evidence: Evidence) -> bool:
+    """Whether something of the game crashed in a way that makes the kernel write a core; else none is looked for."""
+    numbers = [evidence.signal, _as_signal(evidence.code), *(other.signal for other in evidence.others)]
+    if evidence.crash is not None:
+        numbers.append(evidence.crash.signal)
+    return evidence.core_dumped or any(number in _CORE_SIGNALS for number in numbers)
+
+
 def _verdict(evidence: Evidence) -> tuple[Cause, str]:
     main_killed = evidence.signal == signal.SIGKILL
+    crash = evidence.crash
+    said = f"; {crash}" if crash is not None else ""
     if evidence.could_not_start is not None:
         verdict = Cause.COULD_NOT_START, evidence.could_not_start
     elif _oom_is_the_cause(evidence):
@@ -109,26 +178,89 @@ def _verdict(evidence: Evidence) -> tuple[Cause, str]:
         after = evidence.kill_after_seconds
         had = f" {after:.1f} s after it was asked to end" if after is not None else ""
         verdict = Cause.KILLED_BY_AGENT, f"the agent killed the game{had}, because it did not end by itself"
+    elif evidence.code == 0:
+        verdict = _ended_with_0(evidence)
+    elif _is_as_asked(evidence):
+        name = signal_name(_as_signal(evidence.code) or 0)
+        verdict = (
+            Cause.STOPPED_AS_ASKED,
+            f"the game was asked to end with {name} and ended with exit code {evidence.code}, which stands for it",
+        )
+    elif crash is not None and crash.out_of_memory:
+        how = f"exit code {evidence.code}" if evidence.signal is None else signal_name(evidence.signal)
+        verdict = (
+            Cause.OUT_OF_MEMORY,
+            f"the game ran out of the memory that its runtime gives it and ended with {how}; {crash}",
+        )
     elif evidence.signal is not None:
         name = signal_name(evidence.signal)
         by = ", which the agent had sent to stop it" if name in evidence.sent_signals else ""
-        verdict = Cause.SIGNAL, f"the game was ended by {name} ({evidence.signal}){by}"
+        verdict = Cause.SIGNAL, f"the game was ended by {name} ({evidence.signal}){by}{said}"
     elif evidence.code:
-        verdict = Cause.EXIT_CODE, f"the game ended with exit code {evidence.code}"
+        verdict = Cause.EXIT_CODE, f"the game ended with exit code {evidence.code}{said}"
     else:
         verdict = Cause.CLEAN, "the game ended with exit code 0"
     return verdict
 
 
+def _ended_with_0(evidence: Evidence) -> tuple[Cause, str]:
+    """The main process ended with 0, which is clean only where it is the server, or the server did so too."""
+    left = ", ".join(evidence.left_behind)
+    if left and evidence.killed:
+        return Cause.KILLED_BY_AGENT, (
+            f"the main process ended with exit code 0 and left {left} behind, which the agent had to kill"
+        )
+    ended = next((other for other in evidence.others if other.signal is not None and not other.helper), None)
+    crash = evidence.crash if evidence.crash is not None and evidence.crash.fatal else None
+    number = ended.signal if ended is not None else crash.signal if crash is not None else None
+    if number is not None and signal_name(number) in evidence.sent_signals:
+        who = str(ended) if ended is not None else "its server"
+        return Cause.STOPPED_AS_ASKED, (
+            f"the main process ended with exit code 0, and {signal_name(number)}, which the agent had sent to stop the "
+            f"game, ended {who}"
+        )
+    if ended is not None and number is not None:
+        return Cause.CRASHED, (
+            f"the main process ended with exit code 0, but {signal_name(number)} ({number}) had ended {ended}"
+        )
+    if crash is not None:
+        return Cause.CRASHED, f"the main process ended with exit code 0, but its server had crashed; {crash}"
+    if left:
+        return Cause.STOPPED_AS_ASKED, (
+            f"the main process ended with exit code 0 and left {left} behind, which ended when the agent asked it to; "
+            "if that is the server, set AGENT_MAIN so that the agent follows it"
+        )
+    return Cause.CLEAN, "the game ended with exit code 0"
+
+
+def _is_as_asked(evidence: Evidence) -> bool:
+    """Whether the exit code stands for a signal that the agent had sent; a JVM ends so after its shutdown hooks."""
+    number = _as_signal(evidence.code)
+    return number is not None and signal_name(number) in evidence.sent_signals
+
+
+def _as_signal(code: int | None) -> int | None:
+    """The signal that an exit code stands for: 128 + n, as shells and runtimes have it."""
+    return code - 128 if code is not None and 128 < code <= 128 + 64 else None
+
+
 def _oom_is_the_cause(evidence: Evidence) -> bool:
+    """Whether an OOM kill ended the game: one that a game lived on after is evidence, and not the cause."""
     if not oom_kills_between(evidence.before, evidence.after):
         return False
-    # A child that was killed long ago is no cause of an orderly end, nor of one that the agent forced because somebody
-    # wanted the game to end: the game lived on. A policy's is different: a game falls silent when it loses a child.
-    asked = evidence.stop_source is not None and evidence.stop_source != "policy"
-    orderly = evidence.code == 0 and evidence.stop_source is not None
-    forced = evidence.killed and evidence.signal == signal.SIGKILL and asked
-    return not orderly and not forced
+    ended_by_kill = not evidence.killed and (evidence.signal == signal.SIGKILL or evidence.code == 128 + signal.SIGKILL)
+    age = evidence.oom_kill_age_seconds
+    if evidence.stop_source is None:
+        return ended_by_kill or age is None or age <= _OOM_RECENT
+    if evidence.stop_source == "policy" and evidence.stop_reason in _FELL_SILENT:
+        # A game falls silent when it loses a process; killing what was left of it was only the end.
+        heard = evidence.heartbeat_age_seconds
+        return age is None or heard is None or age <= heard + _OOM_RECENT
+    # Somebody wanted the game to end, and it lived until then: only a kill since then can have ended it.
+    since = oom_kills_between(evidence.at_stop, evidence.after)
+    if since is None:
+        return ended_by_kill
+    return since > 0 and not (evidence.killed and evidence.signal == signal.SIGKILL)
 
 
 def signal_name(number: int) -> str:
@@ -142,16 +274,35 @@ def signal_name(number: int) -> str:
 
 
 def _facts(evidence: Evidence) -> tuple[str, ...]:
+    return (
+        *_status_facts(evidence),
+        *_memory_facts(evidence),
+        *_stop_facts(evidence),
+        *(f"left behind by the main process: {name}" for name in evidence.left_behind),
+        *(_other_fact(other) for other in evidence.others),
+        *_said_facts(evidence),
+    )
+
+
+def _status_facts(evidence: Evidence) -> list[str]:
     facts = []
     if evidence.signal is not None:
         core = "; the kernel says that it wrote a core" if evidence.core_dumped else ""
         facts.append(f"wait status: ended by signal {evidence.signal} ({signal_name(evidence.signal)}){core}")
     elif evidence.code is not None:
         facts.append(f"wait status: exit code {evidence.code}")
-        if 128 < evidence.code <= 128 + 64:
-            name = signal_name(evidence.code - 128)
-            facts.append(f"exit code {evidence.code}: this is how a shell reports that {name} ended its child")
-    facts += _memory_facts(evidence)
+        number = _as_signal(evidence.code)
+        if number is not None:
+            name = signal_name(number)
+            if _is_as_asked(evidence):
+                facts.append(f"exit code {evidence.code}: 128 and {number}, the number of {name}")
+            else:
+                facts.append(f"exit code {evidence.code}: this is how a shell reports that {name} ended its child")
+    return facts
+
+
+def _stop_facts(evidence: Evidence) -> list[str]:
+    facts = []
     if evidence.stop_source is not None:
         message = f' "{evidence.stop_message}"' if evidence.stop_message else ""
         when = f", {evidence.stopped_seconds:.1f} s before the end" if evidence.stopped_seconds is not None else ""
@@ -162,11 +313,23 @@ def _facts(evidence: Evidence) -> tuple[str, ...]:
         facts.append(f"sent by the agent: {', '.join(evidence.sent_signals)}")
     if evidence.killed:
         facts.append("sent by the agent: SIGKILL, to what was left")
+    return facts
+
+
+def _said_facts(evidence: Evidence) -> list[str]:
+    facts = []
     if evidence.heartbeat_age_seconds is not None:
         facts.append(f"last heartbeat: {evidence.heartbeat_age_seconds:.1f} s before the end")
+    if evidence.crash is not None:
+        facts.append(f"crash report in the output, {evidence.crash}")
     if evidence.last_line:
         facts.append(f"last line of output: {evidence.last_line}")
-    return tuple(facts)
+    return facts
+
+
+def _other_fact(other: OtherEnd) -> str:
+    how = f"exit code {other.code}" if other.signal is None else f"ended by {signal_name(other.signal)}"
+    return f"another process of the game: {other}, {how}, {other.seconds_before_end:.1f} s before the end"
 
 
 def _memory_facts(evidence: Evidence) -> list[str]:
@@ -180,13 +343,24 @@ def _memory_facts(evidence: Evidence) -> list[str]:
         assert after is not None, "it was compared with"
         what = "process" if kills == 1 else "processes"
         source = "memory.events" if after.version == 2 else "memory.oom_control"
-        facts.append(f"OOM kills: {kills} {what} while it ran (oom_kill in {after.memory_path}/{source})")
+        facts.append(
+            f"OOM kills: {kills} {what} while it ran{_oom_moment(evidence)} (oom_kill in {after.memory_path}/{source})"
+        )
     elif evidence.signal == signal.SIGKILL:
         facts.append("OOM kills: none while it ran")
     if after is not None and after.memory_peak is not None:
         of = f" of {_mebibytes(after.memory_limit)}" if after.memory_limit else ", without a limit"
         facts.append(f"peak memory of the container: {_mebibytes(after.memory_peak)}{of}")
     return facts
+
+
+def _oom_moment(evidence: Evidence) -> str:
+    if evidence.oom_kill_age_seconds is not None:
+        return f", the last one {evidence.oom_kill_age_seconds:.0f} s before the end"
+    since = oom_kills_between(evidence.at_stop, evidence.after)
+    if since is None:
+        return ""
+    return f", {since} of them after the stop was asked for" if since else ", all before the stop was asked for"
 
 
 def _mebibytes(size: int | None) -> str:

@@ -7,24 +7,24 @@ way is said; nothing of it is an error.
 
 from __future__ import annotations
 
-import contextlib
-import glob
 import os
 import resource
-import select
-import shutil
-import signal
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+
+from agent.lifecycle.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
 
 _PATTERN = "/proc/sys/kernel/core_pattern"
 _USES_PID = "/proc/sys/kernel/core_uses_pid"
 _STACK_LINES = 60
+_STACK_BYTES = 1 << 20
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-@dataclass(frozen=True, slots=True)
-class CoreOutlook:
+class CoreOutlook(Record):
     """Whether a crash would leave a core.
 
     Attributes:
@@ -45,7 +45,7 @@ def core_outlook(workdir: str, *, pattern_file: str = _PATTERN, hard_limit: int 
         hard_limit: bytes that a core may have at most, -1 for no limit; the process's own hard limit by default.
     """
     limit = resource.getrlimit(resource.RLIMIT_CORE)[1] if hard_limit is None else hard_limit
-    pattern = _read(pattern_file)
+    pattern = _text(pattern_file)
     why_not = ""
     if limit == 0:
         why_not = "cannot get a core: the hard limit is 0; start the container with --ulimit core=-1"
@@ -72,8 +72,7 @@ def permit_core() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
 
 
-@dataclass(frozen=True, slots=True)
-class Core:
+class Core(Record):
     """What became of the core.
 
     Attributes:
@@ -91,40 +90,35 @@ class Core:
         return {"path": self.path, "summary": self.summary, "stack": self.stack}
 
 
-def look_for_core(
-    outlook: CoreOutlook,
-    *,
-    crashed: bool,
-    workdir: str,
-    pid: int,
-    since: float,
-    program: str,
-    deadline: float,
-    started: Callable[[int], None] = lambda _: None,
+async def look_for_core(
+    outlook: CoreOutlook, *, crashed: bool, workdir: str, pid: int, since: float, program: str, deadline: float
 ) -> Core:
     """Finds the core of a game that is gone, and reads its stacks. May take until the deadline; never raises.
 
     Args:
         outlook: from before the game was started.
-        crashed: whether it ended in a way that may have left one: by a signal, or with a code above 128, which is how
-            a shell reports that its child did.
+        crashed: whether something of it ended in a way that may have left one; see `autopsy.may_have_left_core`.
         workdir: the game's working directory.
         pid: its main process.
         since: when it was started, in seconds since 1970.
         program: what was executed.
         deadline: seconds of the monotonic clock.
-        started: called with the process id of the debugger, so that it is not taken for the game's.
     """
-    if outlook.why_not or outlook.pattern is None:
-        return Core(None, outlook.why_not)
     if not crashed:
         return Core(None, "no core: the game did not crash")
-    path = find_core(outlook.pattern, workdir, pid, since)
-    if path is None:
-        return Core(None, f"no core was found by the host's core_pattern, {outlook.pattern}")
-    stack = stack_summary(path, program, deadline, started=started)
-    without = "" if stack else "; without gdb in the image there is no stack summary"
-    return Core(path, f"a core of {os.path.getsize(path)} bytes{without}", stack)
+    if outlook.why_not or outlook.pattern is None:
+        return Core(None, outlook.why_not)
+    try:
+        path = find_core(outlook.pattern, workdir, pid, since)
+        if path is None:
+            return Core(None, f"no core was found by the host's core_pattern, {outlook.pattern}")
+        said = f"a core of {_size(path)} bytes"
+        stack, problem = await stack_summary(path, program, deadline)
+    except OSError as error:
+        return Core(None, f"cannot look at the core: {error}")
+    if problem:
+        said += f"; the stack summary is cut short: {problem}" if stack else f"; there is no stack summary: {problem}"
+    return Core(path, said, stack)
 
 
 def find_core(pattern: str, workdir: str, pid: int, since: float, *, uses_pid_file: str = _USES_PID) -> str | None:
@@ -139,7 +133,9 @@ def find_core(pattern: str, workdir: str, pid: int, since: float, *, uses_pid_fi
     """
     if pattern.startswith("|") or not pattern:
         return None
-    end = ".%p" if "%p" not in pattern and _read(uses_pid_file) == "1" else ""
+    import glob  # noqa: PLC0415 - it imports what PID 1 does without, and few games leave a core
+
+    end = ".%p" if "%p" not in pattern and _text(uses_pid_file) == "1" else ""
     for process in (str(pid), "*"):
         wanted = os.path.join(glob.escape(workdir), _as_glob(pattern + end, process))
         found = [path for path in glob.glob(wanted) if os.path.isfile(path) and os.stat(path).st_mtime >= since - 1]
@@ -148,77 +144,88 @@ def find_core(pattern: str, workdir: str, pid: int, since: float, *, uses_pid_fi
     return None
 
 
-def stack_summary(
-    core: str,
-    program: str,
-    deadline: float,
-    *,
-    started: Callable[[int], None] = lambda _: None,
-    debugger: str | None = None,
-) -> str:
-    """What `gdb` says about the threads of a core; "" where there is no gdb, or it takes too long.
+async def stack_summary(core: str, program: str, deadline: float, *, debugger: str | None = None) -> tuple[str, str]:
+    """What `gdb` says about the threads of a core, and why it says no more.
 
-    Nothing waits for the debugger's process here: whoever reaps children reaps it. Its output ends when it does.
+    To be awaited on the main thread: the debugger is killed when the thread that started it ends.
 
     Args:
         core: the core file.
         program: the program that crashed.
-        deadline: seconds of the monotonic clock.
-        started: called with the debugger's process id, so that it is not taken for the game's.
+        deadline: seconds of the monotonic clock; the debugger is killed then, and what it had said is kept.
         debugger: path of gdb; looked up by default.
+
+    Returns:
+        The summary, "" without one, and a sentence where something is missing.
     """
+    import asyncio  # noqa: PLC0415 - for the agent's process; PID 1 imports this module for `permit_core`
+    import shutil  # noqa: PLC0415 - likewise
+
     gdb = debugger or shutil.which("gdb")
-    executable = shutil.which(program) or program
     if gdb is None:
-        return ""
-    reading, writing = os.pipe()
+        return "", "gdb is not in the image"
+    executable = shutil.which(program) or program
     command = [gdb, "-nx", "-batch", "-ex", "thread apply all -s backtrace 30", "-core", core]
     if _is_elf(executable):  # of a script's child, gdb shows what it can without
         command.append(executable)
     try:
-        pid = os.posix_spawn(
-            gdb,
-            command,
-            {**os.environ, "DEBUGINFOD_URLS": ""},  # it would look for symbols in the net
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_DUP2, writing, 1),
-                (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
-            ],
-            setsid=True,
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            env={**os.environ, "DEBUGINFOD_URLS": ""},  # it would look for symbols in the net
+            start_new_session=True,
+            preexec_fn=_die_with_parent(),
         )
-    except OSError:
-        os.close(reading)
-        os.close(writing)
-        return ""
-    os.close(writing)
-    started(pid)
+    except OSError as error:
+        return "", f"gdb cannot be started: {error}"
+    output = bytearray()
+    problem = ""
     try:
-        output, ended = _read_until(reading, deadline)
-        if not ended:
-            _kill(pid)
+        async with asyncio.timeout_at(deadline):  # the event loop's clock is the monotonic one
+            await _read(process, output)
+            await process.wait()
+    except TimeoutError:
+        problem = "gdb did not end in time"
     finally:
-        os.close(reading)
-    return _interesting(output)
+        await _end(process)
+    stack = _interesting(bytes(output))
+    return stack, problem or ("" if stack else "gdb found no thread in it")
 
 
-def _read_until(fd: int, deadline: float) -> tuple[bytes, bool]:
-    """What comes until the end or the deadline, and whether the end came."""
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    output = b""
-    while (left := deadline - time.monotonic()) > 0 and len(output) < 1 << 20:
-        if poll.poll(left * 1000):
-            piece = os.read(fd, 65536)
-            if not piece:
-                return output, True
-            output += piece
-    return output, False
+def _die_with_parent() -> Callable[[], None]:
+    """What a child calls before it executes: it is killed when its parent is gone (man 2 prctl)."""
+    import ctypes  # noqa: PLC0415 - likewise
+
+    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
+
+    def prepare() -> None:
+        prctl(_PR_SET_PDEATHSIG, 9, 0, 0, 0)
+        if os.getppid() != parent:  # it went before that took effect
+            os._exit(1)
+
+    return prepare
 
 
-def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+async def _read(process: asyncio.subprocess.Process, output: bytearray) -> None:
+    assert process.stdout is not None, "it is a pipe"
+    while len(output) < _STACK_BYTES and (piece := await process.stdout.read(65536)):
+        output += piece
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kills it where it still runs, together with what it started, and waits for it."""
+    if process.returncode is None:
+        try:
+            os.killpg(process.pid, 9)
+        except (ProcessLookupError, PermissionError):
+            return
+        await process.wait()
+
+
+def _size(path: str) -> int:
+    return os.stat(path).st_size
 
 
 def _is_elf(path: str) -> bool:
@@ -249,12 +256,12 @@ def _as_glob(pattern: str, pid: str) -> str:
             # The process's number in its own namespace is %p; %P is the host's, which nobody here knows.
             out += {"p": pid, "%": "%"}.get(pattern[position], "*")
         else:
-            out += glob.escape(character)
+            out += f"[{character}]" if character in "*?[" else character
         position += 1
     return out
 
 
-def _read(path: str) -> str | None:
+def _text(path: str) -> str | None:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read().strip()

@@ -1,14 +1,19 @@
-"""The content of `exit.json`: everything that is known about a game's end, in one document. Pure."""
+"""The content of `exit.json`: everything that is known about a game's end, in one document. Light enough for PID 1."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+import time
 
 from agent.game.autopsy import Autopsy, signal_name
 from agent.game.cgroup import CgroupReading, oom_kills_between
+from agent.game.crash_reports import is_dump, plain, says_something
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 SCHEMA = 1
+_LOOKED_AT = 200  # lines from the end
 
 
 def build_report(
@@ -122,15 +127,23 @@ def build_report(
 
 
 def last_line(tail: bytes, longest: int = 500) -> str:
-    """The last line of output that says something, shortened to `longest` characters."""
+    """The last line of output that means something, shortened to `longest` characters.
+
+    A rule, a `#`, a bare stack frame or a register say nothing alone; where there is nothing else, the last line that
+    has a letter or a digit is taken all the same.
+    """
     lines = tail.decode("utf-8", "replace").split("\n")
-    return next((line.strip()[:longest] for line in reversed(lines) if line.strip()), "")
+    shown = [line for line in map(plain, reversed(lines[-_LOOKED_AT:])) if says_something(line)]
+    return next((line for line in shown if not is_dump(line)), shown[0] if shown else "")[:longest]
 
 
 def iso(seconds: float) -> str:
-    """Seconds since 1970 as ISO 8601 in UTC, to the millisecond."""
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+    """Seconds since 1970 as ISO 8601 in UTC, to the millisecond; "out of range" for what has no such date."""
+    try:
+        moment = time.gmtime(seconds // 1)
+    except (OverflowError, OSError, ValueError):
+        return "out of range"
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', moment)}.{int(seconds % 1 * 1000):03d}Z"
 
 
 def _memory(before: CgroupReading | None, after: CgroupReading | None) -> dict[str, object]:

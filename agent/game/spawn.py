@@ -80,8 +80,11 @@ def spawn(
     Raises:
         CannotStartError: it cannot be found (127) or executed (126).
     """
-    streams, ours = terminal.open_streams() if capture else ({}, {})
+    streams: dict[str, int] = {}
+    ours: dict[str, int] = {}
     try:
+        if capture:
+            streams, ours = terminal.open_streams()
         who = {}
         if user is not None:
             from agent.game.user import identity  # noqa: PLC0415 - most games run as the agent does

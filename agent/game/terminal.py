@@ -20,14 +20,19 @@ def open_streams() -> "tuple[dict[str, int], dict[str, int]]":
     read_ends: dict[str, int] = {}
     write_ends: dict[str, int] = {}
     shared: int | None = None
-    for name, fd in (("stdout", 1), ("stderr", 2)):
-        if not os.isatty(fd):
-            read_ends[name], write_ends[name] = os.pipe()
-        elif shared is not None:
-            write_ends[name] = shared
-        else:
-            read_ends[name], shared = _pseudo_terminal(fd)
-            write_ends[name] = shared
+    try:
+        for name, fd in (("stdout", 1), ("stderr", 2)):
+            if not os.isatty(fd):
+                read_ends[name], write_ends[name] = os.pipe()
+            elif shared is not None:
+                write_ends[name] = shared
+            else:
+                read_ends[name], shared = _pseudo_terminal(fd)
+                write_ends[name] = shared
+    except OSError:
+        for fd in {*read_ends.values(), *write_ends.values()}:
+            os.close(fd)
+        raise
     return read_ends, write_ends
 
 

@@ -1,35 +1,65 @@
 """Which processes belong to the game, read from /proc. Standard library only."""
 
+from __future__ import annotations
+
 import os
 
+from agent.lifecycle.record import Record
 
-def parents() -> "dict[int, int]":
-    """The parent of every process that is visible, by process id (man 5 proc, `/proc/<pid>/stat`)."""
+
+class Process(Record):
+    """A process at one moment (man 5 proc: `/proc/<pid>/stat` and `/proc/<pid>/status`).
+
+    Attributes:
+        pid: its id.
+        parent: its parent's.
+        group: its process group.
+        state: one letter: R, S, D, T (stopped), Z (zombie) and others.
+        started: when it was started, in clock ticks since the machine's boot.
+        name: of its program, at most 15 bytes.
+        caught: the signals that it has a handler for, as a bit mask.
+        ignored: those that it ignores, likewise.
+    """
+
+    pid: int
+    parent: int
+    group: int = 0
+    state: str = "S"
+    started: int = 0
+    name: str = ""
+    caught: int = 0
+    ignored: int = 0
+
+    def handles(self, signum: int) -> bool:
+        """Whether it has a handler for a signal."""
+        return bool(self.caught >> (signum - 1) & 1)
+
+    def ignores(self, signum: int) -> bool:
+        """Whether it ignores a signal."""
+        return bool(self.ignored >> (signum - 1) & 1)
+
+
+def parents() -> dict[int, int]:
+    """The parent of every process that is visible, by process id."""
     found = {}
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
-        try:
-            with open(f"/proc/{name}/stat", "rb") as stat:
-                line = stat.read()
-        except OSError:
-            continue  # it ended between the listing and here
-        # The second field is the command in brackets and may hold spaces and brackets itself: the last ")" ends it.
-        state, parent = line[line.rindex(b")") + 2 :].split(None, 2)[:2]
-        if state != b"X":
-            found[int(name)] = int(parent)
+        fields = _stat(name)
+        if fields is not None and fields[0] != b"X":
+            found[int(name)] = int(fields[1])
     return found
 
 
-def descendants(root: int, without: "frozenset[int]" = frozenset()) -> "list[int]":
+def descendants(root: int, without: frozenset[int] = frozenset()) -> list[int]:
     """Every process below `root`, zombies included, parents before children.
 
-    Because the agent adopts orphans (as PID 1, or as a subreaper), all that the game ever started is below the agent,
-    however often it forked and whatever session it is in.
+    Because the init adopts orphans (as PID 1, or as a subreaper), all that the game ever started is below it, however
+    often it forked and whatever session it is in.
 
     Args:
         root: the process to begin at; it is not part of the result.
-        without: processes to leave out together with all below them (the agent's own helpers).
+        without: processes to leave out together with all below them (the agent's own).
     """
     children: dict[int, list[int]] = {}
     try:
@@ -45,3 +75,48 @@ def descendants(root: int, without: "frozenset[int]" = frozenset()) -> "list[int
         found.extend(below)
         waiting.extend(below)
     return found
+
+
+def look(pids: list[int]) -> list[Process]:
+    """What can be seen of these processes; one that is gone is left out, and so are zombies."""
+    found = []
+    for pid in pids:
+        fields = _stat(str(pid))
+        if fields is None or fields[0] in (b"X", b"Z"):
+            continue
+        masks = {"SigCgt": 0, "SigIgn": 0}
+        name = ""
+        try:
+            with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as status:
+                for line in status:
+                    key, _, value = line.partition(":")
+                    if key in masks:
+                        masks[key] = int(value, 16)
+                    elif key == "Name":
+                        name = value.strip()
+        except (OSError, ValueError):
+            continue
+        found.append(
+            Process(
+                pid,
+                int(fields[1]),
+                group=int(fields[2]),
+                state=fields[0].decode(),
+                started=int(fields[19]),
+                name=name,
+                caught=masks["SigCgt"],
+                ignored=masks["SigIgn"],
+            )
+        )
+    return found
+
+
+def _stat(pid: str) -> list[bytes] | None:
+    """The fields of a process's stat from the third (its state) on; None when it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            line = stat.read()
+    except OSError:
+        return None  # it ended between the listing and here
+    # The second field is the command in brackets and may hold spaces and brackets itself: the last ")" ends it.
+    return line[line.rindex(b")") + 2 :].split()

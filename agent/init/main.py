@@ -1,43 +1,35 @@
-"""From `arbitrium-agent run` to a running game. Standard library only, nothing heavy.
+"""From `arbitrium-agent run` to a running game, and on to the exit code. Standard library only.
 
-In this order: read the few settings that spawning needs, listen for signals, bind the sockets, start the capture, spawn
-the game. Then the rest of the agent is imported (`agent.runtime.app`), which takes ten times as long, beside a game
-that runs already.
+In this order: hold signals back until they can be kept, read the settings, bind the sockets, prepare the log rooms,
+spawn the game. Then the lifecycle takes over (`agent.init.supervisor`), and the agent's process is forked, which
+imports everything heavy beside a game that runs already.
 """
+
+from __future__ import annotations
 
 import os
 import signal
-import time
 
-from agent import log
-from agent.config import parsers
-from agent.config.names import option, variable
-from agent.errors import EXIT_BAD_SETTINGS, LEAVING, CannotStartError, Problem, SettingsError
-from agent.game.cgroup import CgroupReading, read_cgroup
-from agent.game.reaper import Reaper, adopt_orphans, keep_memory_private
-from agent.game.signals import kill_all, signal_group
-from agent.game.spawn import Game, spawn
-from agent.game.stdin import StdinPipe
-from agent.init.prepare import prepare, secrets
-from agent.init.sockets import Port, UnixSocket
-from agent.logs.capture import Capture
-from agent.logs.redact import Redactor
-from agent.logs.spool import Spool
+from agent import __version__, log
+from agent.config.names import unknown_variables
+from agent.errors import EXIT_BAD_SETTINGS, LEAVING, SettingsError
+from agent.game.reaper import Reaper, adopt_orphans, die_with_parent, keep_memory_private, name_process
+from agent.init.inputs import read
+from agent.init.loop import Loop
+from agent.init.output import Output
+from agent.init.prepare import bind_sockets, prepare_game
+from agent.init.supervisor import STOP_SIGNALS, Supervisor
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # `typing` itself takes 5 ms
-    from collections.abc import Callable
-    from typing import TypeVar
+if TYPE_CHECKING:
+    import socket
+    from typing import NoReturn
 
-    from agent.compat.prepare import Prepared
-    from agent.game.user import User
+    from agent.init.inputs import Inputs
 
-    T = TypeVar("T")
-    D = TypeVar("D")
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# Sent on to the game as they are: all but those that stop, those of the kernel about the process itself, those that
-# cannot be caught, and SIGCHLD, which is the agent's own business.
+# Not sent on to the game: those that stop, those of the kernel about the process itself, those that cannot be caught,
+# and SIGCHLD, which is the init's own business.
 _NOT_FORWARDED = {
     *STOP_SIGNALS,
     signal.SIGKILL,
@@ -52,107 +44,16 @@ _NOT_FORWARDED = {
     signal.SIGSYS,
     signal.SIGXFSZ,
 }
-FORWARDED = tuple(number for number in signal.valid_signals() if number not in _NOT_FORWARDED)
-# A process group whose parents are all in other sessions is orphaned, and the kernel never suspends it for these (man 7
-# credentials, "orphaned process group"): SIGSTOP does what was meant.
-_SUSPENDING = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
-# What is left of the grace when everything is closed.
-_MARGIN = 0.1
+_WATCHED = (
+    *STOP_SIGNALS,
+    signal.SIGCHLD,
+    *(number for number in signal.valid_signals() if number not in _NOT_FORWARDED),
+)
+_AGENT_FAULT = 70  # EX_SOFTWARE of sysexits.h
 
 
-class Boot:
-    """What exists by the time the heavy imports begin; handed to `agent.runtime.app`.
-
-    Attributes:
-        command: the game's program and arguments.
-        options: options of `run`, by setting name.
-        environ: the container's environment.
-        began: when the agent began, in seconds of the monotonic clock.
-        control, metrics: listening sockets, or None where there can be none.
-        unix, notify: the Unix sockets for control and for sd_notify, or None.
-        substitute_token: what the game has in place of the delete token, or None.
-        game_env: the game's environment.
-        secrets: the values that must be in no log.
-        redactor, spool, capture: the log rooms, running; no capture with AGENT_CAPTURE=off.
-        user: whom the game runs as, or None.
-        compat: what was prepared for games of other hosts, or None.
-        stdin: the game's stdin, where a stop method writes to it; else None, and the game has the container's.
-        reaper: the only one that waits.
-        cgroup: what the container's cgroup had counted when the game was started.
-        game: the running game, or None where it could not be started: then `failure` says why.
-        signals: stop signals that came so far, each with its moment.
-        problems: what is wrong with the settings that boot reads.
-        ignored: signals that were ignored when the agent was started (`nohup`): the game has to find them so.
-        blocked: signals that were blocked then, likewise; the agent has to hear them.
-    """
-
-    def __init__(self, command: "list[str]", options: "dict[str, str]", environ: "dict[str, str]") -> None:
-        """Does nothing yet."""
-        self.command = command
-        self.options = options
-        self.environ = environ
-        self.began = time.monotonic()
-        self.control: Port | None = None
-        self.metrics: Port | None = None
-        self.unix: UnixSocket | None = None
-        self.notify: UnixSocket | None = None
-        self.substitute_token: str | None = None
-        self.game_env: dict[str, str] = {}
-        self.workdir: str | None = None
-        self.secrets = secrets(environ, self.raw("log_url"))
-        self.redactor = Redactor()  # the real one is made when the settings are read
-        self.spool: Spool | None = None
-        self.capture: Capture | None = None
-        self.user: User | None = None
-        self.compat: Prepared | None = None
-        self.stdin: StdinPipe | None = None
-        self.reaper = Reaper()
-        self.cgroup: CgroupReading | None = None
-        self.game: Game | None = None
-        self.failure: CannotStartError | None = None
-        self.signals: list[tuple[int, float]] = []
-        self.problems: list[Problem] = []
-        self.ignored: list[int] = []
-        self.blocked: set[int] = set()
-
-    # Settings ------------------------------------------------------------------------------------------------------
-
-    def raw(self, name: str) -> "str | None":
-        """The text of a setting, or None where it is not set."""
-        return self.options.get(name) or self.environ.get(variable(name)) or None
-
-    def setting(self, name: str, check: "Callable[[str], T]", default: "D") -> "T | D":
-        """The value of a setting; a wrong one is noted and the default taken, since nothing starts then anyway."""
-        text = self.raw(name)
-        if text is None:
-            return default
-        try:
-            return check(text)
-        except ValueError as wrong:
-            self.wrong(name, str(wrong))
-            return default
-
-    @property
-    def grace(self) -> float:
-        """AGENT_GRACE_SECONDS, for what has to know it also where the settings are wrong: then the default."""
-        try:
-            return parsers.duration(self.raw("grace_seconds") or "5")
-        except ValueError:
-            return 5.0
-
-    def at_most(self, seconds: float) -> float:
-        """The moment that is so many seconds away, or the end of the grace, with a margin, where that is sooner."""
-        until = time.monotonic() + seconds
-        return min(until, self.signals[0][1] + self.grace - _MARGIN) if self.signals else until
-
-    def wrong(self, name: str, takes: str) -> None:
-        """Notes a problem with a setting."""
-        spelt = option(name) if self.options.get(name) else variable(name)
-        self.problems.append(Problem(spelt, self.raw(name), takes))
-
-
-def run(argv: "list[str]") -> int:
-    """`arbitrium-agent run`: starts the game, then becomes the whole agent.
+def main(argv: list[str]) -> int:
+    """`arbitrium-agent run`.
 
     Args:
         argv: what follows `run` on the command line.
@@ -160,140 +61,79 @@ def run(argv: "list[str]") -> int:
     Returns:
         The exit code, once everything is over.
     """
-    boot = Boot(*parse(argv), _environment())
+    loop = Loop()
+    ignored, blocked = _keep_signals(loop)
     try:
-        log.hide(boot.secrets)
-        log.configure(*_log_style(boot))
-        _keep_standard_streams()
-        listen_for_signals(boot)
-        adopt_orphans()
-        keep_memory_private()
-        prepare(boot)
-        if boot.problems:
-            return _refuse(boot)
-        start_game(boot)
-        try:
-            from agent.runtime import app  # noqa: PLC0415 - this import is what must not come before the game
-
-            return app.run(boot)
-        except SettingsError as wrong:
-            _end_at_once(boot)
-            log.error(str(wrong))
-            return EXIT_BAD_SETTINGS
-        except LEAVING:
-            raise
-        except BaseException as problem:
-            import traceback  # noqa: PLC0415 - only on this way out
-
-            log.error(
-                f"cannot go on as the whole agent ({type(problem).__name__}: {problem}); the game goes on, without API,"
-                f" metrics and shipping. Please report this:\n{traceback.format_exc()}"
-            )
-            from agent.init.fallback import supervise  # noqa: PLC0415 - likewise
-
-            listen_for_signals(boot)
-            return supervise(boot)
-    finally:
-        if boot.compat is not None:
-            boot.compat.close()
-        if boot.capture is not None:
-            boot.capture.close(boot.at_most(1.0))
-        if boot.spool is not None:
-            boot.spool.close(boot.at_most(0.5))
-        for unix in (boot.unix, boot.notify):
-            if unix is not None:
-                unix.close()
+        inputs = read(argv)
+    except SettingsError as wrong:
+        log.error(str(wrong))
+        return EXIT_BAD_SETTINGS
+    log.hide(inputs.secrets)
+    log.configure(*inputs.log_style)
+    _keep_standard_streams()
+    adopt_orphans()
+    keep_memory_private()
+    inputs.check()
+    sockets = bind_sockets(inputs)
+    output = Output(inputs)
+    reaper = Reaper()
+    process = prepare_game(inputs, sockets, output, reaper)
+    process.ignored, process.blocked = ignored, blocked
+    supervisor = Supervisor(loop, inputs, process, output, sockets, _run_agent, _isolate)
+    if inputs.problems:
+        return _refuse(supervisor)
+    process.start()
+    _say_hello(inputs)
+    return supervisor.run()
 
 
-def parse(argv: "list[str]") -> "tuple[list[str], dict[str, str]]":
-    """Splits `[--option value ...] [--] COMMAND ...`; everything after the first word that is no option is the game's.
+def _say_hello(inputs: Inputs) -> None:
+    for problem in unknown_variables(inputs.environ):
+        log.warning(f"{problem}; it has no effect")
+    if inputs.deployment_id:
+        log.info(f"version {__version__}, deployment {inputs.deployment_id}")
+    else:
+        log.info(f"version {__version__}, not on the platform: self-stop, tags and injected values are off")
 
-    Raises:
-        SettingsError: there is no command, or an option has no value.
+
+def _refuse(supervisor: Supervisor) -> int:
+    """Says everything that is wrong with the settings; on the platform, the deployment is stopped for it.
+
+    Exiting would let a restart policy start the container again, with the same end, and bill it.
     """
-    options: dict[str, str] = {}
-    rest = list(argv)
-    while rest and rest[0].startswith("-"):
-        word = rest.pop(0)
-        if word == "--":
-            break
-        name, equals, value = word.partition("=")
-        if not name.startswith("--"):
-            raise SettingsError([Problem(name, None, "is not an option; options of run are --name value")])
-        if not equals:
-            if not rest or rest[0] == "--":
-                raise SettingsError([Problem(name, None, "takes a value")])
-            value = rest.pop(0)
-        options[name[2:].replace("-", "_")] = value
-    if not rest or not rest[0]:
-        raise SettingsError(
-            [
-                Problem(
-                    "run",
-                    None,
-                    "takes the game's command: arbitrium-agent run [--option value ...] -- COMMAND [ARG ...]",
-                )
-            ]
-        )
-    return rest, options
+    inputs = supervisor.inputs
+    log.error(str(SettingsError(inputs.problems)))
+    if inputs.on_platform and inputs.setting("on_crash") != "exit":
+        return supervisor.refuse()
+    supervisor.output.close(supervisor.at_most(1.0))
+    supervisor.sockets.close()
+    return EXIT_BAD_SETTINGS
 
 
-def start_game(boot: Boot) -> None:
-    """Spawns the game and connects its output; a failure is kept in `boot.failure` for the lifecycle to deal with."""
-    again = boot.game is not None
-    boot.failure = None
-    boot.cgroup = read_cgroup()
-    # What is ignored stays ignored through exec, and what has a handler does not; the mask stays as it is.
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in boot.ignored}
-    signal.pthread_sigmask(signal.SIG_BLOCK, boot.blocked)
-    try:
-        if boot.stdin is not None and again:
-            boot.stdin.renew()
-        boot.game = spawn(
-            boot.command,
-            boot.game_env,
-            cwd=boot.workdir,
-            capture=boot.capture is not None,
-            stdin=boot.stdin.read_end if boot.stdin is not None else None,
-            user=boot.user,
-        )
-    except CannotStartError as failure:
-        boot.game = None
-        boot.failure = failure
-        return
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, boot.blocked)
-    if boot.capture is not None:
-        take = boot.capture.attach if again else boot.capture.start
-        take(boot.game.streams)
+def _keep_signals(loop: Loop) -> tuple[list[int], set[int]]:
+    """From now on signals are kept with their moment, until the loop takes them in.
 
-
-# The pieces ----------------------------------------------------------------------------------------------------------
-
-
-def _environment() -> "dict[str, str]":
-    """The container's environment, without what Python itself put there.
-
-    In the C locale Python sets LC_CTYPE for itself (PEP 538); a game must not find it. What the process was given at
-    its start stands in /proc/self/environ.
+    Returns:
+        The signals that were ignored until now (`nohup`), and those that were blocked: the game has to find them so.
     """
-    environ = dict(os.environ)
-    if "LC_CTYPE" in environ:
+    clock = loop.time
+
+    def keep(number: int, _frame: object) -> None:
+        loop.note_signal(number, clock())
+
+    ignored = []
+    for number in _WATCHED:
         try:
-            with open("/proc/self/environ", "rb") as given:
-                if not any(line.startswith(b"LC_CTYPE=") for line in given.read().split(b"\0")):
-                    del environ["LC_CTYPE"]
+            before = signal.signal(number, keep)
         except OSError:
-            pass
-    return environ
-
-
-def _log_style(boot: Boot) -> "tuple[str, str]":
-    level = (boot.raw("log_level") or "info").lower()
-    style = (boot.raw("log_format") or "text").lower()
-    return (level if level in log.LEVELS else "info"), ("json" if style == "json" else "text")
+            continue  # two real-time signals belong to the C library
+        # SIGCHLD ignored by a parent would let the kernel reap the children, and their exit codes with them.
+        if before is signal.SIG_IGN and number != signal.SIGCHLD:
+            ignored.append(int(number))
+    blocked = signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    # Whoever started this may have blocked stop signals, so that none is lost before there are handlers (see
+    # `agent.__main__`); that is no wish for the game.
+    return ignored, {int(number) for number in blocked if number not in STOP_SIGNALS}
 
 
 def _keep_standard_streams() -> None:
@@ -305,64 +145,36 @@ def _keep_standard_streams() -> None:
             os.open("/dev/null", os.O_RDWR)  # takes the lowest free number, which is this one
 
 
-def listen_for_signals(boot: Boot) -> None:
-    """Until the event loop takes over: stop signals are kept with their moment, all others go on to the game."""
+# Forked processes ----------------------------------------------------------------------------------------------------
 
-    def keep(number: int, _frame: object) -> None:
-        boot.signals.append((number, time.monotonic()))
 
-    def forward(number: int, _frame: object) -> None:
-        forward_signal(boot, number)
-
-    for number in (*STOP_SIGNALS, *FORWARDED):
+def _isolate() -> None:
+    """Undoes in a forked process what belongs to the init: its signals, its session."""
+    signal.set_wakeup_fd(-1)
+    for number in _WATCHED:
         try:
-            before = signal.signal(number, keep if number in STOP_SIGNALS else forward)
+            signal.signal(number, signal.SIG_DFL)
         except OSError:
-            continue  # two real-time signals belong to the C library
-        if before is signal.SIG_IGN and number not in boot.ignored:
-            boot.ignored.append(number)
-    # Ignored by a parent, it would let the kernel reap the children, and their exit codes with them.
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    blocked = signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    if boot.game is None:  # later on, what is blocked was blocked by `agent.runtime.app`, on its way out
-        boot.blocked |= blocked
+            continue
+    # A session of its own: Ctrl-C and a terminal that hangs up are for the init and the game.
+    os.setsid()
+    die_with_parent()
 
 
-def forward_signal(boot: Boot, number: int) -> None:
-    """Sends a signal on to the game's group; ones that suspend become SIGSTOP."""
-    for group in boot.game.groups() if boot.game is not None else ():
-        signal_group(group, signal.SIGSTOP if number in _SUSPENDING else number)
-
-
-def _refuse(boot: Boot) -> int:
-    """Reports everything that is wrong with the settings: what boot found, and what the model finds beside it."""
-    from agent.config import model  # noqa: PLC0415 - heavy, and nothing is started any more
-
-    problems = list(boot.problems)
+def _run_agent(supervisor: Supervisor, link: socket.socket) -> NoReturn:
+    """What the forked agent does; see `agent.runtime.app`."""
+    code = _AGENT_FAULT
     try:
-        model.load(boot.options)
-    except SettingsError as wrong:
-        seen = {problem.name for problem in problems}
-        problems += [problem for problem in wrong.problems if problem.name not in seen]
-    log.error(str(SettingsError(problems)))
-    return EXIT_BAD_SETTINGS
+        _isolate()
+        name_process("arbitrium-agent")
+        log.send_to(None)
+        from agent.runtime import app  # noqa: PLC0415 - this import is what the init and the game must not wait for
 
-
-def _end_at_once(boot: Boot) -> None:
-    if boot.game is None:
-        return
-    deadline = time.monotonic() + 2
-    while boot.reaper.reap()[1] and time.monotonic() < deadline:
-        kill_all(boot.game.pid, boot.reaper)
-        time.sleep(0.005)
-    if boot.capture is not None:
-        boot.capture.drain(time.monotonic() + 0.2)
-
-
-def main(argv: "list[str]") -> int:
-    """`run`, with wrong usage said in one sentence."""
-    try:
-        return run(argv)
-    except SettingsError as wrong:
-        log.error(str(wrong))
-        return EXIT_BAD_SETTINGS
+        code = app.run(supervisor, link)
+    except LEAVING:
+        pass
+    except BaseException as problem:
+        log.fault("cannot go on as the agent", problem)
+    finally:
+        # Nothing of the init's may be flushed, closed or joined here.
+        os._exit(code)

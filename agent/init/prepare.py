@@ -1,155 +1,127 @@
 """Prepares what the game is started with: sockets, log rooms, user, environment, files. Standard library only.
 
-Part of boot: everything here happens before the game is spawned. What is wrong with a setting is noted in the boot,
-which then refuses to start, with all of it at once.
+Everything here happens before the game is spawned. What is wrong with a setting is noted in the inputs; then nothing is
+started, and all of it is said at once.
 """
+
+from __future__ import annotations
 
 import os
 
 from agent import log
-from agent.config import parsers
-from agent.config.names import SECRETS, game_environment, matching, variable
+from agent.config.names import game_environment, matching, variable
+from agent.game.process import GameProcess
 from agent.game.stdin import StdinPipe
-from agent.init.sockets import Port, TakenError, listen_notify, listen_tcp, listen_unix
-from agent.lifecycle import stop_methods
-from agent.logs.capture import Capture
-from agent.logs.redact import Redactor
-from agent.logs.spool import Spool
-from agent.logs.target import is_store_variable, store_secrets
+from agent.init.output import Output
+from agent.init.sockets import Port, Sockets, TakenError, listen_notify, listen_tcp, listen_unix
+from agent.logs.target import is_store_variable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from agent.init.main import Boot
+    from agent.game.reaper import Reaper
+    from agent.init.inputs import Inputs
+
+_LOOPBACK = "127.0.0.1"
 
 
-def prepare(boot: "Boot") -> None:
-    """Prepares everything, in an order in which each step has what it needs."""
-    _sockets(boot)
-    _log_rooms(boot)
-    _environment(boot)
-    _user(boot)
-    if boot.setting("intercept", parsers.boolean, False):
-        _intercept(boot)
-    if boot.raw("compat") is not None:
-        _compat(boot)
-    _files(boot)
-
-
-def _sockets(boot: "Boot") -> None:
-    host = boot.setting("metrics_host", parsers.host, "0.0.0.0")  # noqa: S104 - the default that Prometheus needs
-    boot.control = _port(boot, "control_port", "127.0.0.1", 9370)
-    boot.metrics = _port(boot, "metrics_port", host, 9464)
-    path = boot.setting("socket_path", parsers.socket_path, None)
+def bind_sockets(inputs: Inputs) -> Sockets:
+    """Binds the listening sockets; one that cannot be had is a wrong setting, or said and done without."""
+    sockets = Sockets()
+    sockets.control = _port(inputs, "control_port", _LOOPBACK)
+    sockets.metrics = _port(inputs, "metrics_port", inputs.setting("metrics_host"))
     try:
-        boot.unix, why = listen_unix(path)
+        sockets.unix, why = listen_unix(inputs.setting("socket_path"))
         if why:
             log.warning(f"cannot make the Unix socket ({why}): the commands in the container will not find the agent")
     except TakenError as taken:
-        boot.wrong("socket_path", str(taken))
-    if boot.unix is not None:
-        boot.notify, why = listen_notify(boot.unix)
+        inputs.wrong("socket_path", str(taken))
+    if sockets.unix is not None:
+        sockets.notify, why = listen_notify(sockets.unix)
         if why:
             log.warning(f"cannot make the socket for sd_notify ({why}): a game that speaks it has to use HTTP")
+    return sockets
 
 
-def _log_rooms(boot: "Boot") -> None:
-    directory = boot.setting("spool_dir", parsers.path, None)
-    limit = boot.setting("spool_max", parsers.size, 64 * 1024**2)
-    words = boot.setting("redact", parsers.names, ())
-    patterns = [word[1:-1] for word in words if word.startswith("/")]
-    named = [boot.environ[word] for word in words if boot.environ.get(word)]
-    boot.redactor = Redactor([*boot.secrets, *named], patterns)
-    log.hide(named)
-    capture = boot.setting("capture", parsers.boolean, True)
-    redact_stdout = boot.setting("redact_stdout", parsers.boolean, False)
-    stops_by_stdin = any(method.kind == "stdin" for method in boot.setting("stop", stop_methods.parse, ()))
-    if boot.setting("core", parsers.boolean, False):
+def prepare_game(inputs: Inputs, sockets: Sockets, output: Output, reaper: Reaper) -> GameProcess:
+    """Everything that the game is started with."""
+    process = GameProcess(inputs.command, reaper)
+    process.capture = output.capture
+    process.workdir = inputs.setting("workdir")
+    if any(method.kind == "stdin" for method in inputs.setting("stop")):
+        process.stdin = StdinPipe()
+    if inputs.setting("core"):
         from agent.game.core import permit_core  # noqa: PLC0415 - most games do without
 
         permit_core()
-    if boot.problems:
+    log_url = inputs.raw("log_url")
+    hidden = [name for name in inputs.environ if is_store_variable(name, log_url, inputs.environ)]
+    hidden += matching(inputs.environ, inputs.setting("env_hide"))
+    process.env = game_environment(inputs.environ, _exported(inputs, sockets), hidden)
+    _user(inputs, process, sockets)
+    if inputs.setting("intercept"):
+        _intercept(inputs, process, sockets)
+    if inputs.raw("compat") is not None:
+        _compat(inputs, process, sockets)
+    _files(inputs, process)
+    return process
+
+
+def _user(inputs: Inputs, process: GameProcess, sockets: Sockets) -> None:
+    name = inputs.setting("game_user")
+    if name is None:
         return
-    if stops_by_stdin:
-        boot.stdin = StdinPipe()
-    boot.spool = Spool(directory or default_spool(), limit, say=log.warning)
-    if capture:
-        boot.capture = Capture(boot.spool, boot.redactor, {"stdout": 1, "stderr": 2}, redact_passthrough=redact_stdout)
+    from agent.game.user import find  # noqa: PLC0415 - most games run as the agent does
 
-
-def _environment(boot: "Boot") -> None:
-    boot.workdir = boot.setting("workdir", parsers.path, None)
-    health = boot.setting("health_timeout", parsers.duration, None)
-    log_url = boot.raw("log_url")
-    hidden = [name for name in boot.environ if is_store_variable(name, log_url, boot.environ)]
-    hidden += matching(boot.environ, boot.setting("env_hide", parsers.names, ()))
-    boot.game_env = game_environment(boot.environ, _exported(boot, health), hidden)
-
-
-def _user(boot: "Boot") -> None:
-    if boot.raw("game_user") is None:
-        return
-    from agent.game import user  # noqa: PLC0415 - most games run as the agent does
-
-    boot.user = boot.setting("game_user", user.find, None)
-    if boot.user is None:
-        return
-    boot.game_env |= boot.user.environment
-    for unix in (boot.unix, boot.notify):
+    process.user = user = find(name)
+    # A HOME that the image or the version sets on purpose is kept; the one that root has by default is not.
+    kept = {"HOME"} if inputs.environ.get("HOME", "/root") not in ("", "/root", "/") else set()
+    process.env |= {key: value for key, value in user.environment.items() if key not in kept}
+    for unix in (sockets.unix, sockets.notify):
         if unix is not None:
             try:
-                os.chown(unix.path, -1, boot.user.gid)
+                os.chown(unix.path, -1, user.gid)
             except OSError as problem:
                 log.warning(f"cannot give {unix.path} to the game's group ({problem.strerror}): it has to use HTTP")
 
 
-def _compat(boot: "Boot") -> None:
+def _compat(inputs: Inputs, process: GameProcess, sockets: Sockets) -> None:
     """What games built for other hosts look for."""
-    hosts = boot.setting("compat", parsers.compat, ())
-    if boot.problems:
+    hosts = inputs.setting("compat")
+    if inputs.problems:
         return
-    from agent.compat import prepare as compat  # noqa: PLC0415 - most games do without
+    from agent.compat.prepare import prepare  # noqa: PLC0415 - most games do without
 
-    owner = (boot.user.uid, boot.user.gid) if boot.user is not None else None
-    boot.compat = compat.prepare(hosts, boot.environ, boot.raw, boot.game_env, owner)
-    for name, takes in boot.compat.problems:
-        boot.wrong(name, takes)
+    owner = (process.user.uid, process.user.gid) if process.user is not None else None
+    sockets.compat = prepare(hosts, inputs.environ, inputs.raw, process.env, owner)
+    for name, takes in sockets.compat.problems:
+        inputs.wrong(name, takes)
 
 
-def _files(boot: "Boot") -> None:
+def _files(inputs: Inputs, process: GameProcess) -> None:
     """Writes the files of AGENT_TEMPLATE."""
-    templates = boot.setting("template", parsers.templates, ())
-    if not templates or boot.problems:
+    pairs = inputs.setting("template")
+    if not pairs or inputs.problems:
         return
-    from agent.init import templates as files  # noqa: PLC0415 - most games do without
+    from agent.init import templates  # noqa: PLC0415 - most games do without
 
-    owner = (boot.user.uid, boot.user.gid) if boot.user is not None else None
-    for source, target in templates:
+    owner = (process.user.uid, process.user.gid) if process.user is not None else None
+    for source, target in pairs:
         try:
-            files.write(source, target, boot.game_env, owner)
-        except files.TemplateError as wrong:
-            boot.wrong("template", str(wrong))
+            templates.write(source, target, process.env, owner)
+        except templates.TemplateError as wrong:
+            inputs.wrong("template", str(wrong))
 
 
-def secrets(environ: "dict[str, str]", log_url: "str | None") -> "list[str]":
-    """The values that must be in no log: what lets its holder act for the deployment, or write to the store."""
-    return [environ[name] for name in SECRETS if environ.get(name)] + store_secrets(environ, log_url)
-
-
-def default_spool() -> str:
-    """Where the spool is when nothing is set. It should outlive a restart of the container's processes, not a boot."""
-    return f"/tmp/arbitrium-agent-{os.getuid()}/spool"  # noqa: S108 - the spool makes its directories 0700
-
-
-def _port(boot: "Boot", name: str, host: str, default: int) -> "Port | None":
-    wanted = boot.setting(name, parsers.port, default)
-    explicit = boot.raw(name) is not None
+def _port(inputs: Inputs, name: str, host: str) -> Port | None:
+    wanted = inputs.setting(name)
+    explicit = inputs.raw(name) is not None
     try:
         port = listen_tcp(host, wanted, explicit=explicit)
     except TakenError as taken:
         if explicit:
-            boot.wrong(name, str(taken))
-        elif boot.raw("metrics_host") and name == "metrics_port":
-            boot.wrong("metrics_host", str(taken))
+            inputs.wrong(name, str(taken))
+        elif inputs.raw("metrics_host") and name == "metrics_port":
+            inputs.wrong("metrics_host", str(taken))
         else:
             log.warning(f"cannot listen on {host}:{wanted}: {variable(name)} {taken}; going on without it")
         return None
@@ -164,17 +136,17 @@ def _port(boot: "Boot", name: str, host: str, default: int) -> "Port | None":
     return port
 
 
-def _exported(boot: "Boot", health: "float | None") -> "dict[str, str]":
+def _exported(inputs: Inputs, sockets: Sockets) -> dict[str, str]:
     exported = {}
-    if boot.control is not None:
-        exported["AGENT_URL"] = f"http://127.0.0.1:{boot.control.number}"
-    if boot.metrics is not None:
-        exported["AGENT_METRICS_URL"] = f"http://{_reachable(boot.metrics)}:{boot.metrics.number}/metrics"
-    if boot.unix is not None:
-        exported["AGENT_SOCKET"] = boot.unix.path
-    if boot.notify is not None:
-        exported["NOTIFY_SOCKET"] = boot.notify.path
-        if health:
+    if sockets.control is not None:
+        exported["AGENT_URL"] = f"http://{_LOOPBACK}:{sockets.control.number}"
+    if sockets.metrics is not None:
+        exported["AGENT_METRICS_URL"] = f"http://{_reachable(sockets.metrics)}:{sockets.metrics.number}/metrics"
+    if sockets.unix is not None:
+        exported["AGENT_SOCKET"] = sockets.unix.path
+    if sockets.notify is not None:
+        exported["NOTIFY_SOCKET"] = sockets.notify.path
+        if health := inputs.setting("health_timeout"):
             # As systemd gives it: a library sends its heartbeats in half of this (man 3 sd_watchdog_enabled).
             exported["WATCHDOG_USEC"] = str(int(health * 1e6))
     return exported
@@ -184,19 +156,19 @@ def _reachable(port: Port) -> str:
     """The address at which the game reaches a listener."""
     host = port.sock.getsockname()[0]
     if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
-        return "127.0.0.1" if host == "0.0.0.0" else "[::1]"  # noqa: S104 - as above
+        return _LOOPBACK if host == "0.0.0.0" else "[::1]"  # noqa: S104 - as above
     return f"[{host}]" if ":" in host else str(host)
 
 
-def _intercept(boot: "Boot") -> None:
+def _intercept(inputs: Inputs, process: GameProcess, sockets: Sockets) -> None:
     """Gives the game a delete URL that leads to the agent, with the same path, and a token that is worth nothing."""
-    url = boot.environ.get("ARBITRIUM_DELETE_URL", "")
-    if not url or boot.control is None:
+    url = inputs.environ.get("ARBITRIUM_DELETE_URL", "")
+    if not url or sockets.control is None:
         log.warning("cannot intercept the self-stop: there is no ARBITRIUM_DELETE_URL or no control port")
         return
     # The last two parts of the path are the id and the stop key, whatever a gateway puts before them.
     where, mark, query = url.partition("://")[2].partition("/")[2].partition("?")
     path = "/v1/self/stop/" + "/".join([part for part in where.split("/") if part][-2:]) + mark + query
-    boot.substitute_token = os.urandom(16).hex()
-    boot.game_env["ARBITRIUM_DELETE_URL"] = f"http://127.0.0.1:{boot.control.number}{path}"
-    boot.game_env["ARBITRIUM_DELETE_TOKEN"] = boot.substitute_token
+    inputs.substitute_token = os.urandom(16).hex()
+    process.env["ARBITRIUM_DELETE_URL"] = f"http://{_LOOPBACK}:{sockets.control.number}{path}"
+    process.env["ARBITRIUM_DELETE_TOKEN"] = inputs.substitute_token

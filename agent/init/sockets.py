@@ -10,6 +10,10 @@ import os
 import socket
 import stat
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from agent.compat.prepare import Prepared
+
 BACKLOG = 1024
 RUN_DIR = "/run/arbitrium-agent"
 
@@ -222,3 +226,26 @@ def _why_not(problem: OSError) -> str:
     if problem.errno == errno.EADDRINUSE:
         return "takes a path where a socket can be made, and there is another file"
     return f"takes a path where a socket can be made: {os.strerror(problem.errno or 0).lower()}"
+
+
+class Sockets:
+    """The bound sockets of one agent; each is None where there is none, and `compat` has those of other hosts."""
+
+    def __init__(self) -> None:
+        """None is bound yet."""
+        self.control: Port | None = None
+        self.metrics: Port | None = None
+        self.unix: UnixSocket | None = None
+        self.notify: UnixSocket | None = None
+        self.compat: Prepared | None = None
+
+    def close(self) -> None:
+        """Closes them, and takes the files away."""
+        if self.compat is not None:
+            self.compat.close()
+        for port in (self.control, self.metrics):
+            if port is not None:
+                port.sock.close()
+        for unix in (self.unix, self.notify):
+            if unix is not None:
+                unix.close()

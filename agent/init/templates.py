@@ -15,23 +15,6 @@ class TemplateError(ValueError):
     """A file that cannot be written; `str()` says what the setting takes."""
 
 
-def pairs(text: str) -> "tuple[tuple[str, str], ...]":
-    """Reads AGENT_TEMPLATE: `SOURCE:TARGET`, several separated by commas, absolute paths.
-
-    Raises:
-        ValueError: with what it takes.
-    """
-    found = []
-    for part in text.split(","):
-        if not part.strip():
-            continue
-        source, colon, target = part.strip().partition(":")
-        if not colon or not os.path.isabs(source) or not os.path.isabs(target) or "\0" in part:
-            raise ValueError("takes SOURCE:TARGET with absolute paths, several separated by commas")
-        found.append((source, target))
-    return tuple(found)
-
-
 def expand(text: str, variables: "dict[str, str]", source: str) -> str:
     """The text with variables in place.
 

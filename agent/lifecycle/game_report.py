@@ -12,12 +12,16 @@ left, and nobody said who. A later `leave` of a forgotten id changes nothing.
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TypeAlias
+
+from agent.lifecycle.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import TypeAlias
+
+    from agent.lifecycle.game_metrics import CustomMetric, GameMetrics
 
 MAX_PLAYERS = 1_000_000
 """The largest number that is taken for a count or a capacity."""
@@ -25,13 +29,9 @@ MAX_IDS = 10_000
 """Ids that are kept at most, so that a game which never reports who leaves cannot fill the agent's memory."""
 MAX_ID_LENGTH = 128
 MAX_TEXT_LENGTH = 500
-MAX_METRICS = 200
-"""Different figures of the game's own; each is a time series in Prometheus, which is what they cost."""
-METRIC_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,99}")
 
 
-@dataclass(frozen=True, slots=True)
-class PlayersReported:
+class PlayersReported(Record):
     """The players changed; `before` is the count until now, `joined` or `left` the id where one was named."""
 
     at: float
@@ -42,58 +42,35 @@ class PlayersReported:
     left: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class HeartbeatReported:
+class HeartbeatReported(Record):
     """The game says that it lives."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class TextReported:
+class TextReported(Record):
     """The game says in words how it is."""
 
     at: float
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class MetricsReported:
+class MetricsReported(Record):
     """The game gave these figures of its own."""
 
     at: float
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ReportCleared:
+class ReportCleared(Record):
     """The game was started again: nothing that it said before counts."""
 
     at: float
 
 
 Fact: TypeAlias = PlayersReported | HeartbeatReported | TextReported | MetricsReported | ReportCleared
-Listener: TypeAlias = Callable[[Fact], None]
-
-
-@dataclass(frozen=True, slots=True)
-class CustomMetric:
-    """A figure of the game's own.
-
-    Attributes:
-        name: as the game calls it; one that ends in `_total` is a counter, any other a gauge.
-        value: the latest.
-        help: what it means, in the game's words; may be empty.
-    """
-
-    name: str
-    value: float
-    help: str = ""
-
-    @property
-    def is_counter(self) -> bool:
-        """Whether it only ever grows, by the naming rule of Prometheus."""
-        return self.name.endswith("_total")
+if TYPE_CHECKING:
+    Listener: TypeAlias = Callable[[Fact], None]
 
 
 class ReportError(ValueError):
@@ -128,6 +105,7 @@ class GameReport:
     def __init__(self) -> None:
         """A game that has not said anything."""
         self._listeners: list[Listener] = []
+        self._metrics: GameMetrics | None = None
         self._forget()
 
     def _forget(self) -> None:
@@ -138,7 +116,8 @@ class GameReport:
         self.heartbeats = 0
         self.text = ""
         self._ids: dict[str, float] = {}
-        self._metrics: dict[str, CustomMetric] = {}
+        if self._metrics is not None:
+            self._metrics.clear()
 
     @property
     def ids(self) -> Mapping[str, float]:
@@ -146,9 +125,13 @@ class GameReport:
         return MappingProxyType(self._ids)
 
     @property
-    def metrics(self) -> Mapping[str, CustomMetric]:
-        """The game's own figures by name; a view that stays up to date."""
-        return MappingProxyType(self._metrics)
+    def metrics(self) -> GameMetrics:
+        """The game's own figures by name."""
+        if self._metrics is None:
+            from agent.lifecycle.game_metrics import GameMetrics  # noqa: PLC0415 - the init has none
+
+            self._metrics = GameMetrics()
+        return self._metrics
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Calls `listener` after each change, at once and in the order of subscription.
@@ -265,35 +248,63 @@ class GameReport:
             self.text = line
             self._tell(TextReported(at, line))
 
-    def set_metrics(self, metrics: Iterable[CustomMetric], at: float) -> None:
+    def set_metrics(self, metrics: Iterable[CustomMetric], at: float) -> tuple[str, ...]:
         """Takes figures of the game's own: all of them, or none where one is wrong.
 
+        Returns:
+            Their names.
+
         Raises:
-            ReportError: a name is none, a value is not finite or a counter is negative, or there are too many names.
+            ReportError: a name is none, a number cannot be, a type does not go with what is known, or there are too
+                many names or label sets (`agent.lifecycle.game_metrics`).
         """
-        given = {metric.name: metric for metric in metrics}
-        for metric in given.values():
-            if not METRIC_NAME.fullmatch(metric.name):
-                takes = "letters, digits and underscores, at most 100, not a digit first"
-                message = f"cannot set metrics: {metric.name!r} is no name for one; a name has {takes}"
-                raise ReportError(message, metric.name, metric.name, takes)
-            if not math.isfinite(metric.value) or (metric.is_counter and metric.value < 0):
-                takes = (
-                    "a finite number, 0 or more (its name ends in _total)" if metric.is_counter else "a finite number"
-                )
-                message = f"cannot set metrics: {metric.name} takes {takes}"
-                raise ReportError(message, metric.name, metric.value, takes)
-        if len(self._metrics.keys() | given.keys()) > MAX_METRICS:
-            first = next(name for name in given if name not in self._metrics)
-            takes = f"at most {MAX_METRICS} different names"
-            raise ReportError(f"cannot set metrics: a game has {takes}", first, first, takes)
-        for name, metric in given.items():
-            known = self._metrics.get(name)
-            # The help text is said once and kept, so that a game may send bare numbers from then on.
-            kept = CustomMetric(name, metric.value, known.help) if known is not None and not metric.help else metric
-            self._metrics[name] = kept
-        if given:
-            self._tell(MetricsReported(at, tuple(given)))
+        from agent.lifecycle.game_metrics import MetricError  # noqa: PLC0415 - the init takes no figures
+
+        try:
+            names = self.metrics.report(metrics)
+        except MetricError as wrong:
+            raise ReportError(str(wrong), wrong.field, wrong.got, wrong.takes) from None
+        self.metrics_changed(names, at)
+        return names
+
+    def metrics_changed(self, names: tuple[str, ...], at: float) -> None:
+        """Tells of figures that a listener wrote to `metrics` itself (StatsD), many at once."""
+        if names:
+            self._tell(MetricsReported(at, names))
+
+    def take(self, fact: Fact) -> None:
+        """Takes in what another copy of this report has told its listeners.
+
+        What the game measures of itself is not in a fact: who keeps such a copy does without.
+        """
+        match fact:
+            case PlayersReported(count=count, capacity=capacity, joined=joined, left=left, at=at):
+                if joined is not None:
+                    self._ids[joined] = at
+                elif left is not None:
+                    self._ids.pop(left, None)
+                elif count < len(self._ids):
+                    self._ids.clear()
+                self.count, self.capacity, self.players_known = count, capacity, True
+            case HeartbeatReported(at=at):
+                self.last_heartbeat = max(at, self.last_heartbeat or at)
+                self.heartbeats += 1
+            case TextReported(text=text):
+                self.text = text
+            case ReportCleared():
+                self._forget()
+            case _:
+                pass
+        self._tell(fact)
+
+    def copy(self) -> GameReport:
+        """The same report, that nobody listens to yet."""
+        other = GameReport()
+        other.__dict__.update({name: value for name, value in self.__dict__.items() if name != "_listeners"})
+        other._ids, other._metrics = dict(self._ids), None
+        if self._metrics is not None:
+            other.metrics.load(self._metrics.dump())
+        return other
 
     def clear(self, at: float) -> None:
         """The game is started again: forget all it said."""

@@ -6,14 +6,15 @@ heartbeats is never taken for hung, one that reports no players never for empty.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
+from agent.lifecycle.record import Record
 from agent.lifecycle.states import Phase, Reason
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+
+class Limits(Record):
     """The settings of the policies, in seconds; None or 0 switches one off.
 
     Attributes:
@@ -35,8 +36,7 @@ class Limits:
     reserve: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(Record):
     """What is known; moments in seconds of the monotonic clock.
 
     Attributes:
@@ -67,8 +67,7 @@ class Facts:
     held_until: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(Record):
     """A stop that is asked for at a moment, unless the facts change."""
 
     at: float
@@ -76,8 +75,7 @@ class Due:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class TimeWarning:
+class TimeWarning(Record):
     """The game is told at a moment how long it has."""
 
     at: float

@@ -9,15 +9,20 @@ SIGKILL is not a method but what follows when the time is over.
 
 import re
 import signal
-from collections.abc import Sequence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 HOSTS = ("agones", "multiplay", "playfab")
 """Told as another host does it; see `agent.compat`."""
 KINDS = ("notify", "stdin", "signal", "command", "rcon", *HOSTS)
 _BARE = ("notify", *HOSTS)  # those without an argument
 DEFAULT = "signal:SIGTERM"
+_TARGETS = ("main", "group", "port")
 _PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?)%")
-_DURATION = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:s|ms|m)")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(s|ms|m)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 _TAKES = (
     "takes methods separated by commas: notify, stdin:LINE, signal:NAME, command:PROGRAM ARGS, rcon:COMMAND, "
     r"agones, multiplay, playfab; each may end in a share such as @40% or @2s, and \, is a comma"
@@ -34,18 +39,30 @@ class Method:
         argument: the line, the signal's name, the command; "" for those that take none.
         fraction: its share of the time, 0 to 1, or None.
         seconds: its share in seconds, or None.
+        target: whom a signal reaches: `main`, `group`, `port`, or "" for the rule of `agent.game.stop_signal`.
     """
 
-    __slots__ = ("argument", "fraction", "kind", "seconds")
+    __slots__ = ("argument", "fraction", "kind", "seconds", "target")
 
     def __init__(
-        self, kind: str, argument: str = "", *, fraction: "float | None" = None, seconds: "float | None" = None
+        self,
+        kind: str,
+        argument: str = "",
+        *,
+        fraction: "float | None" = None,
+        seconds: "float | None" = None,
+        target: str = "",
     ) -> None:
         """Takes the parts; `parse` checks them."""
         self.kind = kind
         self.argument = argument
         self.fraction = fraction
         self.seconds = seconds
+        self.target = target
+
+    def share(self, whole: float) -> "float | None":
+        """Seconds that it gets of so many, or None where it takes what is left."""
+        return self.seconds if self.fraction is None else self.fraction * whole
 
     def __eq__(self, other: object) -> bool:
         """Whether all parts are equal."""
@@ -57,7 +74,7 @@ class Method:
 
     @property
     def _parts(self) -> "tuple[object, ...]":
-        return self.kind, self.argument, self.fraction, self.seconds
+        return self.kind, self.argument, self.fraction, self.seconds, self.target
 
     @property
     def signum(self) -> int:
@@ -66,7 +83,8 @@ class Method:
 
     def __str__(self) -> str:
         """As it is shown: the command of rcon may hold a word that is nobody's business."""
-        return f"{self.kind}:{self.argument}" if self.kind in ("stdin", "signal", "command") else self.kind
+        target = f":{self.target}" if self.target else ""
+        return f"{self.kind}:{self.argument}{target}" if self.kind in ("stdin", "signal", "command") else self.kind
 
     __repr__ = __str__
 
@@ -118,7 +136,15 @@ def _method(text: str) -> Method:
         raise ValueError(f"{_TAKES}; {text!r} is none of them")
     if "\0" in argument or "\n" in argument or "\r" in argument:
         raise ValueError("takes methods of one line each")
+    target = ""
     if kind == "signal":
+        argument, colon, target = argument.partition(":")
+        target = target.strip().lower()
+        if colon and target not in _TARGETS:
+            raise ValueError(
+                f"takes signal:NAME or signal:NAME:TARGET with one of {', '.join(_TARGETS)}; {text!r} is neither"
+            )
+        argument = argument.strip()
         argument = argument.upper() if argument.upper().startswith("SIG") else f"SIG{argument.upper()}"
         if argument not in signal.Signals.__members__ or argument in ("SIGKILL", "SIGSTOP", "SIGCHLD"):
             raise ValueError(f"takes signals such as SIGTERM, SIGINT or SIGUSR1; {argument} is none that asks to stop")
@@ -129,7 +155,7 @@ def _method(text: str) -> Method:
             shlex.split(argument)
         except ValueError as wrong:
             raise ValueError(f"takes commands as a shell splits them; {argument!r} is none: {wrong}") from None
-    return Method(kind, argument, fraction=fraction, seconds=seconds)
+    return Method(kind, argument, fraction=fraction, seconds=seconds, target=target)
 
 
 def _share(text: str) -> "tuple[str, float | None, float | None]":
@@ -138,18 +164,21 @@ def _share(text: str) -> "tuple[str, float | None, float | None]":
         if not 0 < float(percent[1]) <= 100:
             raise ValueError(f"takes shares of more than 0% and at most 100%, and {share} is none")
         return body.strip(), float(percent[1]) / 100, None
-    if _DURATION.fullmatch(share):
-        from agent.config.parsers import duration  # noqa: PLC0415 - the default has no share
-
-        return body.strip(), None, duration(share)
+    if seconds := _DURATION.fullmatch(share):
+        return body.strip(), None, float(seconds[1]) * _SECONDS[seconds[2]]
     return text, None, None  # an @ that belongs to a line or a command, or none
 
 
+# SIGTERM where nobody listed it: with a small share, so that the methods that were chosen have the time.
+LAST_RESORT = Method("signal", "SIGTERM")
+_LAST_RESORT_FRACTION, _LAST_RESORT_SECONDS = 0.1, 2.0
+
+
 def with_last_resort(methods: "Sequence[Method]") -> "tuple[Method, ...]":
-    """The list with SIGTERM at its end, where it is not in it already."""
-    if any(str(method) == str(SIGTERM) for method in methods):
+    """The list with SIGTERM at its end, where it is not in it already: with a tenth of the time, 2 s at most."""
+    if any(method.kind == "signal" and method.argument == SIGTERM.argument for method in methods):
         return tuple(methods)
-    return (*methods, SIGTERM)
+    return (*methods, LAST_RESORT)
 
 
 def turns(methods: "Sequence[Method]", left: float, whole: "float | None" = None) -> "list[float]":
@@ -165,14 +194,11 @@ def turns(methods: "Sequence[Method]", left: float, whole: "float | None" = None
         without a share, or to the last one.
     """
     whole = left if whole is None else whole
-    shares = [
-        method.fraction * whole
-        if method.fraction is not None
-        else method.seconds
-        if method.seconds is not None
-        else None
-        for method in methods
-    ]
+    shares = [method.share(whole) for method in methods]
+    if methods[-1] is LAST_RESORT and len(methods) > 1:
+        free = max(0.0, left - sum(share for share in shares[:-1] if share is not None))
+        free /= 1 + (None in shares[:-1])
+        shares[-1] = max(min(_LEAST, left / 2), min(whole * _LAST_RESORT_FRACTION, _LAST_RESORT_SECONDS, free))
     fixed = sum(share for share in shares if share is not None)
     open_ones = sum(share is None for share in shares)
     reserve = min(_LEAST * open_ones, left / 2) if open_ones else 0.0

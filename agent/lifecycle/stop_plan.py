@@ -7,8 +7,9 @@ end, so the last one ends in time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from agent.lifecycle.record import Record
 
 
 class Step(StrEnum):
@@ -23,8 +24,7 @@ class Step(StrEnum):
     RELEASE = "release"  # the self-stop, until it is confirmed; not bounded by the deadline
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(Record):
     """What one step got: it may run until `ends` seconds after the stop began."""
 
     step: Step
@@ -32,8 +32,7 @@ class Share:
     ends: float
 
 
-@dataclass(frozen=True, slots=True)
-class StopPlan:
+class StopPlan(Record):
     """Shares of one deadline.
 
     Attributes:

@@ -12,9 +12,7 @@ due, or in a phase that does not wait for it, changes nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TypeAlias
-
+from agent.lifecycle.record import replace
 from agent.lifecycle.states import (
     Announce,
     ApplyStop,
@@ -52,20 +50,26 @@ from agent.lifecycle.stop_plan import Step, plan_stop
 # Timers and clocks may disagree by the resolution of the event loop's clock.
 _TOLERANCE = 0.005
 
-Outcome: TypeAlias = tuple[State, tuple[Effect, ...]]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    Outcome: TypeAlias = tuple[State, tuple[Effect, ...]]
 
 _NOTHING: tuple[Effect, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
 class _Change:
     """Collects what a transition does, so that each rule below reads as one sentence."""
 
-    state: State
-    effects: list[Effect] = field(default_factory=list)
+    __slots__ = ("effects", "state")
+
+    def __init__(self, state: State, effects: list[Effect] | None = None) -> None:
+        self.state = state
+        self.effects: list[Effect] = [] if effects is None else effects
 
     def enter(self, phase: Phase, at: float, **changes: object) -> _Change:
-        moved = replace(self.state, phase=phase, history=(*self.state.history, Moment(phase, at)), **changes)  # type: ignore[arg-type]  # replace() checks names at run time
+        moved = replace(self.state, phase=phase, history=(*self.state.history, Moment(phase, at)), **changes)
         return _Change(moved, self.effects)
 
     def do(self, *effects: Effect) -> _Change:

@@ -18,7 +18,7 @@ from agent.logs import bundle, objects, rundir
 from agent.logs.outbox import Manner, Outbox
 from agent.logs.redact import Redactor
 from agent.logs.runs import Segment
-from agent.logs.spool import Spool
+from agent.logs.spool_like import SpoolLike
 from agent.logs.worker import Worker
 
 Member: TypeAlias = tuple[str, bytes | IO[bytes]]
@@ -38,7 +38,7 @@ class Archive:
     def __init__(
         self,
         outbox: Outbox,
-        spool: Spool,
+        spool: SpoolLike,
         worker: Worker,
         form: objects.Form,
         parts: Mapping[str, rundir.Parts],

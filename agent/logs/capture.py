@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 TAIL = 64 * 1024
+_FIONREAD = 0x541B  # termios.FIONREAD, without importing termios (man 2 ioctl_tty)
 _READ = 256 * 1024
 _PIPE = 1024 * 1024  # what an unprivileged process may ask for (fs.pipe-max-size, man 5 proc)
 _PIPE_DEFAULT = 64 * 1024
@@ -64,6 +65,7 @@ class Capture:
         *,
         redact_passthrough: bool = False,
         buffer_bytes: int = BUFFER,
+        sinks: "Mapping[str, Sink] | None" = None,
     ) -> None:
         """Prepares; `start` begins.
 
@@ -74,6 +76,7 @@ class Capture:
                 spooled. The descriptors are written to, never changed and never closed.
             redact_passthrough: whether secrets are replaced in what is passed on as well.
             buffer_bytes: how much may wait to be passed on, for each descriptor.
+            sinks: sinks that exist already, by stream name; a descriptor that leads to the same file shares them.
         """
         self._spool = spool
         self._redactor = redactor
@@ -90,9 +93,14 @@ class Capture:
         self._wanted: tuple[re.Pattern[bytes], Callable[[], None]] | None = None
         self._line = b""
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._sinks: dict[str, Sink] = {}
+        self._sinks: dict[str, Sink] = dict(sinks or {})
         by_file: dict[object, Sink] = {}
+        for sink in self._sinks.values():
+            sink.on_room(self._wake)
+            by_file[_file(sink.fd)] = sink
         for name, fd in passthrough.items():
+            if name in self._sinks:
+                continue
             sink = by_file.get(_file(fd)) or Sink(fd, self._wake, buffer_bytes)
             # stdout and stderr that lead to the same place share a sink, so that their order is kept.
             by_file[_file(fd)] = self._sinks[name] = sink
@@ -153,6 +161,16 @@ class Capture:
             "not_passed_on": sum(sink.dropped for sink in sinks),
             **{f"spool_{name}": count for name, count in self._spool.counters().items()},
         }
+
+    def unread(self) -> int:
+        """How many bytes the game has written that were not read yet."""
+        with self._lock:
+            streams = [stream.fd for stream in (*self._streams.values(), *self._new)]
+        count = 0
+        for fd in streams:
+            with contextlib.suppress(OSError):
+                count += int.from_bytes(fcntl.ioctl(fd, _FIONREAD, bytes(4)), "little")
+        return count
 
     def drain(self, deadline: float) -> bool:
         """Waits until everything that the game wrote is passed on and spooled, after the game has ended.
@@ -273,7 +291,8 @@ class Capture:
         text = self._line + shown
         if wanted[0].search(text):
             self._wanted, self._line = None, b""
-            wanted[1]()
+            with contextlib.suppress(Exception):  # whatever it does, the pipe has to be drained
+                wanted[1]()
         else:
             self._line = text.rpartition(b"\n")[2][-TAIL:]
 

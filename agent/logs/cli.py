@@ -158,7 +158,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def _source(arguments: argparse.Namespace) -> Source:
     if arguments.spool or not arguments.url:
-        from agent.init.prepare import default_spool  # noqa: PLC0415 - only where it is asked for
+        from agent.init.output import default_spool  # noqa: PLC0415 - only where it is asked for
 
         directory = arguments.spool or os.environ.get("AGENT_SPOOL_DIR") or default_spool()
         if not os.path.isdir(directory):

@@ -13,7 +13,7 @@ from agent.logs.archive import Archive, Member
 from agent.logs.outbox import Manner, Outbox
 from agent.logs.redact import Redactor
 from agent.logs.runs import Segment
-from agent.logs.spool import Spool
+from agent.logs.spool_like import SpoolLike
 from agent.logs.store import StoreError
 from agent.logs.worker import Worker
 
@@ -63,7 +63,7 @@ class Ending:
     def __init__(
         self,
         outbox: Outbox | None,
-        spool: Spool,
+        spool: SpoolLike,
         worker: Worker,
         redactor: Redactor,
         form: objects.Form,
@@ -102,7 +102,6 @@ class Ending:
         """
         loop = asyncio.get_running_loop()
         self._disk_patience = min(1.0, seconds * 0.1)
-        await self.worker.within(self._disk_patience, rundir.put_aside, self.spool.run)
         self.spool.seal()
         # A disk that hangs must not cost the store its time: what is still queued after that is lost.
         await self.worker.within(seconds * 0.25, self.spool.flush, loop.time() + seconds * 0.2)

@@ -14,9 +14,9 @@ import stat
 import threading
 import time
 from collections.abc import Iterable
+from typing import Protocol
 
 from agent.logs.redact import RedactedStream, Redactor
-from agent.logs.spool import Spool
 
 _EVERY = 0.5  # seconds between two looks
 _FIND_EVERY = 0.5  # seconds between two searches for new files
@@ -41,6 +41,13 @@ class _File:
         self.changed_at = time.monotonic()
 
 
+class Appendable(Protocol):
+    """Where what is read goes."""
+
+    def append(self, stream: str, data: bytes, ts: int | None = None) -> None:
+        """Takes redacted bytes of a stream."""
+
+
 class FileFollower:
     """Reads files into the spool, each as a stream that is named by its path.
 
@@ -49,7 +56,7 @@ class FileFollower:
     """
 
     def __init__(
-        self, patterns: Iterable[str], spool: Spool, redactor: Redactor, *, since: float | None = None
+        self, patterns: Iterable[str], spool: Appendable, redactor: Redactor, *, since: float | None = None
     ) -> None:
         """Prepares; `start` begins.
 

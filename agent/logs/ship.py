@@ -20,12 +20,13 @@ from agent.logs.ending import Ending, ShipReport
 from agent.logs.outbox import Manner, Outbox
 from agent.logs.redact import Redactor
 from agent.logs.runs import Segment
-from agent.logs.spool import Spool
+from agent.logs.spool_like import SpoolLike
 from agent.logs.store import Store
 from agent.logs.target import Target
 from agent.logs.worker import Worker
 
 __all__ = ["ShipReport", "Shipper"]
+
 
 _NOWHERE = Target("file:///nowhere")
 _STEADY = Manner(patience=60.0, first=0.5, longest=60.0, give_up=False)
@@ -41,7 +42,7 @@ class Shipper:
     def __init__(
         self,
         target_url: str | None,
-        spool: Spool,
+        spool: SpoolLike,
         identity: Mapping[str, str],
         *,
         redactor: Redactor | None = None,
@@ -51,6 +52,8 @@ class Shipper:
         say: Callable[[str], None] | None = None,
         environ: Mapping[str, str] | None = None,
         store: Store | None = None,
+        first: int | None = None,
+        on_prepared: Callable[[int, int], object] = lambda _first, _attempt: None,
     ) -> None:
         """Opens nothing yet.
 
@@ -67,6 +70,9 @@ class Shipper:
             say: called with one line for people when shipping fails, and when it works again.
             environ: where `AGENT_STORE_*` is looked up; the process's environment by default.
             store: used instead of the one behind the URL.
+            first: number of the attempt's first segment, where another process has begun to ship it; `identity` has
+                the attempt then.
+            on_prepared: told of that number and of the attempt, for another process to go on from.
 
         Raises:
             ValueError: the URL is none that logs can go to.
@@ -82,7 +88,8 @@ class Shipper:
         self._say = say or (lambda _: None)
         self._outbox = Outbox(self._target, self._redactor, self._say, environ, store) if self._target else None
         self._worker = Worker("ship")
-        self._first = spool.next_number
+        self._first = spool.next_number if first is None else first
+        self._on_prepared = on_prepared
         self._parts: dict[str, rundir.Parts] = {}  # by directory of the run: where its segments go
         self._archive: Archive | None = None
         if self._outbox is not None and self._outbox.target.single:
@@ -92,7 +99,7 @@ class Shipper:
         self._about_shipped = False
         self._preparing: asyncio.Task[None] | None = None
         self._running: asyncio.Task[None] | None = None
-        self._deadline = 0.0
+        self._deadline = float("inf")
         self._reserve = 0.0
         self._timeout: asyncio.Timeout | None = None
 
@@ -143,7 +150,8 @@ class Shipper:
         """
         loop = asyncio.get_running_loop()
         self._finishing = True
-        self._deadline = deadline
+        # One that was told to hurry before it began has less time.
+        self._deadline = deadline = min(deadline, self._deadline)
         seconds = max(0.0, deadline - loop.time())
         self._reserve = min(1.0, seconds * 0.2)
         self._spool.listen(None)
@@ -176,8 +184,8 @@ class Shipper:
         return ending.result
 
     def hurry(self, deadline: float) -> None:
-        """Moves the deadline of a `finish` that is under way."""
-        self._deadline = deadline
+        """Moves the deadline of a `finish` that is under way, or that is still to come; never to a later moment."""
+        self._deadline = deadline = min(deadline, self._deadline)
         if self._timeout is not None and not self._timeout.expired():
             self._timeout.reschedule(deadline - self._reserve)
 
@@ -256,6 +264,7 @@ class Shipper:
             identity["attempt"] = str(await do(rundir.count_attempt, spool.directory, identity["deployment_id"]))
         self.directory = (self._target or _NOWHERE).directory(identity, _time(spool.run_id))
         self._parts[spool.run] = await do(rundir.add_part, spool.run, self._first, self.directory)
+        self._on_prepared(self._first, int(identity["attempt"]))
 
     async def _count(self, run: str) -> rundir.Parts:
         """An earlier run that was killed in its first moments: counts it as the attempt that it was."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 BUFFER = 4 * 1024 * 1024
 _ALIVE_BYTES = 1024 * 1024
 _ALIVE_SECONDS = 1.0
+_LINES = 500  # of the agent's own that wait at most
+_LINE_SECONDS = 1.0  # and for how long, where the game's line does not end
 _PIECE = 128 * 1024  # written at once, so that progress is seen in steps of this
 
 
@@ -42,8 +44,11 @@ class Sink:
         "_changed",
         "_ending",
         "_hung",
+        "_lines",
+        "_lines_since",
         "_marked_at",
         "_marked_written",
+        "_mid_line",
         "_pieces",
         "_size",
         "_thread",
@@ -80,11 +85,18 @@ class Sink:
         self._marked_at = 0.0
         self._marked_written = 0
         self._unsaid = 0  # bytes dropped since it was last said
+        self._mid_line = False  # whether what was put last ends in the middle of a line
+        self._lines: deque[bytes] = deque()  # of the agent's own, which wait for the end of the game's line
+        self._lines_since = 0.0
         try:
             os.fstat(fd)
             self.closed = False
         except OSError:
             self.closed = True
+
+    def on_room(self, wake: "Callable[[], None]") -> None:
+        """Calls `wake` from the sink's thread, from now on, when there is room again."""
+        self._wake = wake
 
     @property
     def waiting(self) -> int:
@@ -96,11 +108,40 @@ class Sink:
         if self.closed or not data:
             return
         with self._changed:
+            self._add(data)
+
+    def put_line(self, line: bytes) -> None:
+        """Takes a whole line of the agent's own, which never lands inside one of the game's; never waits.
+
+        It waits for the end of the game's line, for a second at most: a prompt has no end.
+        """
+        if self.closed:
+            return
+        with self._changed:
+            self._lines.append(line)
+            self._lines_since = self._lines_since if len(self._lines) > 1 else time.monotonic()
+            while len(self._lines) > _LINES:
+                self.dropped += len(self._lines.popleft())
+            self._add(b"")
+
+    def _add(self, data: bytes) -> None:
+        """Adds what the game wrote, and the agent's lines where a line of the game's ends; with the lock held."""
+        if self._lines and (not self._mid_line or b"\n" in data or self._waited_long()):
+            own = b"".join(self._lines)
+            self._lines.clear()
+            cut = data.rfind(b"\n") + 1 if self._mid_line else 0
+            if self._mid_line and not cut:
+                own = b"\n" + own
+            data = data[:cut] + own + data[cut:]
+        if data:
+            self._mid_line = not data.endswith(b"\n")
+        if data or self._lines:
             if not self._size:
                 self._mark()
                 self._hung = False
-            self._pieces.append(data)
-            self._size += len(data)
+            if data:
+                self._pieces.append(data)
+                self._size += len(data)
             # Only a consumer that hangs lets it come to this: `full` keeps the others from it.
             while self._hung and self._size > self.limit and len(self._pieces) > 1:
                 lost = len(self._pieces.popleft())
@@ -109,13 +150,15 @@ class Sink:
                 self._unsaid += lost
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name=f"sink-{self.fd}", daemon=True)
-                with contextlib.suppress(
-                    RuntimeError
-                ):  # no more threads at present (pids limit): tried again next time
+                # No more threads at present (pids limit): tried again next time.
+                with contextlib.suppress(RuntimeError):
                     thread.start()
                     self._thread = thread
             else:
                 self._changed.notify()
+
+    def _waited_long(self) -> bool:
+        return time.monotonic() - self._lines_since >= _LINE_SECONDS
 
     def full(self) -> bool:
         """Whether the game has to wait: the buffer is full, and its consumer is alive."""
@@ -134,6 +177,9 @@ class Sink:
     def drain(self, deadline: float) -> bool:
         """Waits until all is passed on, the deadline (monotonic seconds), or a second without any progress."""
         with self._changed:
+            if self._lines:
+                self._lines_since = 0.0
+                self._add(b"")
             while self._size and not self.closed:
                 now = time.monotonic()
                 until = min(deadline, max(self.moved_at, self._marked_at) + _ALIVE_SECONDS)
@@ -158,7 +204,9 @@ class Sink:
                 while not self._pieces:
                     if self._ending:
                         return
-                    self._changed.wait()
+                    self._changed.wait(_LINE_SECONDS / 4 if self._lines else None)
+                    if self._lines and self._waited_long():
+                        self._add(b"")
                 piece = self._pieces.popleft()
                 # What was dropped was right before this piece.
                 unsaid, self._unsaid = self._unsaid, 0

@@ -39,6 +39,7 @@ class Spool:
         run_id: name of this run's own directory in it: the time it started and a random part. Sorts by time.
         max_bytes: what all segments together may take on disk.
         started_ns: when this run started, in nanoseconds since 1970.
+        owner: the deployment that it belongs to.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Spool:
         self._changed = threading.Condition(threading.Lock())
         self._queue: deque[tuple[int, str, bytes]] = deque()
         self._queued = 0
+        self._files: list[tuple[str, bytes]] = []  # to be written beside the segments
         self._writing = False
         self._segments: list[Segment] = []  # closed ones, oldest first; those of earlier runs come first
         self._gaps: dict[tuple[str, int], int] = {}  # bytes dropped right before (run, number)
@@ -86,10 +88,11 @@ class Spool:
         self._segments_shipped = 0
         self._segments_dropped = 0
         self._locks: dict[str, int] = {}  # adopted run: descriptor of its lock
+        self.owner = os.environ.get("ARBITRIUM_REQUEST_ID", "") if deployment_id is None else deployment_id
         self._writer = SegmentWriter(
             directory,
             self.run_id,
-            os.environ.get("ARBITRIUM_REQUEST_ID", "") if deployment_id is None else deployment_id,
+            self.owner,
             self._segment_bytes,
             say=self._say,
             sealed=self._take_in,
@@ -132,15 +135,24 @@ class Spool:
                 self._queued -= len(lost)
                 self._lost_in_queue += len(lost)
                 _add(self._dropped, lost_stream, len(lost))
-            if self._thread is None and not self._closing:
-                thread = threading.Thread(target=self._run, name="spool", daemon=True)
-                with contextlib.suppress(
-                    RuntimeError
-                ):  # no more threads at present (pids limit): tried again next time
-                    thread.start()
-                    self._thread = thread
-            else:
-                self._changed.notify_all()
+            self._start()
+            self._changed.notify_all()
+
+    def put_file(self, name: str, data: bytes) -> None:
+        """Writes a file beside the segments, whole or not at all, unless there is one already; `flush` waits for it."""
+        with self._changed:
+            self._files.append((name, data))
+            self._start()
+            self._changed.notify_all()
+
+    def _start(self) -> None:
+        """Starts the thread, where that was not done; called with the lock held."""
+        if self._thread is None and not self._closing:
+            thread = threading.Thread(target=self._run, name="spool", daemon=True)
+            # No more threads at present (pids limit): tried again next time.
+            with contextlib.suppress(RuntimeError):
+                thread.start()
+                self._thread = thread
 
     # For whoever counts ----------------------------------------------------------------------------------------------
 
@@ -222,7 +234,7 @@ class Spool:
             False when the deadline came first: the disk hangs.
         """
         with self._changed:
-            while self._thread is not None and (self._queue or self._writing or self._seal_now):
+            while self._thread is not None and (self._queue or self._files or self._writing or self._seal_now):
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._thread.is_alive():
                     return False
@@ -289,11 +301,12 @@ class Spool:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._queue and not self._seal_now and not self._closing:
+                while not self._queue and not self._files and not self._seal_now and not self._closing:
                     if not self._changed.wait(self._writer.due()):
                         break
                 batch = list(self._queue)
                 self._queue.clear()
+                files, self._files = self._files, []
                 self._queued = 0
                 self._writing = True
                 lost, self._lost_in_queue = self._lost_in_queue, 0
@@ -303,6 +316,8 @@ class Spool:
                     self._complain(f"cannot keep {lost} bytes of log: {_TOO_SLOW}; they are dropped")
                     self._writer.write_gap(lost, _TOO_SLOW)
                 self._writer.write(batch)
+                for name, data in files:
+                    self._writer.put_file(name, data)
                 if seal or closing or self._writer.due() == 0:
                     self._writer.seal()
             except Exception as problem:  # whatever it is, the next bytes may fare better, and nobody else writes them
@@ -371,6 +386,8 @@ class Spool:
             return
         for segment in doomed:
             segment.discard()
+        if self._listener is not None:
+            self._listener()
         for run in {segment.run for segment in doomed}:
             with self._changed:
                 gaps = {number: size for (gap_run, number), size in self._gaps.items() if gap_run == run}

@@ -159,6 +159,27 @@ class SegmentWriter:
         segment.path, segment.memory = path, []
         return True
 
+    def put_file(self, name: str, data: bytes) -> None:
+        """Writes a small file beside the segments, whole or not at all; one that is there already is put aside."""
+        if not self.made or not os.path.isdir(self.path):
+            self._make_run()
+        part = f"{self.path}/{name}.first"
+        try:
+            fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(fd, view) :]
+            finally:
+                os.close(fd)
+            from agent.logs.rundir import put_aside  # noqa: PLC0415 - at the end only
+
+            put_aside(self.path)
+            os.rename(part, f"{self.path}/{name}")
+        except OSError as problem:
+            runs.unlink(part)
+            self._fail(problem)
+
     def release(self) -> None:
         """Unlocks the run: from now on a later agent may adopt it."""
         if self._lock_fd >= 0:

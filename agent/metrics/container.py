@@ -1,36 +1,109 @@
-"""What the container is given and what it has used of it: the counters of its cgroup as metric families."""
+"""What the kernel says of the container beyond its CPU and memory: pressure, tasks, and what of the memory is cache.
+
+Pressure (PSI) is the time in which tasks had to wait for a resource: the figure that says that a container is too small
+before anything is killed or throttled. It is per cgroup with cgroup v2 only, also where that is mounted beside v1; the
+machine's own in `/proc/pressure` would speak of other containers, so it is not shown.
+
+Meanings: Linux Documentation/accounting/psi.rst, admin-guide/cgroup-v2.rst, cgroup-v1/pids.rst.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-
-if TYPE_CHECKING:
-    from agent.game.cgroup import CgroupReading
-
-_GAUGES = (
-    ("memory_usage_bytes", "Memory that the container uses, the page cache included.", "memory_current"),
-    ("memory_peak_bytes", "The most memory that the container used at once.", "memory_peak"),
-    ("memory_limit_bytes", "Memory that the container may use; absent without a limit.", "memory_limit"),
-    ("cpus", "CPUs that the container may use; absent without a limit.", "cpu_limit"),
-)
-_COUNTERS = (
-    ("oom_kills_total", "Processes of the container that were killed because memory ran out.", "oom_kills"),
-    ("oom_events_total", "How often the container's memory limit was reached.", "oom_events"),
-    ("cpu_seconds_total", "CPU time that the container has used.", "cpu_seconds"),
-    ("cpu_periods_total", "Periods in which the container's CPU limit was watched.", "cpu_periods"),
-    ("cpu_throttled_periods_total", "Periods in which the CPU limit was reached.", "cpu_throttled_periods"),
-    ("cpu_throttled_seconds_total", "How long the container had to wait for CPU time.", "cpu_throttled_seconds"),
-)
+from agent.game.cgroup import CgroupReading, read_cgroup
 
 
-def container(reading: CgroupReading) -> Iterator[Metric]:
-    """The families of the cgroup; what the kernel or the container's runtime does not show is not there."""
-    for name, documentation, field in _GAUGES:
-        if (value := getattr(reading, field)) is not None:
-            yield GaugeMetricFamily(f"agent_container_{name}", documentation, value=value)
-    for name, documentation, field in _COUNTERS:
-        if (value := getattr(reading, field)) is not None:
-            yield CounterMetricFamily(f"agent_container_{name}", documentation, value=value)
+@dataclass(frozen=True, slots=True)
+class ContainerReading:
+    """The container at one moment; None, or missing, where it is not to be had.
+
+    Attributes:
+        cgroup: CPU and memory.
+        pressure: seconds that tasks waited, by resource (`cpu`, `memory`, `io`) and share (`some` of them, or `full`:
+            all that had work to do).
+        inactive_file: bytes of the page cache that can be given up at once; what remains of the memory used without
+            them is the working set.
+        tasks: processes and threads there are.
+        task_limit: how many there may be; None without a limit.
+    """
+
+    cgroup: CgroupReading
+    pressure: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    inactive_file: int | None = None
+    tasks: int | None = None
+    task_limit: int | None = None
+
+
+def read_container(root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> ContainerReading:
+    """Reads the counters of the cgroup that this process is in.
+
+    Args:
+        root: where the cgroup file systems are mounted.
+        membership: the file that says which cgroup the process is in (man 7 cgroups).
+    """
+    cgroup = read_cgroup(root, membership)
+    directory = cgroup.memory_path
+    if cgroup.version is None or directory is None:
+        return ContainerReading(cgroup)
+    if cgroup.version == 2:
+        tasks = unified = directory
+        inactive = "inactive_file "
+    else:
+        unified = _unified(root, membership)
+        tasks = directory.replace(f"{root}/memory", f"{root}/pids", 1)
+        if not os.path.exists(f"{tasks}/pids.current"):
+            tasks = f"{root}/pids"
+        inactive = "total_inactive_file "
+    inactive_file = None
+    for line in _read(f"{directory}/memory.stat").splitlines():
+        if line.startswith(inactive):
+            inactive_file = int(line[len(inactive) :])
+    return ContainerReading(
+        cgroup,
+        pressure=_pressure(unified),
+        inactive_file=inactive_file,
+        tasks=_number(f"{tasks}/pids.current"),
+        task_limit=_number(f"{tasks}/pids.max"),
+    )
+
+
+def _unified(root: str, membership: str) -> str:
+    """The directory of the cgroup of v2 on a machine that has v1 beside it."""
+    for line in _read(membership).splitlines():
+        if line.startswith("0::"):
+            directory = os.path.normpath(f"{root}/unified/{line[3:]}")
+            return directory if os.path.exists(f"{directory}/cpu.pressure") else f"{root}/unified"
+    return f"{root}/unified"
+
+
+def _pressure(directory: str) -> dict[tuple[str, str], float]:
+    found: dict[tuple[str, str], float] = {}
+    for resource in ("cpu", "memory", "io"):
+        # Such as `some avg10=0.12 avg60=0.10 avg300=0.02 total=123456`, in microseconds.
+        for line in _read(f"{directory}/{resource}.pressure").splitlines():
+            share, _, rest = line.partition(" ")
+            _, given, total = rest.partition("total=")
+            if given and total.isdigit() and share in ("some", "full"):
+                found[resource, share] = int(total) / 1e6
+    return found
+
+
+def _number(path: str) -> int | None:
+    text = _read(path).strip()
+    return int(text) if text.isdigit() else None  # "max": no limit
+
+
+def _read(path: str) -> str:
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        return os.read(file, 65536).decode("ascii", "replace")
+    except OSError:  # pressure is switched off (EOPNOTSUPP)
+        return ""
+    finally:
+        os.close(file)

@@ -1,14 +1,13 @@
 """What the rooms count as it happens: plain numbers, turned into metric families only when somebody scrapes.
 
-The client library of Prometheus costs 7 to 11 ms and 1 MB to import. The agent should not pay that before anybody
-scrapes: so it counts here, and `agent.metrics.families`, which needs the library, is imported with the first scrape.
-All calls come from the event loop's thread.
+What a scrape needs beyond that (`agent.metrics.families` and its neighbours) is imported with the first one. All calls
+come from the event loop's thread.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 #: Upper bounds of the latency buckets, in seconds. An answer takes a fraction of a millisecond; one that takes longer
@@ -58,15 +57,6 @@ class Spread:
     buckets: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BUCKETS) + 1))
     total: float = 0.0
 
-    def cumulative(self) -> list[tuple[str, float]]:
-        """The buckets as Prometheus has them: each with all below it, the last one `+Inf`."""
-        running = 0
-        rows: list[tuple[str, float]] = []
-        for bound, count in zip((*map(str, LATENCY_BUCKETS), "+Inf"), self.buckets, strict=True):
-            running += count
-            rows.append((bound, float(running)))
-        return rows
-
 
 class Latency:
     """A histogram of durations with labels."""
@@ -87,3 +77,62 @@ class Latency:
     def __iter__(self) -> Iterator[tuple[Labels, Spread]]:
         """The label sets with their durations, in the order in which they came up."""
         return iter(list(self._spreads.items()))
+
+
+@dataclass(slots=True)
+class Counted:
+    """All that the agent has counted since it started.
+
+    Attributes:
+        stops: stop requests by source and reason.
+        attempts: self-stop attempts by result.
+        requests: requests to the local API by transport, operation and status.
+        durations: how long these took, by transport and operation.
+        joined: players that came.
+        heartbeats: of the game.
+    """
+
+    stops: Tally = field(default_factory=Tally)
+    attempts: Tally = field(default_factory=Tally)
+    requests: Tally = field(default_factory=Tally)
+    durations: Latency = field(default_factory=Latency)
+    joined: int = 0
+    heartbeats: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LogCounts:
+    """What became of the game's output, in bytes.
+
+    Attributes:
+        received: what the game wrote, by stream.
+        shipped: what is where AGENT_LOG_URL says.
+        dropped: what was given up because the spool was full.
+        not_passed_on: what the container's own stdout and stderr did not take.
+    """
+
+    received: Mapping[str, int] = field(default_factory=dict)
+    shipped: int = 0
+    dropped: int = 0
+    not_passed_on: int = 0
+
+
+class LogSource:
+    """Where the counters of the log come from: another process may have them, so that they are fetched first."""
+
+    def __init__(
+        self, read: Callable[[], LogCounts] = LogCounts, refresh: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Takes what gives the counters.
+
+        Args:
+            read: the counters, as far as they are known in this process.
+            refresh: fetches them as they are now; None where nothing has to be fetched. May raise.
+        """
+        self.counts = read
+        self._refresh = refresh
+
+    async def refresh(self) -> None:
+        """Fetches the counters as they are now."""
+        if self._refresh is not None:
+            await self._refresh()

@@ -6,12 +6,14 @@ numbers with it. So the numbers of the dead are kept, and three facts about Linu
 - CPU time and I/O of a process that its parent has waited for become part of the parent's own (`cutime` and `cstime`
   in `/proc/<pid>/stat`; `/proc/<pid>/io` includes them, see `wait_task_zombie` in `kernel/exit.c`). They must not be
   kept a second time, unless the parent ignores SIGCHLD: then nobody waits, and they vanish.
-- What the agent itself has reaped is in its own `RUSAGE_CHILDREN`, exactly, with all that was waited for below it,
-  also where a whole life fell between two scrapes.
+- What the init has reaped is in its own `cutime` and `cstime`, with all that was waited for below it, also where a
+  whole life fell between two scrapes.
 - Context switches in `/proc/<pid>/status` are those of one thread and go with it; what is seen of each is kept.
 
 Every way to add these up can only miss something, not count it twice, so the highest sum is the truest, and none is
 ever below the one before it.
+
+Nothing here depends on which process it runs in: the game is what is below a process that the caller names.
 """
 
 from __future__ import annotations
@@ -19,12 +21,13 @@ from __future__ import annotations
 import os
 import resource
 import signal
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
-if TYPE_CHECKING:
-    import psutil
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Cpu(NamedTuple):
@@ -66,6 +69,122 @@ _NO_SWITCHES = Switches()
 _NO_IO = Io()
 
 
+class Stat(NamedTuple):
+    """One process, from a single read of `/proc/<pid>/stat` (man 5 proc).
+
+    Attributes:
+        pid: its id.
+        parent: its parent's.
+        born: when it started, in clock ticks since boot; with the pid it names one process, whatever the wall clock
+            does.
+        zombie: whether it has ended and was not waited for; its numbers are there until it is.
+        cpu: what it used itself.
+        children_cpu: what the children used that it has waited for, and those below them.
+        threads: how many it has.
+        resident_bytes: its memory in RAM.
+        virtual_bytes: its address space.
+    """
+
+    pid: int
+    parent: int
+    born: int
+    zombie: bool
+    cpu: Cpu
+    children_cpu: Cpu
+    threads: int
+    resident_bytes: int
+    virtual_bytes: int
+
+    @property
+    def born_seconds(self) -> float:
+        """When it started, in seconds since boot."""
+        return self.born / _TICKS
+
+
+Stats: TypeAlias = dict[int, Stat]
+
+
+def read_stat(pid: int) -> Stat | None:
+    """The process `pid`, or None where there is none."""
+    data = _read(f"/proc/{pid}/stat")
+    return _parse(pid, data) if data else None
+
+
+class ProcessTable:
+    """Reads the processes that are visible. Not for two threads at once."""
+
+    def __init__(self) -> None:
+        """Nothing was read yet."""
+        # Processes beside the init, by pid, with the number of the inode of their directory, which listing /proc gives
+        # without another call, and which a later process of the same pid does not get.
+        self._beside: dict[int, int] = {}
+
+    def read(self, root: int) -> Stats:
+        """Every process that is visible, by id. In a container these are the container's own.
+
+        Outside a container most have nothing to do with the game. Who is not below the init never gets there, because
+        an orphan is adopted by an ancestor: so such a process is read only once. Where the init is PID 1, which is
+        everybody's ancestor, all are read.
+
+        Args:
+            root: the init.
+        """
+        found: Stats = {}
+        inodes: dict[int, int] = {}
+        with os.scandir("/proc") as entries:
+            for entry in entries:
+                if not entry.name.isdigit():
+                    continue
+                pid, inode = int(entry.name), entry.inode()
+                inodes[pid] = inode
+                if self._beside.get(pid) != inode and (stat := read_stat(pid)) is not None:
+                    found[pid] = stat
+        if root == 1:
+            return found
+        ours = {root, os.getpid(), *below(found, root)}
+        self._beside = {pid: inode for pid, inode in inodes.items() if pid not in ours}
+        return found
+
+
+def below(processes: Stats, root: int, without: Collection[int] = ()) -> Stats:
+    """The processes below `root`, parents before their children.
+
+    Args:
+        processes: all there are.
+        root: where to begin; it is no part of the result.
+        without: processes to leave out together with all below them.
+    """
+    children: dict[int, list[Stat]] = {}
+    for stat in processes.values():
+        children.setdefault(stat.parent, []).append(stat)
+    found: Stats = {}
+    waiting = [root]
+    while waiting:
+        for stat in children.get(waiting.pop(), ()):
+            if stat.pid not in without and stat.pid not in found:
+                found[stat.pid] = stat
+                waiting.append(stat.pid)
+    return found
+
+
+def _parse(pid: int, data: bytes) -> Stat | None:
+    # The second field is the command in brackets and may hold spaces and brackets itself: the last ")" ends it.
+    fields = data[data.rindex(b")") + 2 :].split()
+    if fields[0] in b"Xx":
+        return None
+    return Stat(
+        pid,
+        int(fields[1]),
+        int(fields[19]),
+        fields[0] == b"Z",
+        Cpu(int(fields[11]) / _TICKS, int(fields[12]) / _TICKS),
+        Cpu(int(fields[13]) / _TICKS, int(fields[14]) / _TICKS),
+        int(fields[17]),
+        int(fields[21]) * _PAGE,
+        int(fields[20]),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """All processes of the game at one moment.
@@ -78,6 +197,7 @@ class Usage:
         resident_bytes: memory in RAM. Pages that several processes share are counted once for each.
         threads: threads there are now.
         open_files: file descriptors there are now, or None where the agent may not see them.
+        files_used: of the process that is nearest to its own limit: open descriptors as a part of that limit, 0 to 1.
         processes: processes there are now.
     """
 
@@ -87,24 +207,27 @@ class Usage:
     resident_bytes: int = 0
     threads: int = 0
     open_files: int | None = None
+    files_used: float | None = None
     processes: int = 0
 
 
 class Reaped(NamedTuple):
-    """What those children of the agent have used that it has waited for."""
+    """What those children of the init have used that it has waited for."""
 
     cpu: Cpu = _NO_CPU
     switches: Switches = _NO_SWITCHES
 
 
-def reaped_children() -> Reaped:
-    """Reads `RUSAGE_CHILDREN` of this process."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return Reaped(Cpu(usage.ru_utime, usage.ru_stime), Switches(usage.ru_nvcsw, usage.ru_nivcsw))
+def reaped_by(pid: int) -> Reaped:
+    """What the process `pid` has reaped; its context switches are known for this process only."""
+    if pid == os.getpid():
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return Reaped(Cpu(usage.ru_utime, usage.ru_stime), Switches(usage.ru_nvcsw, usage.ru_nivcsw))
+    stat = read_stat(pid)
+    return Reaped(stat.children_cpu) if stat is not None else Reaped()
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
+class _Seen(NamedTuple):
     """One process as it was at the last look; `cpu` and `io` with those of the children it has waited for."""
 
     parent: int
@@ -115,36 +238,39 @@ class _Seen:
     resident_bytes: int
     threads: int
     open_files: int | None
+    files_used: float | None
 
 
 class GameProcesses:
     """Adds up what the game's processes use. Not for two threads at once."""
 
-    def __init__(self, reaped: Callable[[], Reaped] = reaped_children) -> None:
+    def __init__(self, reaped: Callable[[], Reaped] | None = None) -> None:
         """Takes what says how much reaped children have used; what it says now is where counting begins."""
-        self._reaped = reaped
-        self._before = reaped()
-        # Keyed by process and not by pid: the kernel gives a pid away again. psutil compares pid and start in clock
-        # ticks since boot, which no change of the wall clock moves.
-        self._seen: dict[psutil.Process, _Seen] = {}
+        self._reaped = reaped or (lambda: reaped_by(os.getpid()))
+        self._before = self._reaped()
+        # Keyed by pid and start: the kernel gives a pid away again.
+        self._seen: dict[tuple[int, int], _Seen] = {}
         self._dead_cpu = _NO_CPU
         self._dead_switches = _NO_SWITCHES
         self._dead_io: Io | None = None
         self._last = Usage()
 
-    def sample(self, pids: Iterable[int]) -> Usage:
+    def sample(self, processes: Callable[[], Mapping[int, Stat]]) -> Usage:
         """Looks at the processes of the game and says what they, and those before them, have used.
 
-        It reads files below `/proc`, about 100 µs a process and 20 µs a thread: a caller with an event loop does this
-        in a thread of its own.
+        It reads `status` and `io` of each process once, about 60 µs a process and 20 µs a further thread: a caller with
+        an event loop does this in a thread of its own.
 
         Args:
-            pids: all processes of the game, parents before their children. Those that end meanwhile are no problem.
+            processes: reads all processes of the game, parents before children. Those that end meanwhile are no
+                problem. Called after the reaped ones are read: what is reaped in between is then missed this once,
+                rather than counted twice. (Parents come first for the same reason.)
         """
-        reaped = self._reaped()  # first: what is reaped meanwhile is then missed this once, rather than counted twice
-        live: dict[psutil.Process, _Seen] = {}
-        for pid in pids:  # parents before their children, for the same reason
-            self._look(pid, live)
+        reaped = self._reaped()
+        live: dict[tuple[int, int], _Seen] = {}
+        for stat in processes().values():
+            key = (stat.pid, stat.born)
+            live[key] = _look(stat, self._seen.get(key))
         self._bury(live)
         self._seen = live
         now = list(live.values())
@@ -162,40 +288,16 @@ class GameProcesses:
             resident_bytes=sum(seen.resident_bytes for seen in now),
             threads=sum(seen.threads for seen in now),
             open_files=sum(files) if files or not now else None,
+            files_used=max((seen.files_used for seen in now if seen.files_used is not None), default=None),
             processes=sum(seen.alive for seen in now),
         )
         return self._last
 
-    def _look(self, pid: int, live: dict[psutil.Process, _Seen]) -> None:
-        """Adds the process `pid` to `live`, unless it is gone."""
-        import psutil  # noqa: PLC0415 - 11 ms that only a scrape should cost
-
-        try:
-            process = psutil.Process(pid)
-            before = self._seen.get(process)
-            with process.oneshot():
-                times = process.cpu_times()
-                threads = process.num_threads()
-                # A process whose first thread has ended is shown as a zombie too, but has others.
-                alive = process.status() != psutil.STATUS_ZOMBIE or threads > 1
-                live[process] = _Seen(
-                    parent=process.ppid(),
-                    cpu=Cpu(times.user + times.children_user, times.system + times.children_system),
-                    io=_io(process) or (before.io if before else None),
-                    switches=_switches(pid, before.switches if before else {}),
-                    alive=alive,
-                    resident_bytes=process.memory_info().rss,
-                    threads=threads if alive else 0,
-                    open_files=_open_files(process),
-                )
-        except psutil.Error:  # it is gone, or the kernel hides it
-            return
-
-    def _bury(self, live: dict[psutil.Process, _Seen]) -> None:
+    def _bury(self, live: dict[tuple[int, int], _Seen]) -> None:
         """Keeps the numbers of those that have ended since the last look, unless a parent has them now."""
-        parents = {process.pid for process in live}
-        for process, seen in self._seen.items():
-            if process in live:
+        parents = {pid for pid, _ in live}
+        for key, seen in self._seen.items():
+            if key in live:
                 continue
             self._dead_switches = _sum(self._dead_switches, *seen.switches.values())
             if seen.parent in parents and not _ignores_children(seen.parent):
@@ -215,7 +317,7 @@ _T = TypeVar("_T", Cpu, Switches, Io)
 
 
 def _sum(first: _T, *more: _T) -> _T:
-    return type(first)(*map(sum, zip(first, *more, strict=True)))
+    return type(first)(*map(sum, zip(first, *more, strict=True))) if more else first
 
 
 def _highest(first: _T, *more: _T) -> _T:
@@ -226,66 +328,140 @@ def _since(before: _T, now: _T) -> _T:
     return type(now)(*(max(0, later - earlier) for earlier, later in zip(before, now, strict=True)))
 
 
-def _open_files(process: psutil.Process) -> int | None:
-    import psutil  # noqa: PLC0415 - as above
+def _look(stat: Stat, before: _Seen | None) -> _Seen:
+    # A process whose first thread has ended is shown as a zombie too, but has others.
+    alive = not stat.zombie or stat.threads > 1
+    open_files = count_files(stat.pid) if alive else 0
+    limit = files_limit(stat.pid) if alive else None
+    return _Seen(
+        parent=stat.parent,
+        cpu=_sum(stat.cpu, stat.children_cpu),
+        io=_io(stat.pid) or (before.io if before else None),
+        switches=_switches(stat, before.switches if before else {}),
+        alive=alive,
+        resident_bytes=stat.resident_bytes,
+        threads=stat.threads if alive else 0,
+        open_files=open_files,
+        files_used=open_files / limit if open_files is not None and limit else None,
+    )
 
+
+def count_files(pid: int) -> int | None:
+    """How many file descriptors a process has open; None where this process may not see that, or it is gone."""
+    path = f"/proc/{pid}/fd"
     try:
-        return process.num_fds()
-    except psutil.AccessDenied:
+        # Since Linux 6.2 the size of the directory is their number; before that it is 0.
+        return os.stat(path).st_size or len(os.listdir(path))
+    except OSError:
         return None
 
 
-def _io(process: psutil.Process) -> Io | None:
-    import psutil  # noqa: PLC0415 - as above
-
+def files_limit(pid: int) -> int | None:
+    """How many file descriptors a process may have open (its soft limit); None where that is not known."""
     try:
-        io = process.io_counters()
-    except psutil.AccessDenied:
+        soft, _ = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    except OSError:
         return None
-    return Io(io.read_chars, io.write_chars, io.read_count, io.write_count, io.read_bytes, io.write_bytes)
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
+def _io(pid: int) -> Io | None:
+    data = _read(f"/proc/{pid}/io")
+    if not data:
+        return None
+    # rchar, wchar, syscr, syscw, read_bytes, write_bytes, cancelled_write_bytes: `name: number` each.
+    read_bytes, written_bytes, read_calls, write_calls, storage_read, storage_written, *_ = map(int, data.split()[1::2])
+    return Io(read_bytes, written_bytes, read_calls, write_calls, storage_read, storage_written)
 
 
 _ENDED = 0  # no thread has this id
 
 
-def _switches(pid: int, before: dict[int, Switches]) -> dict[int, Switches]:
-    """Reads the context switches of each thread of a process; psutil reads those of the first one only.
+def _switches(stat: Stat, before: dict[int, Switches]) -> dict[int, Switches]:
+    """Reads the context switches of each thread of a process.
 
     Args:
-        pid: the process.
+        stat: the process.
         before: what was seen of its threads before.
 
     Returns:
         What is seen now, by thread id, with the sum of the threads that have ended under `_ENDED`.
     """
     now: dict[int, Switches] = {}
-    try:
-        threads = os.listdir(f"/proc/{pid}/task")
-    except OSError:
-        return before
-    for thread in threads:
+    if stat.threads == 1 and not stat.zombie:
+        data = _read(f"/proc/{stat.pid}/status")
+        if data:
+            now[stat.pid] = _switches_in(data)
+    else:
         try:
-            voluntary, involuntary = _status(
-                f"/proc/{pid}/task/{thread}/status", "voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"
-            )
-        except (OSError, ValueError):  # it ended meanwhile
-            continue
-        now[int(thread)] = Switches(int(voluntary), int(involuntary))
+            threads = os.listdir(f"/proc/{stat.pid}/task")
+        except OSError:
+            return before
+        for thread in threads:
+            if data := _read(f"/proc/{stat.pid}/task/{thread}/status"):
+                now[int(thread)] = _switches_in(data)
     # A thread whose number went down is another one, with an id that was given away again.
     ended = [each for thread, each in before.items() if thread not in now or now[thread].voluntary < each.voluntary]
     return now | {_ENDED: _sum(_NO_SWITCHES, *ended)} if ended else now
 
 
+def _switches_in(status: bytes) -> Switches:
+    # They are the last two lines.
+    _, _, end = status.rpartition(b"\nvoluntary_ctxt_switches:")
+    numbers = end.split()
+    return Switches(int(numbers[0]), int(numbers[2])) if len(numbers) >= 3 else _NO_SWITCHES
+
+
 def _ignores_children(pid: int) -> bool:
     """Whether the process `pid` lets the kernel discard its children as they end (SIGCHLD is ignored)."""
+    _, found, rest = _read(f"/proc/{pid}/status").partition(b"\nSigIgn:")
+    return bool(found) and bool(int(rest.split(None, 1)[0], 16) & 1 << (signal.SIGCHLD - 1))
+
+
+def _read(path: str) -> bytes:
+    """A small file of `/proc` in one read; empty where it is not there or not for us."""
     try:
-        (ignored,) = _status(f"/proc/{pid}/status", "SigIgn")
-    except (OSError, ValueError):
-        return False
-    return bool(int(ignored, 16) & 1 << (signal.SIGCHLD - 1))
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(file, 65536)
+        finally:
+            os.close(file)
+    except OSError:
+        return b""
 
 
-def _status(path: str, *names: str) -> list[str]:
-    """The values of the lines `names`, in the order of the file at `path`, a `status` below `/proc`."""
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return [value.strip() for name, _, value in (line.partition(":") for line in file) if name in names]
+def stats_of(pids: Iterable[int]) -> Stats:
+    """These processes, in this order, without those that are gone."""
+    return {stat.pid: stat for stat in map(read_stat, pids) if stat is not None}
+
+
+class OwnProcesses(NamedTuple):
+    """The agent's own processes, by what they are (`agent`, and `init` where that is another one).
+
+    Attributes:
+        processes: each as it is now.
+        files: how many file descriptors each has open, or None.
+        files_limit: how many each may have open, or None.
+        booted: Unix time at which the machine was booted, in seconds.
+    """
+
+    processes: Mapping[str, Stat]
+    files: Mapping[str, int | None]
+    files_limit: Mapping[str, int | None]
+    booted: float
+
+
+def own_processes(processes: Stats, root: int) -> OwnProcesses:
+    """Picks the agent's own processes: this one, and the init where that is another one.
+
+    Args:
+        processes: all there are.
+        root: the init.
+    """
+    pids = {"agent": os.getpid()} | ({"init": root} if root != os.getpid() else {})
+    return OwnProcesses(
+        {name: processes[pid] for name, pid in pids.items() if pid in processes},
+        {name: count_files(pid) for name, pid in pids.items()},
+        {name: files_limit(pid) for name, pid in pids.items()},
+        time.time() - time.clock_gettime(time.CLOCK_BOOTTIME),
+    )

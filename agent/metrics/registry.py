@@ -1,31 +1,30 @@
 """Metrics, as the rest of the agent sees them: what the rooms tell, where the rest is read, and the answer to a scrape.
 
 Nothing is collected in the background. What happens is counted as it happens (`agent.metrics.counts`); what merely is
-(processes, players, the phase) is read when somebody scrapes.
+(processes, players, the phase) is read when somebody scrapes, or when the values are pushed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib
+import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
-from agent import log
 from agent.config.injected import Deployment
-from agent.game.cgroup import CgroupReading, read_cgroup
-from agent.lifecycle.game_report import Fact, GameReport, HeartbeatReported, PlayersReported
-from agent.lifecycle.states import Event, GameStarted, Reason, Source, State
-from agent.metrics.counts import Latency, Tally
-from agent.metrics.game import GameProcesses, Usage
+from agent.lifecycle.game_report import GameReport, HeartbeatReported, PlayersReported
+from agent.lifecycle.states import Reason, Source, State
+from agent.metrics.counts import Counted, LogSource, Tally
 
 if TYPE_CHECKING:
     import socket
 
-    from prometheus_client.core import CollectorRegistry, Metric
-
+    from agent.lifecycle.game_report import Fact
+    from agent.metrics.collector import Collector
+    from agent.metrics.container import ContainerReading
+    from agent.metrics.exposition import Family
+    from agent.metrics.network import Network
     from agent.metrics.server import MetricsServer
 
 _KNOWN_STOPS = (
@@ -33,23 +32,17 @@ _KNOWN_STOPS = (
     (Source.OPERATOR, Reason.REQUESTED),
     (Source.PLATFORM, Reason.PLATFORM_STOP),
 )
+# How long a scrape waits for the counters of the log, which another process may have.
+_REFRESH_SECONDS = 1.0
+# Between the end of a reading and the beginning of the next one.
+_SHORTEST_INTERVAL = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class LogCounts:
-    """What became of the game's output, in bytes.
+class _Collected(NamedTuple):
+    """What was read last, and what was written of it: OpenMetrics, or the older format."""
 
-    Attributes:
-        received: what the game wrote, by stream.
-        shipped: what is where AGENT_LOG_URL says.
-        dropped: what was given up because the spool was full.
-        not_passed_on: what the container's own stdout and stderr did not take.
-    """
-
-    received: Mapping[str, int] = field(default_factory=dict)
-    shipped: int = 0
-    dropped: int = 0
-    not_passed_on: int = 0
+    families: list[Family]
+    written: dict[bool, bytes]
 
 
 class Metrics:
@@ -61,11 +54,14 @@ class Metrics:
         version: str,
         deployment: Deployment,
         state: Callable[[], State],
-        pids: Callable[[], Iterable[int]],
         report: GameReport,
-        logs: Callable[[], LogCounts] = LogCounts,
-        container: Callable[[], CgroupReading] = read_cgroup,
+        root: Callable[[], int] = os.getpid,
+        without: Callable[[], Collection[int]] = frozenset,
+        logs: LogSource | None = None,
+        container: Callable[[], ContainerReading] | None = None,
+        network: Callable[[], Network] | None = None,
         attempt_results: Iterable[str] = (),
+        trace_id: str | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -75,36 +71,42 @@ class Metrics:
             version: of the agent.
             deployment: what the platform injected, without secrets.
             state: gives the present state of the lifecycle.
-            pids: gives all processes of the game, parents before their children. Called in another thread, because
-                finding them reads files of every process there is.
             report: what the game says; it is subscribed to.
-            logs: gives what became of the game's output.
-            container: gives the counters of the container's cgroup. Called in another thread as well.
+            root: gives the process whose descendants are the game: the init. Called in another thread.
+            without: gives descendants of it that are not the game: the agent, and helpers. Called in another thread.
+            logs: what became of the game's output.
+            container: gives the counters of the container. Called in another thread.
+            network: gives the counters of its network. Called in another thread.
             attempt_results: the results that a self-stop attempt can have, to be shown as 0 until they occur.
+            trace_id: of the trace that the lifecycle is exported as, where it is.
             clock: seconds of the monotonic clock that the lifecycle and the report use.
             wall: Unix time in seconds.
         """
         self._version = version
         self._deployment = deployment
         self._state = state
-        self._pids = pids
         self._report = report
-        self._logs = logs
+        self._root = root
+        self._without = without
+        self._logs: LogSource = logs or LogSource()
         self._container = container
+        self._network = network
+        self._trace_id = trace_id
         self._clock = clock
-        self._wall = wall
-        self._stops = Tally((str(source), str(reason)) for source, reason in _KNOWN_STOPS)
-        self._attempts = Tally((str(result),) for result in attempt_results)
-        self._requests = Tally()
-        self._durations = Latency()
-        self._joined = 0
-        self._heartbeats = 0
-        self._started_at: float | None = None
-        self._processes = GameProcesses()
-        self._usage: Usage | BaseException = Usage()
-        self._cgroup: CgroupReading | BaseException = CgroupReading()
-        self._registry: CollectorRegistry | None = None
-        self._scraping = asyncio.Lock()
+        self._wall_offset = wall() - clock()
+        self._counted = Counted(
+            stops=Tally((str(source), str(reason)) for source, reason in _KNOWN_STOPS),
+            attempts=Tally((str(result),) for result in attempt_results),
+        )
+        self._collector: Collector | None = None
+        self._collecting = asyncio.Lock()
+        self._begun = 0
+        self._next = 0.0
+        self._latest: _Collected | None = None
+        # What was before the agent's process, or before it was started again, counts as well.
+        self._counted.joined, self._counted.heartbeats = report.count, report.heartbeats
+        if (stop := state().stop) is not None:
+            self.on_stop_request(stop.source, stop.reason)
         report.subscribe(self._on_report)
 
     # What the rooms tell ---------------------------------------------------------------------------------------------
@@ -118,27 +120,22 @@ class Metrics:
             status: HTTP status, or the code of a JSON-RPC error, or `ok`.
             seconds: from its arrival to its answer.
         """
-        self._requests.add(transport, operation, str(status))
-        self._durations.observe(seconds, transport, operation)
+        self._counted.requests.add(transport, operation, str(status))
+        self._counted.durations.observe(seconds, transport, operation)
 
     def on_stop_request(self, source: str, reason: str) -> None:
         """A stop request was accepted."""
-        self._stops.add(str(source), str(reason))
+        self._counted.stops.add(str(source), str(reason))
 
     def on_self_stop_attempt(self, result: str) -> None:
         """The platform was asked to stop the deployment, with this result."""
-        self._attempts.add(str(result))
-
-    def on_transition(self, _before: State, _after: State, event: Event) -> None:
-        """The lifecycle went on. An observer for `Conductor.watch`."""
-        if isinstance(event, GameStarted):
-            self._started_at = self._wall() - max(0.0, self._clock() - event.at)
+        self._counted.attempts.add(str(result))
 
     def _on_report(self, fact: Fact) -> None:
         if isinstance(fact, HeartbeatReported):
-            self._heartbeats += 1
+            self._counted.heartbeats += 1
         elif isinstance(fact, PlayersReported):
-            self._joined += max(0, fact.count - fact.before)
+            self._counted.joined += max(0, fact.count - fact.before)
 
     # The answer to a scrape ------------------------------------------------------------------------------------------
 
@@ -152,6 +149,38 @@ class Metrics:
 
         return await MetricsServer.start(listening, self.expose, self._version)
 
+    async def collect(self) -> list[Family]:
+        """Reads everything: all families, whatever they are written as.
+
+        Who asks while others wait gets what is read for them, so that a crowd costs as much as one, and there are at
+        most 50 readings a second: this port may be reachable by anybody.
+        """
+        return (await self._collected()).families
+
+    async def _collected(self) -> _Collected:
+        begun = self._begun
+        async with self._collecting:
+            # Only what was begun after this was asked for is new enough for who asks.
+            if self._begun > begun and self._latest is not None:
+                return self._latest
+            await asyncio.sleep(max(0.0, self._next - time.monotonic()))
+            self._begun += 1
+            self._latest = _Collected(await self._read(), {})
+            self._next = time.monotonic() + _SHORTEST_INTERVAL
+            return self._latest
+
+    async def _read(self) -> list[Family]:
+        if self._collector is None:
+            self._collector = await asyncio.to_thread(self._make_collector)
+        refreshed, reading = await asyncio.gather(
+            asyncio.wait_for(self._logs.refresh(), _REFRESH_SECONDS),
+            asyncio.to_thread(self._collector.read),
+            return_exceptions=True,
+        )
+        if isinstance(reading, BaseException):
+            raise reading
+        return self._collector.families(reading, refreshed if isinstance(refreshed, Exception) else None)
+
     async def expose(self, accept: str = "") -> tuple[bytes, str]:
         """Reads everything and writes it down.
 
@@ -161,84 +190,30 @@ class Metrics:
         Returns:
             The body and its content type.
         """
-        async with self._scraping:  # one at a time: two at once would each disturb what the other adds up
-            self._usage, self._cgroup = await asyncio.gather(
-                asyncio.to_thread(lambda: self._processes.sample(self._pids())),
-                asyncio.to_thread(self._container),
-                return_exceptions=True,
-            )
-            if self._registry is None:
-                await asyncio.to_thread(importlib.import_module, "agent.metrics.families")
-                self._registry = self._make_registry()
-        from prometheus_client.exposition import choose_encoder  # noqa: PLC0415 - late, see above
+        collected = await self._collected()
+        from agent.metrics import exposition  # noqa: PLC0415 - imported with the first scrape, as all that collects
 
-        try:
-            encode, content_type = choose_encoder(accept)
-        except (TypeError, ValueError):  # the header asks for a version that is no number
-            encode, content_type = choose_encoder("")
-        return encode(self._registry), content_type
+        openmetrics = exposition.wants_openmetrics(accept)
+        if openmetrics not in collected.written:
+            write = exposition.openmetrics_format if openmetrics else exposition.text_format
+            collected.written[openmetrics] = write(collected.families)
+        return collected.written[openmetrics], exposition.OPENMETRICS if openmetrics else exposition.TEXT
 
-    def _make_registry(self) -> CollectorRegistry:
-        from prometheus_client.core import CollectorRegistry  # noqa: PLC0415 - late, with the first scrape
-        from prometheus_client.process_collector import ProcessCollector  # noqa: PLC0415 - likewise
+    def _make_collector(self) -> Collector:
+        from agent.metrics.collector import Collector  # noqa: PLC0415 - 5 ms that only a scrape should cost
 
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Parts(self._parts()))
-        ProcessCollector(namespace="agent", registry=registry)
-        return registry
-
-    def _parts(self) -> dict[str, Callable[[], Iterable[Metric]]]:
-        from agent.metrics import families  # noqa: PLC0415 - late, with the first scrape
-        from agent.metrics.container import container  # noqa: PLC0415 - likewise
-
-        return {
-            "build": lambda: families.build(self._version),
-            "deployment": lambda: families.deployment(self._deployment),
-            "lifecycle": lambda: families.lifecycle(self._state(), self._started_at, self._stops, self._attempts),
-            "game": lambda: families.game(_read(self._usage)),
-            "container": lambda: container(_read(self._cgroup)),
-            "players": lambda: families.players(self._report, self._joined, self._heartbeats, self._clock()),
-            "logs": lambda: families.logs(self._logs()),
-            "requests": lambda: families.requests(self._requests, self._durations),
-            "custom": lambda: families.custom(self._report.metrics),
-        }
-
-
-_T = TypeVar("_T")
-
-
-def _read(value: _T | BaseException) -> _T:
-    """The value, where reading it did not fail."""
-    if isinstance(value, BaseException):
-        raise value
-    return value
-
-
-class _Parts:
-    """All families of a scrape, for the registry.
-
-    A part that cannot be read is left out, counted, and logged once until it can be read again.
-    """
-
-    def __init__(self, parts: dict[str, Callable[[], Iterable[Metric]]]) -> None:
-        self._parts = parts
-        self._failures = Tally((part,) for part in parts)
-        self._failing: set[str] = set()
-
-    def collect(self) -> Iterator[Metric]:
-        from agent.metrics import families  # noqa: PLC0415 - late, with the first scrape
-
-        for part, read in self._parts.items():
-            try:
-                yield from list(read())
-            except Exception as problem:
-                # Whatever it is, an operator is better served by the rest than by nothing.
-                self._failures.add(part)
-                if part not in self._failing:
-                    log.warning(f"cannot read the metrics of {part}: {problem!r}; the others are served")
-                self._failing.add(part)
-            else:
-                self._failing.discard(part)
-        yield families.counter(
-            "agent_collect_errors_total", "Parts of a scrape that could not be read.", ("part",), self._failures
+        return Collector(
+            version=self._version,
+            deployment=self._deployment,
+            state=self._state,
+            report=self._report,
+            counted=self._counted,
+            root=self._root,
+            without=self._without,
+            logs=self._logs,
+            container=self._container,
+            network=self._network,
+            trace_id=self._trace_id,
+            clock=self._clock,
+            wall_offset=self._wall_offset,
         )

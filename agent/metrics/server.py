@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import resource
 import socket
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from aiohttp import web
 
@@ -13,18 +15,48 @@ from agent import log
 
 _METHODS = ("GET", "HEAD")
 # Whoever reaches this port must not be able to use up the agent's descriptors: the game's logs and the stop need them.
-_CONNECTIONS = 64
+_MOST_CONNECTIONS = 64
+_DESCRIPTORS_SHARE = 16
 _KEEPALIVE_SECONDS = 30.0
 
 
-class _Capped(web.Server):
-    """Closes what is one connection too many, at once."""
+def connections_limit() -> int:
+    """How many connections are held at once: 64, or fewer where this process may open few descriptors."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return _MOST_CONNECTIONS
+    return max(4, min(_MOST_CONNECTIONS, soft // _DESCRIPTORS_SHARE))
+
+
+class _Bounded(web.Server):
+    """Holds so many connections at most: one more makes it close the one that has not asked for anything longest.
+
+    A new connection is never refused, because it may be Prometheus: connections that are held open and say nothing, or
+    slowly, are what is given up.
+    """
+
+    def __init__(self, *arguments: Any, limit: int, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._limit = limit
+        self._silent: dict[web.RequestHandler, asyncio.Transport] = {}  # the longest silent first
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """As in the library, which calls it."""
         super().connection_made(handler, transport)
-        if len(self.connections) > _CONNECTIONS:
-            transport.abort()
+        self._silent[handler] = transport
+        if len(self._silent) > self._limit:
+            given_up = next(iter(self._silent))
+            self._silent.pop(given_up).abort()
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        """As in the library, which calls it."""
+        super().connection_lost(handler, exc)
+        self._silent.pop(handler, None)
+
+    def asked(self, handler: web.RequestHandler) -> None:
+        """This connection has just asked for something."""
+        if (transport := self._silent.pop(handler, None)) is not None:
+            self._silent[handler] = transport
 
 
 class MetricsServer:
@@ -47,6 +79,7 @@ class MetricsServer:
         """
 
         async def answer(request: web.BaseRequest) -> web.StreamResponse:
+            server.asked(request.protocol)
             if request.method not in _METHODS:
                 return web.Response(
                     status=405,
@@ -63,7 +96,7 @@ class MetricsServer:
                 return web.Response(text=_page(version), content_type="text/html", charset="utf-8")
             return web.Response(status=404, text=f"cannot find {request.path}: the metrics are at /metrics\n")
 
-        server = _Capped(answer, access_log=None, keepalive_timeout=_KEEPALIVE_SECONDS)
+        server = _Bounded(answer, limit=connections_limit(), access_log=None, keepalive_timeout=_KEEPALIVE_SECONDS)
         runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await runner.setup()
         await web.SockSite(runner, listening).start()
@@ -78,7 +111,7 @@ def _compressed(request: web.BaseRequest, body: bytes, content_type: str) -> web
     headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding", "Cache-Control": "no-store"}
     if _takes_gzip(request.headers.get("Accept-Encoding", "")):
         headers["Content-Encoding"] = "gzip"
-        body = gzip.compress(body, compresslevel=6, mtime=0)
+        body = gzip.compress(body, compresslevel=1, mtime=0)
     return web.Response(body=body, headers=headers)
 
 

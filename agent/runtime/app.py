@@ -1,266 +1,261 @@
-"""The composition root: builds every room, wires them, and takes them apart. The only module that knows all of them.
+"""The composition root of the agent's process: builds every room, wires them, and takes them apart.
 
-Imported by boot when the game runs already; from here on there is one event loop, and everything that happens reaches
-the conductor as an event.
+It is forked from the init and finds what that knows in its memory: inputs, bound sockets, the state of the lifecycle,
+what the game has said. From then on the two speak over the link. It may be killed at any moment; the init starts it
+again, and what must outlive it is kept there.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import json
 import logging
 import os
-import signal
-import time
+import socket
 from typing import TYPE_CHECKING, Protocol
 
 from pydantic import JsonValue
 
 from agent import __version__, log
-from agent.api import http, notify, rpc
+from agent.api import http, rpc
 from agent.api.access import Peer, allowed_users
 from agent.api.contracts import DropIn
-from agent.api.events import EventBus
+from agent.api.events import COMES_BACK, EventBus
 from agent.api.feed import Feed
 from agent.api.models import WarningEvent
 from agent.api.operations import Operations
-from agent.config import model as settings_module
+from agent.config import model
 from agent.config.injected import Injected, parse
 from agent.config.model import Settings
-from agent.edgegap.late_tags import LateTags
-from agent.edgegap.self_stop import Result, SelfStop
-from agent.game import signal_handling
-from agent.game.main_process import MainProcess
+from agent.edgegap.self_stop import Attempt, Outcome, Result, SelfStop
+from agent.edgegap.tags import DeploymentTags
+from agent.errors import AgentError, Problem, SettingsError
 from agent.game.tree import descendants
-from agent.init.main import FORWARDED, STOP_SIGNALS, Boot, forward_signal
-from agent.lifecycle.driver import Conductor
-from agent.lifecycle.game_report import GameReport
-from agent.lifecycle.policies import Limits
-from agent.lifecycle.states import (
-    Event,
-    ExitStatus,
-    GameExited,
-    GameGone,
-    Phase,
-    Rules,
-    State,
-    StopSignal,
+from agent.init.supervisor import Supervisor
+from agent.lifecycle.game_report import Fact, HeartbeatReported, ReportCleared
+from agent.lifecycle.states import Event, GameStarted, Phase, State
+from agent.link.messages import (
+    FactTold,
+    HealthLimited,
+    Held,
+    Kept,
+    Leave,
+    ListenersChanged,
+    LogLine,
+    MainNamed,
+    NotificationCounted,
+    PlayersUnknown,
+    ReleaseAsked,
+    ReleaseSettled,
+    Serving,
+    SettingsRefused,
+    ShortVisit,
+    StateChanged,
+    StopAcknowledged,
+    TimeRunsOut,
 )
-from agent.lifecycle.stop_plan import plan_stop
-from agent.lifecycle.transition import initial
+from agent.metrics.counts import LogCounts, LogSource
 from agent.metrics.registry import Metrics
-from agent.runtime.background import Background
-from agent.runtime.effects import Hands
-from agent.runtime.finalizer import Farewell
-from agent.runtime.policy_timer import Watch
-from agent.runtime.stop_actions import GameAsker, Rcon
-from agent.runtime.stop_sequence import Stopping
+from agent.runtime import player_count
+from agent.runtime.finalizer import Finalizer, GameStart, kept_place, working_directory
+from agent.runtime.link import Link
+from agent.runtime.mirror import Mirror
+from agent.runtime.readiness import watch_port
+from agent.runtime.remote_spool import RemoteSpool
+from agent.runtime.stop_methods import RemoteMethods
+from agent.runtime.tasks import Tasks
 
 if TYPE_CHECKING:
     from agent.compat.hosts import Compat
     from agent.compat.prepare import Prepared
 
+_KEPT_COMPAT = "compat"
 # Servers that do not end by themselves by then are left to the end of the process.
-_CLOSE_SECONDS = 1.0
+_CLOSE_SECONDS = 0.25
+_AFTER_FAULT = 5.0
+# Heartbeats may come thousands of times a second; the init is told this often.
+_HEARTBEATS_EVERY = 0.05
 
 
 class _Closable(Protocol):
     async def close(self) -> None: ...
 
 
-def run(boot: Boot) -> int:
-    """Runs the whole agent around the game that boot has started.
+def run(init: Supervisor, sock: socket.socket) -> int:
+    """Runs the agent until the init leaves, or is gone.
+
+    Args:
+        init: the init as it was when this process was forked. Nothing in it may be changed, written to or waited for:
+            its threads are not here.
+        sock: this end of the link.
 
     Returns:
-        The exit code.
-
-    Raises:
-        SettingsError: a setting is wrong; nothing was built yet.
+        The exit code of this process.
     """
-    settings = settings_module.load(boot.options)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
+    return loop.run_until_complete(_start(init, sock, loop))
+
+
+async def _start(init: Supervisor, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> int:
+    over: asyncio.Future[int] = loop.create_future()
+
+    def lost() -> None:
+        if not over.done():
+            over.set_result(0)
+
+    link = Link(sock, loop, lost)
+    link.handle(Leave, lambda _message, _payload: lost())
+    log.send_to(lambda line: link.send_threadsafe(LogLine(), line))
     try:
-        return loop.run_until_complete(_Agent(boot, settings, loop).live())
-    finally:
-        # The loop gives its signals back to their defaults, and there is still output to pass on: what comes now waits,
-        # and is lost with the process, or is taken by whoever goes on (`agent.init.fallback`).
-        signal.pthread_sigmask(signal.SIG_BLOCK, {*STOP_SIGNALS, *FORWARDED})
-        signal.set_wakeup_fd(-1)
-        loop.close()
+        agent = Agent(init, model.load(init.inputs.options), link, loop)
+    except SettingsError as wrong:
+        link.send(SettingsRefused(str(wrong)))
+        link.flush(1.0)
+        await asyncio.sleep(3600)  # the init ends this process
+        return 0
+    return await agent.live(over)
 
 
-class _Agent:
+class Agent:
     """All rooms of one agent."""
 
-    def __init__(self, boot: Boot, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
-        self._boot = boot
+    def __init__(self, init: Supervisor, settings: Settings, link: Link, loop: asyncio.AbstractEventLoop) -> None:
+        """Builds and wires everything; nothing is served yet.
+
+        Raises:
+            SettingsError: a setting asks for what cannot be had here.
+        """
+        self._init = init
         self._settings = settings
         self._loop = loop
-        self._injected = parse(boot.environ)
-        self._report = GameReport()
+        self._link = link
+        self._injected = parse(init.inputs.environ)
+        self._report = init.report.copy()
         self._events = EventBus()
         self._servers: list[_Closable] = []
-        self._notify: notify.NotifyServer | None = None
-        self._compat: Compat | None = None
-        self._main = MainProcess(loop, pids=self._game_pids, look=self._reap)
+        self._tasks = Tasks()
+        self._heard = False
+        self._from_init = False
+        self._main_pid = init.process.main_pid
+        self._heartbeat_due: asyncio.TimerHandle | None = None
+        self._releasing: asyncio.Task[None] | None = None
+        self._mirror = Mirror(init.driver.state, init.posted, link.send, loop)
         self._tags = _tags(settings, self._injected)
-        self._farewell = Farewell(boot, settings, self._injected.deployment, self._report)
-        self._hands = Hands(
-            boot,
-            stopping=self._make_stopping,
-            last_words=self._farewell,
-            self_stop=self._self_stop,
-            on_attempt=lambda attempt: self._metrics.on_self_stop_attempt(attempt.result),
-        )
-        self._conductor = self._hands.conductor = Conductor(
-            initial(_rules(settings, self._injected), boot.began), self._hands, loop
+        self._spool = RemoteSpool(link, **init.spool_view)
+        self._finalizer = Finalizer(
+            settings,
+            self._injected.deployment,
+            self._spool,
+            init.output.redactor,
+            link,
+            began=init.inputs.began + init.inputs.wall_offset,
+            environ=init.inputs.environ,
+            kept=kept_place(init.kept),
+            attempt=self._mirror.state.attempt,
+            game=self._game_start,
         )
         self._metrics = Metrics(
             version=__version__,
             deployment=self._injected.deployment,
-            state=lambda: self._conductor.state,
-            pids=self._game_pids,
+            state=lambda: self._mirror.state,
+            root=os.getppid,
+            without=lambda: (os.getpid(),),
             report=self._report,
-            logs=self._farewell.log_counts,
+            logs=LogSource(self._log_counts, self._spool.refresh),
             attempt_results=list(Result),
         )
         self._operations = Operations(
-            self._conductor,
+            self._mirror,
             self._report,
             self._events,
             deployment=self._deployment,
-            game_pid=lambda: boot.game.main_pid if boot.game is not None and not self._main.over else None,
+            game_pid=self._game_pid,
             urls={
-                name: boot.game_env[key]
+                name: init.process.env[key]
                 for name, key in (("api", "AGENT_URL"), ("socket", "AGENT_SOCKET"), ("metrics", "AGENT_METRICS_URL"))
-                if key in boot.game_env
+                if key in init.process.env
             },
             tags=self._tags if self._tags.reachable else None,
-            keep=self._farewell.keep,
+            keep=self._finalizer.keep,
             acknowledge=self._acknowledge,
             expected_players=self._injected.deployment.match.expected_players,
-            drop_in=_drop_in(boot, self._injected),
+            drop_in=_drop_in(init, self._injected),
         )
-        self._feed = Feed(self._conductor, self._report, self._events, self._operations.view)
-        self._watch = Watch(
-            self._conductor,
-            self._report,
-            _limits(settings),
-            loop=loop,
-            began=boot.began,
-            expected_players=self._injected.deployment.match.expected_players,
-            on_hang=lambda: self._background.capture_hang(),  # noqa: PLW0108 - it is made below, from this
-            warn=self._warn,
+        self._feed = Feed(self._mirror, self._report, self._events, self._operations.view)
+        self._count = self._counter()
+        self._compat: Compat | None = None
+        self._methods = RemoteMethods(settings, link, self._tasks, self._ask_host)
+        self._mirror.watch(self._feed.on_transition)
+        self._mirror.watch(self._on_transition)
+        self._events.on_listeners(self._tell_listeners)
+        self._report.subscribe(self._tell_init)
+        link.handle(StateChanged, self._mirror.on_state)
+        link.handle(FactTold, self._on_fact)
+        link.handle(TimeRunsOut, self._on_time_runs_out)
+        link.handle(MainNamed, self._on_main_named)
+        link.handle(ReleaseAsked, self._on_release)
+        link.handle(
+            NotificationCounted,
+            lambda message, _payload: self._metrics.on_request("notify", message.operation, message.status, 0.0),
         )
-        self._background = Background(
-            boot,
-            settings,
-            self._injected.deployment,
-            self._conductor,
-            self._report,
-            self._tags,
-            pids=self._game_pids,
-            players_unknown=self._watch.players_unknown,
-        )
-        self._conductor.watch(self._metrics.on_transition)
-        self._conductor.watch(self._feed.on_transition)
-        self._conductor.watch(self._say)
 
-    async def live(self) -> int:
-        """From taking over to the exit code."""
+    async def live(self, over: asyncio.Future[int]) -> int:
+        """Serves until the init leaves."""
         _route_logging()
-        self._say_hello()
-        self._hands.start_game()
-        self._serve_notifications()
-        self._take_over_signals()
+        first = self._init.agent.starts <= 1
+        if first:
+            self._say_problems()
+        self._link.start()
         await self._serve()
-        self._farewell.begin(self._loop)
-        self._background.begin(self._loop)
-        # What was imported stays until the end: keeping it out of every collection makes those, and the exit, faster.
+        self._finalizer.begin(self._loop)
+        self._begin_tasks(first)
+        # What was imported stays until the end: keeping it out of every collection makes those faster.
         gc.collect()
         gc.freeze()
-        log.debug("ready to serve", seconds=round(time.monotonic() - self._boot.began, 3))
+        self._link.send(Serving(json.dumps(self._deployment())))
+        log.debug("ready to serve", seconds=round(self._loop.time() - self._init.inputs.began, 3))
         try:
-            return await self._conductor.exited
+            return await over
         finally:
             await self._close()
+            self._link.flush(0.1)
 
     # Beginning -------------------------------------------------------------------------------------------------------
 
-    def _say_hello(self) -> None:
-        deployment = self._injected.deployment
-        for problem in settings_module.unknown_variables(self._boot.environ):
-            log.warning(f"{problem}; it has no effect")
-        for problem in self._injected.problems:
-            log.warning(str(problem))
-        if deployment.on_platform:
-            log.info(f"version {__version__}, deployment {deployment.request_id}")
-        else:
-            log.info(f"version {__version__}, not on the platform: self-stop, tags and injected values are off")
-
-    def _take_over_signals(self) -> None:
-        """From boot's handlers to the loop's; what came in between is not lost."""
-        for number in STOP_SIGNALS:
-            self._loop.add_signal_handler(number, self._on_stop_signal, number)
-        for forwarded in FORWARDED:
-            # Two real-time signals belong to the C library and cannot be had.
-            with contextlib.suppress(RuntimeError, ValueError, OSError):
-                self._loop.add_signal_handler(forwarded, forward_signal, self._boot, forwarded)
-        self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
-        self._reap()
-        for sent, at in self._boot.signals:
-            self._conductor.post(StopSignal(at, interrupt=sent == signal.SIGINT))
-
-    def _serve_notifications(self) -> None:
-        """Before anything is reaped: what the game said before it ended counts."""
-        if self._boot.notify is None:
-            return
-        effects = notify.Effects(
-            set_text=lambda text: self._report.set_text(text, self._conductor.now()),
-            name_main=lambda pid: self._main.name(self._boot.game, pid) if self._boot.game is not None else None,
-            alarm=self._watch.alarm,
-        )
-        self._notify = notify.serve(
-            self._boot.notify.sock,
-            self._operations,
-            effects,
-            users=self._users(),
-            on_request=self._metrics.on_request,
-        )
-        self._servers.append(self._notify)
-
-    def _users(self) -> frozenset[int]:
-        user = self._boot.user
-        return allowed_users(*(() if user is None else (user.uid,)))
+    def _say_problems(self) -> None:
+        for trouble in self._injected.problems:
+            log.warning(str(trouble))
 
     async def _serve(self) -> None:
-        boot = self._boot
-        if boot.control is not None:
+        sockets = self._init.sockets
+        on_request = self._metrics.on_request
+        if sockets.control is not None:
             self._servers.append(
-                await http.serve(boot.control.sock, self._operations, self._feed, on_request=self._metrics.on_request)
+                await http.serve(sockets.control.sock, self._operations, self._feed, on_request=on_request)
             )
-        if boot.unix is not None:
+        if sockets.unix is not None:
+            user = self._init.process.user
             self._servers.append(
                 await rpc.serve(
-                    boot.unix.sock,
+                    sockets.unix.sock,
                     self._operations,
                     self._feed,
-                    on_request=self._metrics.on_request,
+                    on_request=on_request,
                     is_game=self._is_game,
-                    users=self._users(),
+                    users=allowed_users(*(() if user is None else (user.uid,))),
                 )
             )
-        if boot.compat is not None:
-            await self._serve_other_hosts(boot.compat)
-        if boot.metrics is not None:
-            self._servers.append(await self._metrics.serve(boot.metrics.sock))
+        if sockets.compat is not None:
+            await self._serve_other_hosts(sockets.compat)
+        if sockets.metrics is not None:
+            self._servers.append(await self._metrics.serve(sockets.metrics.sock))
 
     async def _serve_other_hosts(self, prepared: Prepared) -> None:
         from agent.compat import hosts  # noqa: PLC0415 - only where AGENT_COMPAT asks for it
 
+        kept = self._init.kept.get(_KEPT_COMPAT)
         self._compat = await hosts.serve(
             prepared,
             self._operations,
@@ -268,100 +263,180 @@ class _Agent:
             self._report,
             settings=self._settings,
             deployment=self._injected.deployment,
-            phase=lambda: self._conductor.state.phase,
-            limit_health=self._watch.limit_health,
-            hold=self._watch.hold,
+            phase=lambda: self._mirror.state.phase,
+            limit_health=lambda seconds: self._link.send(HealthLimited(seconds)),
+            hold=lambda seconds: self._link.send(Held(seconds)),
+            saved=json.loads(kept) if kept else None,
+            save=lambda snapshot: self._link.send(Kept(_KEPT_COMPAT, json.dumps(snapshot))),
             on_request=self._metrics.on_request,
         )
         self._servers.append(self._compat)
 
-    # Living ----------------------------------------------------------------------------------------------------------
-
-    def _on_stop_signal(self, number: int) -> None:
-        now = self._loop.time()
-        self._boot.signals.append((number, now))
-        self._conductor.post(StopSignal(now, interrupt=number == signal.SIGINT))
-
-    def _reap(self) -> None:
-        ended, left = self._boot.reaper.reap()
-        game = self._boot.game
-        for pid, how in ended.items():
-            self._hands.helper_ended(pid, how)
-        if game is None:
-            return
-        if self._notify is not None:
-            self._notify.read()  # a launcher that names the game's main process and leaves says it before
-        status = self._main.take(game, ended, left=left)
-        if status is not None:
-            game.status = status
-            self._conductor.post(GameExited(self._loop.time(), _exit_status(status)))
-        if self._main.over and not left:
-            self._conductor.post(GameGone(self._loop.time()))
-
-    def _make_stopping(self, state: State) -> Stopping:
-        events = self._events
-        asker = GameAsker(
-            self._boot,
-            heard=events.listened,
-            settle=events.settle,
-            rcon=_rcon(self._settings),
-            host=self._ask_host,
-        )
-        return Stopping(self._settings.stop, asker, state)
-
     def _ask_host(self, kind: str, seconds: float) -> str:
         return self._compat.ask_to_stop(kind, seconds) if self._compat is not None else "AGENT_COMPAT is not set"
 
-    def _acknowledge(self, more_seconds: float) -> float:
-        stopping = self._hands.stopping
-        return stopping.acknowledge(more_seconds) if stopping is not None else 0.0
+    def _begin_tasks(self, first: bool) -> None:
+        settings = self._settings
+        if settings.tags and first:
+            self._tasks.start(self._tag(), "adding the tags of AGENT_TAGS")
+        if self._count is not None:
+            self._tasks.start(
+                player_count.poll(
+                    self._count,
+                    self._report,
+                    self._mirror.now,
+                    settings.players_interval,
+                    self._players_unknown,
+                    phase=lambda: self._mirror.state.phase,
+                    short_visit=lambda: self._link.send(ShortVisit()),
+                ),
+                "counting players",
+            )
+        if settings.ready_when.startswith("port"):
+            self._tasks.start(
+                watch_port(settings.ready_when, self._injected.deployment, self._mirror, self._game_pids),
+                "seeing by a port when the game is ready",
+            )
 
-    def _say(self, before: State, after: State, event: Event) -> None:
-        """What an operator reads, and what is counted, at each transition."""
+    def _counter(self) -> player_count.Count | None:
+        ports = [port.internal for port in self._injected.deployment.ports.values() if port.protocol != "UDP"]
+        try:
+            return player_count.counter(
+                self._settings.players_from, ports, self._game_pids, min_stay=self._settings.players_min_stay
+            )
+        except AgentError as problem:
+            wrong = Problem("AGENT_PLAYERS_FROM", self._settings.players_from, f"cannot be used: {problem}")
+            raise SettingsError([wrong]) from None
+
+    async def _tag(self) -> None:
+        """Gives the deployment the tags of AGENT_TAGS."""
+        for name in self._settings.tags:
+            try:
+                await self._tags.add(name)
+            except AgentError as problem:
+                log.warning(f"{problem} (AGENT_TAGS: {name})")
+
+    # What happens ----------------------------------------------------------------------------------------------------
+
+    def _on_transition(self, before: State, after: State, event: Event) -> None:
         if after.stop is not None and before.stop is None:
             self._metrics.on_stop_request(after.stop.source, after.stop.reason)
-        if isinstance(event, GameExited) and after.exit is not None:
-            how = f"signal {after.exit.signal}" if after.exit.signal is not None else f"code {after.exit.code}"
-            log.info(f"the game has ended with {how}")
-        if after.phase is not before.phase:
-            log.debug(f"{before.phase} -> {after.phase}")
-            if after.phase is Phase.READY:
-                log.info("the game is ready for players")
-                self._advise_on_signals()
-            if after.phase is Phase.STARTING:
-                self._main.begin_again()
-                self._farewell.begin_again(self._loop)
-                self._background.begin_again()
-                log.info(f"starting the game again (attempt {after.attempt})")
+        if isinstance(event, GameStarted):
+            self._main_pid = event.pid
+        if after.phase is Phase.STARTING and before.phase is Phase.RESTARTING:
+            self._report.clear(event.at)
+            self._finalizer.begin_again(after.attempt, self._loop)
 
-    def _warn(self, seconds: float) -> None:
-        log.info(f"the maximum duration is over in {seconds:g} s")
-        at = self._operations.view.time(self._conductor.now())
-        self._events.publish("warning", WarningEvent(at=at, seconds_left=seconds))
+    def _on_fact(self, message: FactTold, _payload: bytes) -> None:
+        """The init heard it over sd_notify."""
+        self._from_init = True
+        try:
+            self._report.take(message.fact)
+        finally:
+            self._from_init = False
 
-    def _advise_on_signals(self) -> None:
-        """A game that would not hear its stop is told of while there is time to mend it."""
-        first = self._settings.stop[0]
-        if first.kind != "signal":
+    def _tell_init(self, fact: Fact) -> None:
+        """The init keeps a copy of what the game says: for policies, `exit.json`, and an agent started again."""
+        if self._from_init or isinstance(fact, ReportCleared):
             return
-        # The group with all its threads of command: a shell in front passes nothing on, but its child gets it as well.
-        how = signal_handling.handled(signal_handling.statuses(self._game_pids()), first.signum)
-        if sentence := signal_handling.advice(how, first.signum):
-            log.warning(sentence)
+        if isinstance(fact, HeartbeatReported):
+            if self._heartbeat_due is None:
+                self._heartbeat_due = self._loop.call_later(_HEARTBEATS_EVERY, self._tell_heartbeat)
+            return
+        self._link.send(FactTold(fact))
 
-    def _self_stop(self, state: State) -> SelfStop:
+    def _tell_heartbeat(self) -> None:
+        self._heartbeat_due = None
+        if self._report.last_heartbeat is not None:
+            self._link.send(FactTold(HeartbeatReported(self._report.last_heartbeat)))
+
+    def _on_time_runs_out(self, message: TimeRunsOut, _payload: bytes) -> None:
+        at = self._operations.view.time(self._mirror.now())
+        self._events.publish("warning", WarningEvent(at=at, seconds_left=message.seconds))
+
+    def _on_main_named(self, message: MainNamed, _payload: bytes) -> None:
+        self._main_pid = message.pid
+
+    def _tell_listeners(self) -> None:
+        heard = self._events.listened
+        if heard != self._heard:
+            self._heard = heard
+            self._link.send(ListenersChanged(heard))
+        if heard and not self._events.subscribers:
+            self._loop.call_later(COMES_BACK, self._tell_listeners)
+
+    def _players_unknown(self, unknown: bool) -> None:
+        self._link.send(PlayersUnknown(unknown))
+
+    async def _acknowledge(self, more_seconds: float) -> float:
+        granted, _ = await self._link.ask(lambda ask: StopAcknowledged(ask, more_seconds))
+        return float(granted)
+
+    # The self-stop ---------------------------------------------------------------------------------------------------
+
+    def _on_release(self, message: ReleaseAsked, _payload: bytes) -> None:
+        if self._releasing is None:
+            self._releasing = self._tasks.start(self._release(message.log_storage), "the self-stop")
+
+    async def _release(self, log_storage: str) -> None:
         secrets = self._injected.secrets
         assert secrets.delete_url is not None, "the lifecycle releases only where there is what it takes"
         assert secrets.delete_token is not None, "as above"
-        wanted = state.stop.log_storage if state.stop is not None else None
-        storage = wanted or self._settings.log_storage
-        return SelfStop(secrets.delete_url.get_secret_value(), secrets.delete_token, storage)
+        call = SelfStop(secrets.delete_url.get_secret_value(), secrets.delete_token, log_storage)
+        log.info(f"stopping the deployment: DELETE {call.shown_url}")
+
+        def note(attempt: Attempt) -> None:
+            self._metrics.on_self_stop_attempt(attempt.result)
+            if attempt.retry_in is not None:
+                log.warning(f"{attempt.message} (attempt {attempt.number}, next in {attempt.retry_in:.1f} s)")
+
+        def refused(outcome: Outcome) -> None:
+            again = outcome.ask_again_in or 0.0
+            log.error(
+                f"{outcome.message}. Holding, since another start would be billed as well, and asking again in "
+                f"{again:.0f} s: stop it from a backend"
+            )
+
+        outcome = None
+        while outcome is None:
+            try:
+                outcome = await call.insist(note, refused)
+            except Exception as problem:
+                # A fault of the agent must not leave a deployment running that nobody plays on.
+                log.fault("cannot self-stop", problem)
+                await asyncio.sleep(_AFTER_FAULT)
+        if not outcome.confirmed:
+            log.error(f"{outcome.message}. The deployment may go on to be billed: stop it from a backend")
+        self._link.send(ReleaseSettled("confirmed" if outcome.confirmed else "refused"))
+
+    # What is known ---------------------------------------------------------------------------------------------------
 
     def _game_pids(self) -> list[int]:
-        return descendants(os.getpid(), self._boot.reaper.helpers)
+        return descendants(os.getppid(), frozenset({os.getpid()}))
+
+    def _game_pid(self) -> int | None:
+        state = self._mirror.state
+        running = state.started_at is not None and state.exit is None and state.phase is not Phase.EXITED
+        return self._main_pid if running else None
+
+    def _game_start(self) -> GameStart:
+        process, state = self._init.process, self._mirror.state
+        started = (state.started_at or self._init.inputs.began) + self._init.inputs.wall_offset
+        return GameStart(process.command[0], working_directory(process.workdir), self._main_pid, started)
 
     def _is_game(self, peer: Peer) -> bool:
         return peer.pid in self._game_pids()
+
+    def _log_counts(self) -> LogCounts:
+        capture, spool = self._spool.capture, self._spool.counters()
+        if capture is None:
+            return LogCounts()
+        return LogCounts(
+            received={stream: capture[f"{stream}_bytes"] for stream in ("stdout", "stderr")},
+            shipped=spool.get("bytes_shipped", 0),
+            dropped=spool.get("bytes_dropped", 0),
+            not_passed_on=capture["not_passed_on"],
+        )
 
     def _deployment(self) -> dict[str, JsonValue]:
         shown: dict[str, JsonValue] = json.loads(self._injected.deployment.model_dump_json())
@@ -370,14 +445,11 @@ class _Agent:
     # Ending ----------------------------------------------------------------------------------------------------------
 
     async def _close(self) -> None:
-        """Closes all rooms, inside what is left of the grace; what raises is said, and costs nobody the exit code."""
-        self._watch.close()
-        self._main.close()
+        """Closes all rooms; what raises is said."""
         self._events.close()
-        rooms: list[_Closable] = [self._background, self._hands, *self._servers, self._farewell]
+        rooms: list[_Closable] = [self._tasks, *self._servers, self._finalizer]
         closing = [asyncio.ensure_future(room.close()) for room in rooms]
-        seconds = max(0.02, self._boot.at_most(_CLOSE_SECONDS) - time.monotonic())
-        done, late = await asyncio.wait(closing, timeout=seconds)
+        done, late = await asyncio.wait(closing, timeout=_CLOSE_SECONDS)
         for task in done:
             if not task.cancelled() and (problem := task.exception()) is not None:
                 log.warning(f"cannot close everything properly ({type(problem).__name__}: {problem})")
@@ -385,45 +457,9 @@ class _Agent:
             task.cancel()
 
 
-def _limits(settings: Settings) -> Limits:
-    return Limits(
-        ready=settings.ready_timeout,
-        first_player=settings.first_player_timeout,
-        empty=settings.empty_timeout,
-        health=settings.health_timeout,
-        duration=settings.max_duration,
-        warnings=settings.max_duration_warnings,
-        reserve=plan_stop(
-            settings.grace_seconds, killed_at_end=False, ship=settings.ship_seconds if settings.log_url else 0.0
-        ).total,
-    )
-
-
-def _rules(settings: Settings, injected: Injected) -> Rules:
-    return Rules(
-        grace=settings.grace_seconds,
-        drain=settings.drain_seconds,
-        ship=settings.ship_seconds if settings.log_url else 0.0,
-        hold=settings.hold_seconds,
-        on_exit=settings.on_exit,
-        on_crash=settings.on_crash,
-        restart_limit=settings.restart_limit,
-        restart_backoff=settings.restart_backoff,
-        can_self_stop=injected.secrets.can_self_stop,
-    )
-
-
-def _rcon(settings: Settings) -> Rcon | None:
-    if settings.rcon_address is None:
-        return None
-    host, _, port = settings.rcon_address.rpartition(":")
-    password = settings.rcon_password
-    return Rcon(host.strip("[]"), int(port), password.get_secret_value() if password else "")
-
-
-def _tags(settings: Settings, injected: Injected) -> LateTags:
+def _tags(settings: Settings, injected: Injected) -> DeploymentTags:
     secrets = injected.secrets
-    return LateTags(
+    return DeploymentTags(
         context_url=secrets.context_url.get_secret_value() if secrets.context_url else None,
         context_token=secrets.context_token,
         deployment_id=injected.deployment.request_id,
@@ -432,21 +468,15 @@ def _tags(settings: Settings, injected: Injected) -> LateTags:
     )
 
 
-def _drop_in(boot: Boot, injected: Injected) -> DropIn | None:
+def _drop_in(init: Supervisor, injected: Injected) -> DropIn | None:
     """What the drop-in route answers to: the path of the injected delete URL, `/v1/self/stop/<id>/<key>`."""
     secrets = injected.secrets
     if secrets.delete_url is None or secrets.delete_token is None:
         return None
     *_, identity, key = secrets.delete_url.get_secret_value().partition("?")[0].rstrip("/").split("/")
-    tokens = (secrets.delete_token.get_secret_value(), *([boot.substitute_token] if boot.substitute_token else []))
+    substitute = init.inputs.substitute_token
+    tokens = (secrets.delete_token.get_secret_value(), *([substitute] if substitute else []))
     return DropIn(identity, key, tokens)
-
-
-def _exit_status(status: int) -> ExitStatus:
-    code = os.waitstatus_to_exitcode(status)
-    if code < 0:
-        return ExitStatus(signal=-code, core_dumped=os.WCOREDUMP(status))
-    return ExitStatus(code=code)
 
 
 class _ToOwnLog(logging.Handler):

@@ -18,11 +18,14 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from agent.config.injected import parse
 from agent.game.cgroup import CgroupReading
-from agent.lifecycle.game_report import CustomMetric, GameReport
+from agent.lifecycle.game_metrics import CustomMetric
+from agent.lifecycle.game_report import GameReport
 from agent.lifecycle.states import GameReady, GameStarted, Reason, Rules, Source
 from agent.lifecycle.transition import initial, transition
-from agent.metrics.registry import LogCounts, Metrics
-from agent.metrics.server import MetricsServer
+from agent.metrics.container import ContainerReading
+from agent.metrics.counts import LogCounts, LogSource
+from agent.metrics.registry import Metrics
+from agent.metrics.server import MetricsServer, connections_limit
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
 ENVIRONMENT = {
@@ -47,10 +50,9 @@ class Agent:
             version="0.1.0",
             deployment=parse(ENVIRONMENT).deployment,
             state=lambda: self.state,
-            pids=lambda: [game],
             report=self.report,
-            logs=self.read_logs,
-            container=self.read_container,
+            logs=LogSource(self.read_logs),
+            container=lambda: self.read_container(),  # noqa: PLW0108 - a test puts another one in its place
             attempt_results=["confirmed", "refused"],
         )
         self.url = ""
@@ -61,11 +63,11 @@ class Agent:
             raise OSError("the spool is gone")
         return self.logs
 
-    def read_container(self) -> CgroupReading:
+    def read_container(self) -> ContainerReading:
         """The counters of the container, or a fault (in another thread)."""
         if self.broken:
             raise RuntimeError("no such file system")
-        return CgroupReading(version=2, memory_limit=3_000_000_000, cpu_throttled_seconds=0.25)
+        return ContainerReading(CgroupReading(version=2, memory_limit=3_000_000_000, cpu_throttled_seconds=0.25))
 
     async def get(
         self, path: str = "/metrics", method: str = "GET", **headers: str
@@ -103,8 +105,7 @@ async def agent(game: int) -> AsyncIterator[Agent]:
     it.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     server: MetricsServer = await it.metrics.serve(listening)
     started = GameStarted(time.monotonic(), game)
-    before, (it.state, _) = it.state, transition(it.state, started)
-    it.metrics.on_transition(before, it.state, started)
+    it.state, _ = transition(it.state, started)
     it.state, _ = transition(it.state, GameReady(started.at + 1.5))
     it.metrics.on_request("http", "health", 204, 0.0002)
     it.metrics.on_request("socket", "status", "ok", 0.3)
@@ -133,48 +134,48 @@ def value(families: Mapping[str, Metric], name: str, sample: str = "", **labels:
 async def test_what_was_told_and_what_is_read_is_there(agent: Agent, game: int) -> None:
     """Each room's facts come out under the names and labels that the README lists."""
     families = await agent.families()
-    assert value(families, "agent_build_info", version="0.1.0") == 1
-    assert value(families, "agent_deployment_info", request_id="23c01225b99d", city="Montréal") == 1
-    assert value(families, "agent_phase", agent_phase="ready") == 1
-    assert value(families, "agent_phase", agent_phase="stopping") == 0
-    assert value(families, "agent_game_startup_seconds") == pytest.approx(1.5)
-    assert value(families, "agent_game_start_time_seconds") == pytest.approx(time.time(), abs=60)
-    assert value(families, "agent_stop_requests", source="game", reason="requested") == 1
-    assert value(families, "agent_stop_requests", source="platform", reason="platform_stop") == 0
-    assert value(families, "agent_self_stop_attempts", result="confirmed") == 1
-    assert value(families, "agent_self_stop_attempts", result="refused") == 0
-    assert value(families, "agent_game_restarts") == 0
-    assert value(families, "agent_game_processes") == 1
-    assert value(families, "agent_game_resident_memory_bytes") > 1_000_000
-    assert value(families, "agent_game_cpu_seconds", mode="user") >= 0
-    assert value(families, "agent_game_context_switches", kind="voluntary") >= 0
-    assert value(families, "agent_game_io_operations", direction="read") > 0
-    assert value(families, "agent_game_open_fds") >= 3
-    assert value(families, "agent_players") == 2
-    assert value(families, "agent_players_capacity") == 16
-    assert value(families, "agent_players_joined") == 3
-    assert value(families, "agent_heartbeats") == 1
-    assert 0 <= value(families, "agent_heartbeat_age_seconds") < 60
-    assert value(families, "agent_log_received_bytes", stream="stdout") == 1000
-    assert value(families, "agent_log_shipped_bytes") == 600
-    assert value(families, "agent_log_dropped_bytes") == 50
-    assert value(families, "agent_requests", transport="http", operation="health", status="204") == 1
-    durations = "agent_request_duration_seconds"
+    assert value(families, "arbitrium_agent_build_info", version="0.1.0") == 1
+    assert value(families, "arbitrium_deployment_info", request_id="23c01225b99d", city="Montréal") == 1
+    assert value(families, "arbitrium_phase", arbitrium_phase="ready") == 1
+    assert value(families, "arbitrium_phase", arbitrium_phase="stopping") == 0
+    assert value(families, "arbitrium_game_startup_seconds") == pytest.approx(1.5)
+    assert value(families, "arbitrium_game_start_time_seconds") == pytest.approx(time.time(), abs=60)
+    assert value(families, "arbitrium_stop_requests", source="game", reason="requested") == 1
+    assert value(families, "arbitrium_stop_requests", source="platform", reason="platform_stop") == 0
+    assert value(families, "arbitrium_self_stop_attempts", result="confirmed") == 1
+    assert value(families, "arbitrium_self_stop_attempts", result="refused") == 0
+    assert value(families, "arbitrium_game_restarts") == 0
+    assert value(families, "arbitrium_game_processes") == 1
+    assert value(families, "arbitrium_game_resident_memory_bytes") > 1_000_000
+    assert value(families, "arbitrium_game_cpu_seconds", mode="user") >= 0
+    assert value(families, "arbitrium_game_context_switches", kind="voluntary") >= 0
+    assert value(families, "arbitrium_game_io_operations", direction="read") > 0
+    assert value(families, "arbitrium_game_open_fds") >= 3
+    assert value(families, "arbitrium_players") == 2
+    assert value(families, "arbitrium_players_capacity") == 16
+    assert value(families, "arbitrium_players_joined") == 3
+    assert value(families, "arbitrium_heartbeats") == 1
+    assert 0 <= value(families, "arbitrium_heartbeat_age_seconds") < 60
+    assert value(families, "arbitrium_log_received_bytes", stream="stdout") == 1000
+    assert value(families, "arbitrium_log_shipped_bytes") == 600
+    assert value(families, "arbitrium_log_dropped_bytes") == 50
+    assert value(families, "arbitrium_agent_requests", transport="http", operation="health", status="204") == 1
+    durations = "arbitrium_agent_request_duration_seconds"
     assert value(families, durations, f"{durations}_count", transport="socket", operation="status") == 1
     assert value(families, durations, f"{durations}_bucket", operation="status", le="0.25") == 0
     assert value(families, durations, f"{durations}_bucket", operation="status", le="0.5") == 1
-    assert value(families, "agent_container_memory_limit_bytes") == 3_000_000_000
-    assert value(families, "agent_container_cpu_throttled_seconds") == 0.25
-    assert value(families, "agent_process_cpu_seconds") > 0
+    assert value(families, "arbitrium_container_memory_limit_bytes") == 3_000_000_000
+    assert value(families, "arbitrium_container_cpu_throttled_seconds") == 0.25
+    assert value(families, "arbitrium_agent_process_cpu_seconds") > 0
     assert value(families, "game_rounds") == 3
     assert value(families, "game_tick_seconds") == 0.02
-    assert families["agent_game_cpu_seconds"].type == "counter"
+    assert families["arbitrium_game_cpu_seconds"].type == "counter"
     assert all(family.documentation for family in families.values())
 
 
 async def test_no_metric_of_the_python_runtime_or_of_a_global_registry_is_there(agent: Agent) -> None:
-    """The registry is its own: everything begins with `agent_` or `game_`."""
-    assert {name.split("_")[0] for name in await agent.families()} == {"agent", "game"}
+    """The registry is its own: everything begins with `arbitrium_` or `game_`."""
+    assert {name.split("_")[0] for name in await agent.families()} == {"arbitrium", "game"}
 
 
 async def test_no_secret_is_there(agent: Agent) -> None:
@@ -191,8 +192,8 @@ async def test_openmetrics_is_given_to_who_asks_for_it(agent: Agent) -> None:
     assert body.endswith("# EOF\n")
     new, old = await agent.families(OPENMETRICS), await agent.families()
     assert {name.removesuffix("_info") for name in old} == set(new)
-    assert new["agent_phase"].type == "stateset"
-    assert new["agent_build"].type == "info"
+    assert new["arbitrium_phase"].type == "stateset"
+    assert new["arbitrium_agent_build"].type == "info"
 
 
 @pytest.mark.parametrize(
@@ -217,7 +218,7 @@ async def test_the_answer_is_compressed_for_who_can_read_it(agent: Agent, accept
     ):
         body = await answer.read()
         assert (answer.headers.get("Content-Encoding") == "gzip") is compressed
-    assert b"agent_build_info" in (gzip.decompress(body) if compressed else body)
+    assert b"arbitrium_agent_build_info" in (gzip.decompress(body) if compressed else body)
 
 
 async def test_other_paths_and_methods_are_answered_with_what_to_do(agent: Agent) -> None:
@@ -244,15 +245,15 @@ async def test_a_part_that_cannot_be_read_does_not_take_the_others_with_it(
     """It is left out, counted, and said in the log."""
     agent.broken = True
     families = await agent.families()
-    assert "agent_log_received_bytes" not in families
-    assert value(families, "agent_players") == 2
-    assert value(families, "agent_collect_errors", part="logs") == 1
-    assert value(families, "agent_collect_errors", part="container") == 1
-    assert value(families, "agent_collect_errors", part="game") == 0
+    assert "arbitrium_log_received_bytes" not in families
+    assert value(families, "arbitrium_players") == 2
+    assert value(families, "arbitrium_agent_collect_errors", part="logs") == 1
+    assert value(families, "arbitrium_agent_collect_errors", part="container") == 1
+    assert value(families, "arbitrium_agent_collect_errors", part="game") == 0
     assert "cannot read the metrics of logs" in capfd.readouterr().err
     agent.broken = False
     families = await agent.families()
-    assert value(families, "agent_log_received_bytes", stream="stdout") == 1000
+    assert value(families, "arbitrium_log_received_bytes", stream="stdout") == 1000
 
 
 async def test_what_a_game_names_badly_cannot_spoil_the_rest(agent: Agent) -> None:
@@ -281,9 +282,9 @@ async def test_players_are_not_shown_before_the_game_spoke_of_any(agent: Agent) 
     """0 would be a lie; after a restart nothing is known, and what was counted stays."""
     agent.report.clear(6.0)
     families = await agent.families()
-    assert not {"agent_players", "agent_players_capacity", "agent_heartbeat_age_seconds"} & set(families)
-    assert value(families, "agent_players_joined") == 3
-    assert value(families, "agent_heartbeats") == 1
+    assert not {"arbitrium_players", "arbitrium_players_capacity", "arbitrium_heartbeat_age_seconds"} & set(families)
+    assert value(families, "arbitrium_players_joined") == 3
+    assert value(families, "arbitrium_heartbeats") == 1
 
 
 async def test_many_scrapes_at_once_all_get_the_whole_answer(agent: Agent) -> None:
@@ -303,3 +304,41 @@ async def test_promtool_finds_nothing_to_complain_about(agent: Agent) -> None:
     )
     said, _ = await promtool.communicate(body.encode())
     assert (promtool.returncode, said.decode()) == (0, "")
+
+
+async def test_connections_that_say_nothing_do_not_shut_prometheus_out(
+    agent: Agent, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever holds connections open loses the oldest of them; a scrape is answered, and nothing is logged."""
+    port = int(agent.url.rpartition(":")[2])
+    async with aiohttp.ClientSession() as client:
+        async with client.get(f"{agent.url}/metrics") as answer:  # this connection is kept, as Prometheus keeps its own
+            assert answer.status == 200
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3 * connections_limit())]
+        for _, writer in held[::2]:
+            writer.write(b"GET /metrics HTTP/1.1\r\nHost: slow")
+        async with asyncio.timeout(5):
+            async with client.get(f"{agent.url}/metrics") as answer:
+                assert b"arbitrium_agent_build_info" in await answer.read()
+            assert await held[0][0].read() == b"", "the longest silent was closed"
+    for _, writer in held:
+        writer.close()
+    await asyncio.gather(*(writer.wait_closed() for _, writer in held), return_exceptions=True)
+    assert capfd.readouterr().err == ""
+
+
+async def test_a_crowd_that_scrapes_costs_a_few_readings(agent: Agent) -> None:
+    """Who asks while others wait shares what is read for them, and never gets what was read before it asked."""
+    readings = 0
+    read = agent.read_container
+
+    def counted() -> ContainerReading:
+        nonlocal readings
+        readings += 1
+        return read()
+
+    agent.read_container = counted  # type: ignore[method-assign]
+    await asyncio.gather(*(agent.get() for _ in range(60)))
+    assert 1 <= readings <= 30
+    agent.report.set_players(9.0, 7, 16)
+    assert value(await agent.families(), "arbitrium_players") == 7

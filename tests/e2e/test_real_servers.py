@@ -124,7 +124,7 @@ def test_a_real_server_lives_and_dies(launch: Launcher, server: Server, tmp_path
         eventually(lambda: run.http("GET", "/v1/players").json()["capacity"] == 12, "it was asked for its players", 60)
         assert run.http("GET", "/v1/players").json()["count"] == 0
     metrics = run.http("GET", "/metrics", url=run.game_environment["AGENT_METRICS_URL"])
-    assert b"agent_game_resident_memory_bytes" in metrics.body
+    assert b"arbitrium_game_resident_memory_bytes" in metrics.body
     done = run.stop()
     assert done.code == server.code
     assert ("does not handle SIGTERM" in done.stderr) is (server.code == 143)

@@ -11,15 +11,13 @@ from tests.process.harness import Launcher, Mode, Run, eventually, free_port, ga
 
 HOSTS = ("agones", "multiplay", "playfab")
 PORTS = {f"AGENT_{listener}_PORT": "0" for listener in ("AGONES_HTTP", "AGONES_GRPC", "MULTIPLAY", "PLAYFAB")}
-MAPPING = json.dumps({"ports": {"gameport": {"name": "gameport", "internal": 7777, "external": 32013}}})
 
 
 def play(launch: Launcher, host: str, behaviour: str, mode: Mode = "subreaper", **settings: str) -> Run:
     """Starts a game made for a host."""
     # The example answers queries as such games do: on a port that no other test has.
-    mapping = {"ports": {"gameport": {"name": "gameport"}, "query": {"name": "query", "internal": free_port()}}}
-    mapping["ports"]["gameport"]["internal"] = free_port()
-    env = PORTS | {"ARBITRIUM_PORTS_MAPPING": json.dumps(mapping), "AGENT_COMPAT": host} | settings
+    ports = {name: {"name": name, "internal": free_port()} for name in ("gameport", "query")}
+    env = PORTS | {"ARBITRIUM_PORTS_MAPPING": json.dumps({"ports": ports}), "AGENT_COMPAT": host} | settings
     return launch(game("made_for", host, behaviour), mode=mode, env=env)
 
 
@@ -103,7 +101,7 @@ def test_exit_json_has_the_same_members_as_a_native_games(launch: Launcher) -> N
         ("playfab", {"AGENT_HEALTH_TIMEOUT": "2s"}),
     ],
 )
-def test_a_game_that_is_silent_has_lost_its_health(launch: Launcher, host: str, settings: dict[str, str]) -> None:
+def test_a_game_that_is_silent_has_lost_its_health(launch: Launcher, host: str, settings: dict[str, Any]) -> None:
     """By its host's own period and threshold, or by our setting."""
     run = play(launch, host, "hangs", **settings)
     run.finish()

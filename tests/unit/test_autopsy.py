@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.game.autopsy import Autopsy, Cause, Evidence, examine, signal_name
+from agent.game.autopsy import Autopsy, Cause, Evidence, OtherEnd, examine, signal_name
 from agent.game.cgroup import CgroupReading
+from agent.game.crash_reports import Crash
 from agent.game.exit_report import build_report, iso, last_line
 from agent.logs.postmortem import duration, render, size
 
@@ -18,6 +20,8 @@ CALM = CgroupReading(
     version=2, memory_path="/sys/fs/cgroup", memory_limit=512 << 20, memory_peak=100 << 20, oom_kills=1
 )
 OOM = CgroupReading(version=2, memory_path="/sys/fs/cgroup", memory_limit=512 << 20, memory_peak=512 << 20, oom_kills=2)
+ASKED: dict[str, Any] = {"stop_source": "platform", "stop_reason": "platform_stop"}
+SIGNALLED: dict[str, Any] = {**ASKED, "sent_signals": ("SIGTERM",)}
 
 
 @pytest.mark.parametrize(
@@ -77,6 +81,48 @@ OOM = CgroupReading(version=2, memory_path="/sys/fs/cgroup", memory_limit=512 <<
             "one of the game's processes",
         ),
         (Evidence(could_not_start="cannot start 'x': no such program"), Cause.COULD_NOT_START, "no such program"),
+        # An OOM kill that the game lived on after is no cause, whatever the end is called then.
+        (Evidence(code=1, before=CALM, after=OOM, at_stop=OOM, **ASKED), Cause.EXIT_CODE, "exit code 1"),
+        (Evidence(code=143, before=CALM, after=OOM, at_stop=OOM, **SIGNALLED), Cause.STOPPED_AS_ASKED, "SIGTERM"),
+        (Evidence(signal=9, before=CALM, after=OOM, at_stop=OOM, **ASKED), Cause.SIGNAL, "SIGKILL (9)"),
+        (Evidence(code=3, before=CALM, after=OOM, oom_kill_age_seconds=900.0), Cause.EXIT_CODE, "exit code 3"),
+        (Evidence(code=3, before=CALM, after=OOM, oom_kill_age_seconds=0.3), Cause.OUT_OF_MEMORY, "OOM killer"),
+        # One that came while the game was saving is, even where the script in front returned 0.
+        (Evidence(code=0, before=CALM, after=OOM, at_stop=CALM, **ASKED), Cause.OUT_OF_MEMORY, "OOM killer"),
+        (Evidence(code=137, before=CALM, after=OOM, at_stop=CALM, **ASKED), Cause.OUT_OF_MEMORY, "OOM killer"),
+        # 128 plus the signal of the stop: a JVM after its shutdown hooks, .NET, a script that passes it on.
+        (Evidence(code=143, **SIGNALLED), Cause.STOPPED_AS_ASKED, "asked to end with SIGTERM"),
+        (Evidence(code=130, **{**SIGNALLED, "sent_signals": ("SIGINT",)}), Cause.STOPPED_AS_ASKED, "with SIGINT"),
+        (Evidence(code=130, **SIGNALLED), Cause.EXIT_CODE, "exit code 130"),
+        (Evidence(code=143), Cause.EXIT_CODE, "exit code 143"),
+        # Exit code 0 of an entrypoint is not the server's.
+        (
+            Evidence(code=0, crash=Crash("shell", "start.sh: line 3: 7 Killed ./server", signal=9)),
+            Cause.CRASHED,
+            "its server had crashed; shell: start.sh: line 3: 7 Killed",
+        ),
+        (
+            Evidence(code=0, crash=Crash("shell", "start.sh: line 3: 7 Terminated ./server", signal=15), **SIGNALLED),
+            Cause.STOPPED_AS_ASKED,
+            "SIGTERM, which the agent had sent to stop the game, ended its server",
+        ),
+        (
+            Evidence(code=0, others=(OtherEnd("server", 12, signal=11),)),
+            Cause.CRASHED,
+            "SIGSEGV (11) had ended server (process 12)",
+        ),
+        (Evidence(code=0, others=(OtherEnd("tee", 12, signal=13, helper=True),)), Cause.CLEAN, "exit code 0"),
+        (Evidence(code=0, others=(OtherEnd("server", 12, code=0),)), Cause.CLEAN, "exit code 0"),
+        (
+            Evidence(code=0, left_behind=("server (process 12)",), killed=True),
+            Cause.KILLED_BY_AGENT,
+            "left server (process 12) behind, which the agent had to kill",
+        ),
+        (
+            Evidence(code=0, left_behind=("server (process 12)",), sent_signals=("SIGTERM",)),
+            Cause.STOPPED_AS_ASKED,
+            "set AGENT_MAIN",
+        ),
     ],
 )
 def test_the_cause_is_what_came_first(evidence: Evidence, cause: Cause, summary: str) -> None:
@@ -100,10 +146,19 @@ def test_it_says_when_it_cannot_know_of_oom_kills() -> None:
 
 
 def test_a_shells_code_for_a_signal_is_explained() -> None:
-    """`bash -c game` reports its child's SIGSEGV as 139."""
+    """`bash -c game` reports its child's SIGSEGV as 139; a JVM that was stopped has no shell to blame."""
     verdict = examine(Evidence(code=139))
     assert verdict.cause is Cause.EXIT_CODE
-    assert any("SIGSEGV" in fact for fact in verdict.evidence)
+    assert any("a shell reports that SIGSEGV" in fact for fact in verdict.evidence)
+    assert not any("shell" in fact for fact in examine(Evidence(code=143, **SIGNALLED)).evidence)
+
+
+def test_the_moment_of_an_oom_kill_is_told_where_it_is_known() -> None:
+    """So that nobody takes an old one for the cause."""
+    before_stop = examine(Evidence(code=1, before=CALM, after=OOM, at_stop=OOM, **ASKED))
+    assert any("all before the stop was asked for" in fact for fact in before_stop.evidence)
+    old = examine(Evidence(code=1, before=CALM, after=OOM, oom_kill_age_seconds=900.0))
+    assert any("the last one 900 s before the end" in fact for fact in old.evidence)
 
 
 NAMES = [
@@ -163,6 +218,14 @@ readings = st.builds(CgroupReading, version=st.sampled_from([1, 2, None]), oom_k
         heartbeat_age_seconds=st.none() | st.floats(0, 1e6),
         before=st.none() | readings,
         after=st.none() | readings,
+        at_stop=st.none() | readings,
+        oom_kill_age_seconds=st.none() | st.floats(0, 1e6),
+        sent_signals=st.sampled_from([(), ("SIGTERM",), ("SIGINT", "SIGTERM")]),
+        left_behind=st.sampled_from([(), ("server (process 7)",)]),
+        others=st.lists(
+            st.builds(OtherEnd, st.just("x"), st.just(7), signal=st.none() | st.integers(1, 64)), max_size=2
+        ).map(tuple),
+        crash=st.none() | st.builds(Crash, st.just("Go"), st.text(max_size=5), st.booleans(), st.booleans()),
     )
 )
 def test_any_evidence_gives_one_cause_and_a_document(evidence: Evidence) -> None:
@@ -181,6 +244,7 @@ anything = st.recursive(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # nested documents take a while to draw on a loaded machine
 @given(st.dictionaries(st.sampled_from(NAMES), anything))
 def test_a_post_mortem_is_readable_whatever_the_document_says(document: dict[str, object]) -> None:
     """It may come from a newer agent, or have been edited."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -38,8 +41,10 @@ def test_what_stands_in_the_way_of_a_core_is_said(tmp_path: Path, text: str, lim
     assert (outlook.why_not == "") is (says == "")
     assert says in outlook.why_not
     if says:
-        core = look_for_core(
-            outlook, crashed=True, workdir=str(tmp_path), pid=1, since=0, program="x", deadline=time.monotonic()
+        core = asyncio.run(
+            look_for_core(
+                outlook, crashed=True, workdir=str(tmp_path), pid=1, since=0, program="x", deadline=time.monotonic()
+            )
         )
         assert core.path is None
         assert core.summary == outlook.why_not
@@ -81,19 +86,17 @@ def test_a_real_crash_leaves_a_core_that_is_found(tmp_path: Path) -> None:
     program = "import ctypes; ctypes.string_at(0)"
     child = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, preexec_fn=permit_core)  # noqa: PLW1509 - one call
     assert child.wait() == -11
-    debuggers: list[int] = []
-    core = look_for_core(
-        outlook,
-        crashed=True,
-        workdir=str(tmp_path),
-        pid=child.pid,
-        since=began,
-        program=sys.executable,
-        deadline=time.monotonic() + 30,
-        started=debuggers.append,
+    core = asyncio.run(
+        look_for_core(
+            outlook,
+            crashed=True,
+            workdir=str(tmp_path),
+            pid=child.pid,
+            since=began,
+            program=sys.executable,
+            deadline=time.monotonic() + 30,
+        )
     )
-    for pid in debuggers:
-        os.waitpid(pid, 0)
     assert core.path is not None
     assert os.path.dirname(core.path) == str(tmp_path)
     assert f"a core of {os.path.getsize(core.path)} bytes" in core.summary
@@ -105,26 +108,60 @@ def test_a_game_that_did_not_crash_has_no_core(tmp_path: Path) -> None:
     """And none is looked for."""
     outlook = core_outlook(str(tmp_path), pattern_file=pattern(tmp_path, "core"), hard_limit=-1)
     (tmp_path / "core").write_bytes(b"of somebody else")
-    core = look_for_core(
-        outlook, crashed=False, workdir=str(tmp_path), pid=1, since=0, program="x", deadline=time.monotonic()
+    core = asyncio.run(
+        look_for_core(
+            outlook, crashed=False, workdir=str(tmp_path), pid=1, since=0, program="x", deadline=time.monotonic()
+        )
     )
     assert (core.path, core.summary) == (None, "no core: the game did not crash")
 
 
-def test_a_debugger_that_hangs_is_given_up_at_the_deadline(tmp_path: Path) -> None:
-    """It never costs more than its time, and it is killed."""
+def hanging_debugger(tmp_path: Path) -> str:
+    """One that says its process id and a frame, and never ends."""
     debugger = tmp_path / "gdb"
-    debugger.write_text("#!/bin/sh\necho '#0 main'\nexec sleep 600\n")
+    debugger.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\necho '#0 main'\nexec sleep 600\n")
     debugger.chmod(0o755)
-    pids: list[int] = []
+    return str(debugger)
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended; one that only waits to be reaped has."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return True
+
+
+def test_a_debugger_that_hangs_is_given_up_at_the_deadline(tmp_path: Path) -> None:
+    """It never costs more than its time, what it had said is kept, and it is killed."""
     began = time.monotonic()
-    stack = stack_summary("core", "game", began + 0.5, started=pids.append, debugger=str(debugger))
+    stack, problem = asyncio.run(stack_summary("core", "game", began + 1.0, debugger=hanging_debugger(tmp_path)))
     assert time.monotonic() - began < 20
-    assert stack == "#0 main"
-    _, status = os.waitpid(pids[0], 0)
-    assert os.WTERMSIG(status) == 9
+    assert (stack, problem) == ("#0 main", "gdb did not end in time")
+    assert is_gone(int((tmp_path / "pid").read_text()))
+
+
+def test_a_debugger_does_not_outlive_the_agent(tmp_path: Path) -> None:
+    """The agent may be killed at any time, and nobody else knows its debugger."""
+    program = (
+        "import asyncio, time; from agent.game.core import stack_summary; "
+        f"asyncio.run(stack_summary('core', 'game', time.monotonic() + 60, debugger={hanging_debugger(tmp_path)!r}))"
+    )
+    agent = subprocess.Popen([sys.executable, "-c", program], cwd=Path(__file__).parents[2])
+    said = tmp_path / "pid"
+    deadline = time.monotonic() + 30
+    while not (said.exists() and said.read_text().strip()):
+        assert time.monotonic() < deadline, "the debugger was not started"
+        time.sleep(0.02)
+    agent.send_signal(signal.SIGKILL)
+    agent.wait()
+    pid = int(said.read_text())
+    while not is_gone(pid):
+        assert time.monotonic() < deadline, "the debugger lives on"
+        time.sleep(0.02)
 
 
 def test_without_a_debugger_there_is_no_stack_and_no_failure(tmp_path: Path) -> None:
-    """Most images have none."""
-    assert stack_summary("core", "game", time.monotonic() + 1, debugger=str(tmp_path / "none")) == ""
+    """Most images have none; the reason is said."""
+    stack, problem = asyncio.run(stack_summary("core", "game", time.monotonic() + 1, debugger=str(tmp_path / "none")))
+    assert stack == ""
+    assert problem.startswith("gdb cannot be started")

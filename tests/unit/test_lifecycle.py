@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.lifecycle.record import replace
 from agent.lifecycle.states import (
     Announce,
     ApplyStop,

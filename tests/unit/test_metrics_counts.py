@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.metrics.counts import LATENCY_BUCKETS, MOST_LABEL_SETS, OTHER, Latency, Tally
+from agent.metrics.exposition import histogram_samples
 
 
 def test_a_tally_counts_each_set_of_labels_for_itself() -> None:
@@ -34,13 +35,13 @@ def test_every_duration_is_in_all_buckets_that_hold_it_and_in_no_other(seconds: 
         latency.observe(each, "http", "health")
     for labels, spread in latency:
         assert labels == ("http", "health")
-        rows = spread.cumulative()
-        assert rows[-1][0] == "+Inf"
-        assert rows[-1][1] == len(seconds)
-        assert spread.total == sum(seconds)
-        for (shown, count), bound in zip(rows, LATENCY_BUCKETS, strict=False):
-            assert float(shown) == bound
-            assert count == sum(each <= bound for each in seconds)
+        *rows, count, total = histogram_samples((), LATENCY_BUCKETS, spread.buckets, spread.total)
+        assert dict(rows[-1].labels) == {"le": "+Inf"}
+        assert rows[-1].value == count.value == len(seconds)
+        assert total.value == sum(seconds)
+        for row, bound in zip(rows, LATENCY_BUCKETS, strict=False):
+            assert float(dict(row.labels)["le"]) == bound
+            assert row.value == sum(each <= bound for each in seconds)
     assert bool(list(latency)) == bool(seconds)
 
 

@@ -8,14 +8,23 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import psutil
 import pytest
 
-from agent.game.tree import descendants
-from agent.metrics.game import Cpu, GameProcesses, Reaped, Switches, _ignores_children
+from agent.metrics.game import (
+    Cpu,
+    GameProcesses,
+    ProcessTable,
+    Reaped,
+    Stats,
+    Switches,
+    _ignores_children,
+    below,
+    stats_of,
+)
 
 BURN = """
 import os, sys, time
@@ -71,9 +80,14 @@ def running(code: str) -> Iterator[Program]:
             process.kill()
 
 
-def family(pid: int) -> list[int]:
-    """The process and all below it, parents first."""
-    return [pid, *descendants(pid)]
+def family(pid: int) -> Callable[[], Stats]:
+    """Reads the process and all below it, parents first."""
+    return lambda: stats_of([pid]) | below(ProcessTable().read(pid), pid)
+
+
+def alone(*pids: int) -> Callable[[], Stats]:
+    """Reads these processes."""
+    return lambda: stats_of(pids)
 
 
 def nothing_reaped() -> Reaped:
@@ -90,7 +104,7 @@ def test_a_running_game_is_described() -> None:
     """Memory, threads, processes, files and CPU time of a process are those that psutil reads."""
     with running(f"burn({SECONDS}); say('burnt')") as game:
         assert game.heard() == "burnt"
-        usage = GameProcesses().sample([game.pid])
+        usage = GameProcesses().sample(alone(game.pid))
         truth = psutil.Process(game.pid)
         assert usage.processes == 1
         assert usage.threads == truth.num_threads()
@@ -107,7 +121,7 @@ def test_what_the_agent_has_reaped_stays_counted_though_it_was_never_seen() -> N
     with running(f"burn({SECONDS}); say('burnt')") as game:
         assert game.heard() == "burnt"
         game.end()
-    usage = processes.sample([])
+    usage = processes.sample(alone())
     assert total(usage.cpu) >= SECONDS - 2 * TICK
     assert usage.switches.voluntary > 0
     assert usage.processes == 0
@@ -119,7 +133,7 @@ def test_what_was_reaped_before_does_not_count() -> None:
     with running(f"burn({SECONDS}); say('burnt')") as other:
         other.heard()
         other.end()
-    assert total(GameProcesses().sample([]).cpu) == 0
+    assert total(GameProcesses().sample(alone()).cpu) == 0
 
 
 def test_a_child_that_its_parent_has_waited_for_counts_once() -> None:
@@ -183,11 +197,11 @@ def test_a_game_that_ended_keeps_its_io_and_the_next_one_adds_to_it() -> None:
     for _ in range(2):
         with running("os.write(os.open(os.devnull, os.O_WRONLY), b'x' * 100_000); say('written')") as game:
             assert game.heard() == "written"
-            usage = processes.sample([game.pid])
+            usage = processes.sample(alone(game.pid))
             game.end()
         assert usage.io is not None
         written.append(usage.io.written_bytes)
-        ended = processes.sample([])
+        ended = processes.sample(alone())
         assert ended.io == usage.io
         assert ended.cpu == usage.cpu
     assert 100_000 <= written[0] < 200_000 <= written[1] < 300_000
@@ -213,12 +227,12 @@ say('joined')
     processes = GameProcesses(nothing_reaped)
     with running(code) as game:
         assert game.heard() == "waited"
-        first = processes.sample([game.pid])
+        first = processes.sample(alone(game.pid))
         assert first.switches.voluntary >= 200
         assert psutil.Process(game.pid).num_ctx_switches().voluntary < 200
         game.go_on()
         assert game.heard() == "joined"
-        second = processes.sample([game.pid])
+        second = processes.sample(alone(game.pid))
         assert second.threads == first.threads - 1
         assert second.switches.voluntary >= first.switches.voluntary
 
@@ -228,7 +242,7 @@ def test_processes_that_are_not_there_are_no_problem() -> None:
     zombie = subprocess.Popen([sys.executable, "-c", ""])
     try:
         os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
-        usage = GameProcesses(nothing_reaped).sample([2**22 + 1, zombie.pid])
+        usage = GameProcesses(nothing_reaped).sample(alone(2**22 + 1, zombie.pid))
     finally:
         zombie.wait()
     assert usage.processes == 0
@@ -273,7 +287,7 @@ def test_what_the_reaper_says_is_taken_as_a_difference() -> None:
     """The higher of both sums counts: what was reaped since the start, or what was seen."""
     reaped = [Reaped(Cpu(10.0, 1.0), Switches(100, 10)), Reaped(Cpu(12.5, 1.0), Switches(130, 10))]
     processes = GameProcesses(lambda: reaped.pop(0))
-    usage = processes.sample([])
+    usage = processes.sample(alone())
     assert usage.cpu == Cpu(2.5, 0.0)
     assert usage.switches == Switches(30, 0)
     assert usage.io is None
@@ -286,3 +300,23 @@ def test_this_machine_can_tell_who_ignores_its_children() -> None:
         assert _ignores_children(game.pid)
     assert not _ignores_children(os.getpid())
     assert signal.getsignal(signal.SIGCHLD) is not signal.SIG_IGN
+
+
+def test_processes_beside_the_game_are_read_once_and_new_ones_of_the_game_are_found() -> None:
+    """A process that is not below the init never gets there; one that is started later, or below a new one, does."""
+    table = ProcessTable()
+    with (
+        running("say('up')") as beside,
+        running(
+            "say('up'); child = os.fork(); say('forked') if child else time.sleep(60); os.kill(child, 9); os.wait()"
+        ) as game,
+    ):
+        beside.heard(), game.heard()
+        first = table.read(game.pid)
+        assert {beside.pid, game.pid} <= set(first)
+        game.go_on()
+        assert game.heard() == "forked"
+        second = table.read(game.pid)
+        assert beside.pid not in second
+        assert len(below(second, game.pid)) == 1
+        game.end()

@@ -10,12 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from agent.lifecycle.game_metrics import MAX_METRICS, CustomMetric
 from agent.lifecycle.game_report import (
     MAX_ID_LENGTH,
     MAX_IDS,
-    MAX_METRICS,
     MAX_PLAYERS,
-    CustomMetric,
     Fact,
     GameReport,
     HeartbeatReported,
@@ -236,8 +235,9 @@ def test_metrics_are_kept_by_name() -> None:
     report.subscribe(facts.append)
     report.set_metrics([CustomMetric("load", 1, "how full"), CustomMetric("rounds_total", 3)], 1.0)
     report.set_metrics([CustomMetric("load", 0.5)], 2.0)
-    assert report.metrics["load"] == CustomMetric("load", 0.5, "how full")
-    assert (report.metrics["load"].is_counter, report.metrics["rounds_total"].is_counter) == (False, True)
+    assert report.metrics.flat() == {"load": 0.5, "rounds_total": 3}
+    assert report.metrics["load"].help == "how full"
+    assert (report.metrics["load"].kind, report.metrics["rounds_total"].kind) == ("gauge", "counter")
     assert facts == [MetricsReported(1.0, ("load", "rounds_total")), MetricsReported(2.0, ("load",))]
     report.set_metrics([], 3.0)
     assert len(facts) == 2
@@ -250,9 +250,9 @@ def test_metrics_are_bounded() -> None:
     with pytest.raises(ReportError) as caught:
         report.set_metrics([CustomMetric("m0", 2), CustomMetric("one_more", 1)], 2.0)
     assert caught.value.field == "one_more"
-    assert report.metrics["m0"].value == 1
+    assert report.metrics.flat()["m0"] == 1
     report.set_metrics([CustomMetric("m0", 2)], 3.0)
-    assert report.metrics["m0"].value == 2
+    assert report.metrics.flat()["m0"] == 2
 
 
 def test_clear_forgets_everything_but_who_listens() -> None:

@@ -1,41 +1,53 @@
-"""Drives the policies: knows the facts, owns one timer, asks for the stop when one is due."""
+"""Evaluates the policies and schedules the next evaluation. Standard library only.
+
+It knows the facts, owns one timer, and asks for the stop when one is due. An evaluation at the wrong time changes
+nothing.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from dataclasses import replace
-
 from agent import log
-from agent.lifecycle.driver import Conductor
-from agent.lifecycle.game_report import Fact, GameReport, PlayersReported, ReportCleared
+from agent.lifecycle.game_report import GameReport, PlayersReported, ReportCleared
 from agent.lifecycle.policies import Due, Facts, Limits, TimeWarning, stops, warnings
-from agent.lifecycle.states import Event, Phase, Reason, Source, State, StopRequest, StopRequested
+from agent.lifecycle.record import replace
+from agent.lifecycle.states import Phase, PlayersGone, Reason, Source, State, StopRequest, StopRequested
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agent.init.loop import Loop, TimerHandle
+    from agent.lifecycle.driver import Driver
+    from agent.lifecycle.game_report import Fact
+    from agent.lifecycle.states import Event
 
 # A timer that fires so many seconds late says that nobody ran meanwhile (a paused container, a suspended machine): the
 # game could not have sent its heartbeat either, or it has not been read yet.
 _LATE = 1.0
+# These follow from what the game said, or did not: the agent, which hears it, has to have read all of it.
+_BY_REPORT = (Reason.HEARTBEAT_LOST, Reason.EMPTY, Reason.FIRST_PLAYER_TIMEOUT, Reason.NOT_READY)
 
 
-class Watch:
-    """Looks whenever a fact changes, and when the next thing is due; a look at the wrong time changes nothing."""
+class PolicyTimer:
+    """Looks whenever a fact changes, and when the next thing is due."""
 
     def __init__(
         self,
-        conductor: Conductor,
+        driver: Driver,
         report: GameReport,
         limits: Limits,
         *,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         began: float,
         expected_players: int | None,
         on_hang: Callable[[], None],
         warn: Callable[[float], None],
+        caught_up: Callable[[Callable[[], None]], None] = lambda then: then(),
     ) -> None:
         """Watches from now on.
 
         Args:
-            conductor: gets the stop requests.
+            driver: gets the stop requests.
             report: what the game says.
             limits: the settings.
             loop: its clock is that of all moments.
@@ -43,8 +55,9 @@ class Watch:
             expected_players: how many the match was made for, or None.
             on_hang: called before the stop of a game whose heartbeat was lost: captures what can be captured.
             warn: tells the game how many seconds it has.
+            caught_up: calls back once everything that the game has said so far is in the report.
         """
-        self._conductor = conductor
+        self._driver = driver
         self._report = report
         self._limits = limits
         self._loop = loop
@@ -52,22 +65,26 @@ class Watch:
         self._expected = expected_players
         self._on_hang = on_hang
         self._warn = warn
+        self._caught_up = caught_up
+        self._asked: tuple[Reason, float] | None = None  # what is due, and is confirmed at present
+        self._confirmed_at = -1.0
         self._warned: set[float] = set()
         self._seen_players = False
         self._empty_since: float | None = None
+        self._before_visit: tuple[bool, float | None] = False, None
         self._counted_since: float | None = began
         self._counted_before = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: TimerHandle | None = None
         self._timer_at = began
         self._resumed_at = began
         self._held_until: float | None = None
         report.subscribe(self._on_fact)
-        conductor.watch(self._on_transition)
+        driver.watch(self._on_transition)
         self._loop.call_soon(self.look)
 
     def facts(self) -> Facts:
         """What is known at this moment."""
-        state, report = self._conductor.state, self._report
+        state, report = self._driver.state, self._report
         heartbeat = report.last_heartbeat
         return Facts(
             phase=state.phase,
@@ -101,14 +118,39 @@ class Watch:
                 self._warn(warning.seconds_left)
             else:
                 coming.append(warning)
-        due = stops(self._limits, facts)
-        if due and due[0].at <= now:
-            self._stop(due[0], now)
-            return
-        coming += due[:1]
+        for due in stops(self._limits, facts):
+            if due.at > now:
+                coming.append(due)
+                break
+            if due.reason not in _BY_REPORT or self._confirmed_at >= due.at:
+                self._stop(due, now)
+                return
+            self._confirm(due)
         if coming:
             self._timer_at = min(one.at for one in coming)
             self._timer = self._loop.call_at(self._timer_at, self.look)
+
+    def _confirm(self, due: Due) -> None:
+        """Waits until what the game may have said before the deadline has been read."""
+        if self._asked == (due.reason, due.at):
+            return
+        self._asked = (due.reason, due.at)
+        asked_at = self._loop.time()
+
+        def confirmed() -> None:
+            self._asked = None
+            self._confirmed_at = asked_at
+            self.look()
+
+        self._caught_up(confirmed)
+
+    def resumed(self) -> None:
+        """What hears the game was away until now: its silence meanwhile means nothing."""
+        self._resumed_at = self._loop.time()
+        self._asked = None
+        if self._empty_since is not None:
+            self._empty_since = self._resumed_at
+        self.look()
 
     def players_unknown(self, unknown: bool) -> None:
         """Players cannot be counted at present: the server counts as occupied, and as empty only from when it can.
@@ -127,9 +169,14 @@ class Watch:
                 self._empty_since = now
         self.look()
 
+    def short_visit(self) -> None:
+        """Who has just left did not play: a port probe, a health check. It is as if nobody had come."""
+        self._seen_players, self._empty_since = self._before_visit
+        self.look()
+
     def alarm(self, message: str) -> None:
         """The game's own watchdog says that it hangs: as if its heartbeat were lost."""
-        if self._conductor.state.phase in (Phase.STARTING, Phase.READY):
+        if self._driver.state.phase in (Phase.STARTING, Phase.READY):
             now = self._loop.time()
             self._stop(Due(now, Reason.HEARTBEAT_LOST, message), now)
 
@@ -137,12 +184,12 @@ class Watch:
         """How long the game may be silent, where the settings do not say it: its own host's rule."""
         if not self._limits.health:
             self._limits = replace(self._limits, health=seconds)
-            self._loop.call_soon(self.look)
+            self.look()
 
     def hold(self, seconds: float | None) -> None:
         """The game wants no stop for want of players for so long from now; None ends that."""
         self._held_until = None if seconds is None else self._loop.time() + seconds
-        self._loop.call_soon(self.look)
+        self.look()
 
     def close(self) -> None:
         """Looks no more."""
@@ -153,24 +200,36 @@ class Watch:
         log.warning(f"{due.message}: stopping")
         if due.reason is Reason.HEARTBEAT_LOST:
             self._on_hang()
-        self._conductor.post(StopRequested(now, StopRequest(Source.POLICY, due.reason, now, due.message)))
+        self._driver.post(StopRequested(now, StopRequest(Source.POLICY, due.reason, now, due.message)))
 
     def _on_fact(self, fact: Fact) -> None:
         match fact:
             case PlayersReported(count=count, at=at):
+                if count > 0 and fact.before == 0:
+                    self._before_visit = self._seen_players, self._empty_since
                 if count > 0:
                     self._seen_players, self._empty_since = True, None
                 elif self._seen_players and self._empty_since is None:
                     self._empty_since = at
+                self._nobody_left(at)
             case ReportCleared():
                 self._seen_players, self._empty_since = False, None
             case _:
                 pass
         self._loop.call_soon(self.look)
 
-    def _on_transition(self, before: State, after: State, _event: Event) -> None:
+    def _on_transition(self, before: State, after: State, event: Event) -> None:
         if after.phase is not before.phase or after.started_at != before.started_at:
             if after.phase is Phase.STARTING:
                 self._seen_players, self._empty_since = False, None
                 self._counted_before = False
+                if before.phase is Phase.RESTARTING:
+                    self._report.clear(event.at)
+            if after.phase is Phase.DRAINING:
+                self._nobody_left(event.at)
             self._loop.call_soon(self.look)
+
+    def _nobody_left(self, at: float) -> None:
+        """A drain need not wait to its end when nobody plays any more."""
+        if self._driver.state.phase is Phase.DRAINING and self._report.players_known and self._report.count == 0:
+            self._driver.post(PlayersGone(at))

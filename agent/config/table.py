@@ -1,0 +1,404 @@
+"""Every setting, once: its name, what reads it, its default and what it is for. Standard library only.
+
+The init reads settings through this table before the game is spawned; the model in `agent.config.model`, the README and
+`arbitrium-agent config` are made from it.
+"""
+
+from __future__ import annotations
+
+from agent.config import parsers
+from agent.config.parsers import choice
+from agent.lifecycle import stop_methods
+from agent.logs.target import check_url
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # `typing` itself takes 5 ms
+    from collections.abc import Callable
+    from typing import Any
+
+
+class Setting:
+    """One setting.
+
+    Attributes:
+        name: as an option spells it with underscores: `grace_seconds` is `--grace-seconds` and `AGENT_GRACE_SECONDS`.
+        parse: text to value; its `ValueError` says what the setting takes.
+        default: the value where it is not set.
+        text: what it is for, for people.
+        secret: whether its value is never shown; it can also be read from the file that `AGENT_NAME_FILE` names.
+    """
+
+    __slots__ = ("default", "name", "parse", "secret", "text")
+
+    def __init__(
+        self, name: str, parse: Callable[[str], Any], default: Any, text: str, *, secret: bool = False
+    ) -> None:
+        """Takes the row."""
+        self.name = name
+        self.parse = parse
+        self.default = default
+        self.text = text
+        self.secret = secret
+
+
+_ROWS = (
+    Setting(
+        "grace_seconds",
+        parsers.duration,
+        5.0,
+        (
+            "Seconds between the platform's SIGTERM and its SIGKILL: the version's "
+            "termination_grace_period_seconds, which is not injected. A game that asks for its own stop gets as "
+            "much."
+        ),
+    ),
+    Setting(
+        "stop",
+        stop_methods.parse,
+        stop_methods.parse(stop_methods.DEFAULT),
+        (
+            "How the game is asked to end, in this order, separated by commas: notify, stdin:LINE, signal:NAME, "
+            "command:PROGRAM ARGS, rcon:COMMAND, agones, multiplay or playfab (as that host does it), each with a "
+            "share of the grace where wanted (@40%, @2s). SIGTERM comes last where it is not in the list, then SIGKILL."
+        ),
+    ),
+    Setting(
+        "rcon_address", parsers.address, None, "Where the game's rcon listens, HOST:PORT, for the stop method rcon."
+    ),
+    Setting("rcon_password", parsers.text, None, "The password of the game's rcon.", secret=True),
+    Setting(
+        "drain_seconds",
+        parsers.duration,
+        0.0,
+        "How long players may finish after a stop request; at most half of the grace.",
+    ),
+    Setting(
+        "ship_seconds",
+        parsers.duration,
+        30.0,
+        "How long shipping may take after the game has ended, where nobody kills the container.",
+    ),
+    Setting(
+        "hold_seconds",
+        parsers.duration,
+        60.0,
+        (
+            "How long to stay after the self-stop was confirmed, so that no restart policy starts the game again "
+            "before the platform stops the container."
+        ),
+    ),
+    Setting(
+        "on_exit", choice("self-stop", "exit"), "self-stop", "What follows when the game ends by itself with code 0."
+    ),
+    Setting(
+        "on_crash",
+        choice("self-stop", "exit", "restart"),
+        "self-stop",
+        "What follows when the game ends by itself with another code or a signal.",
+    ),
+    Setting(
+        "restart_limit",
+        parsers.count,
+        5,
+        "Restarts in a row (AGENT_ON_CRASH=restart) before it is called a crash loop.",
+    ),
+    Setting(
+        "restart_backoff",
+        parsers.duration,
+        1.0,
+        "Pause before the first restart; doubles with each in a row, up to 30 s.",
+    ),
+    Setting(
+        "ready_when",
+        parsers.ready_when,
+        "api",
+        (
+            "How the game is known to be ready: api (it says so), port or port:NAME (it listens on a port of the "
+            "mapping, by name or number), output:REGEX (a line of its output)."
+        ),
+    ),
+    Setting("ready_timeout", parsers.duration, None, "Stop a game that is not ready so long after its start."),
+    Setting(
+        "first_player_timeout", parsers.duration, None, "Stop when nobody has joined so long after the game was ready."
+    ),
+    Setting("empty_timeout", parsers.duration, None, "Stop when everybody has left for so long; a join cancels it."),
+    Setting("health_timeout", parsers.duration, None, "Stop when no heartbeat came for so long, after the first one."),
+    Setting(
+        "on_hang",
+        choice("abort", "stack", "none"),
+        "abort",
+        (
+            "What is captured first of a game whose heartbeat was lost: abort (SIGABRT, for a core or crash "
+            "dump), stack (what its threads wait for, into the log), none."
+        ),
+    ),
+    Setting(
+        "max_duration",
+        parsers.duration,
+        None,
+        (
+            "How long the platform lets the deployment run (the version's max_duration, such as 60m): the game is "
+            "told before, then drained and stopped in time."
+        ),
+    ),
+    Setting(
+        "max_duration_warnings",
+        parsers.durations,
+        (600.0, 300.0, 60.0),
+        "How long before that the game is told, by an event.",
+    ),
+    Setting(
+        "players_from",
+        parsers.players_from,
+        "api",
+        (
+            "Where the number of players comes from: api (the game reports), tcp or tcp:PORT (connections to it), "
+            "query:PROTOCOL://HOST:PORT (a2s, minecraft, quake3, teeworlds, sqp and others; most need opengsq)."
+        ),
+    ),
+    Setting(
+        "players_interval", parsers.duration, 10.0, "Seconds between two counts, where the agent counts players itself."
+    ),
+    Setting(
+        "players_min_stay",
+        parsers.duration,
+        60.0,
+        (
+            "With AGENT_PLAYERS_FROM=tcp: how long a connection lasts before it is that of somebody who played. A "
+            "shorter one (a port probe, a health check) neither arms AGENT_EMPTY_TIMEOUT nor puts it off."
+        ),
+    ),
+    Setting(
+        "control_port",
+        parsers.port,
+        9370,
+        (
+            "Port of the local HTTP API on 127.0.0.1. When the default is taken another one is used, said, and "
+            "found by the game in AGENT_URL; a port set here that is taken is an error."
+        ),
+    ),
+    Setting("metrics_port", parsers.port, 9464, "Port of /metrics; taken or not, as with AGENT_CONTROL_PORT."),
+    Setting("metrics_host", parsers.host, "0.0.0.0", "Address that /metrics listens on."),  # noqa: S104 - Prometheus scrapes from outside
+    Setting(
+        "socket_path",
+        parsers.socket_path,
+        None,
+        (
+            "Path of the Unix socket, or off (then there is none for sd_notify either, which lies beside it). By "
+            "default /run/arbitrium-agent/agent.sock, or in a directory of the user's in /tmp."
+        ),
+    ),
+    Setting("workdir", parsers.path, None, "Working directory of the game; the agent's by default."),
+    Setting(
+        "game_user",
+        parsers.game_user,
+        None,
+        ("Whom the game runs as, where the agent is root (Unreal refuses root): NAME, UID, NAME:GROUP or UID:GID."),
+    ),
+    Setting(
+        "template",
+        parsers.templates,
+        (),
+        (
+            "Files written before the game starts, SOURCE:TARGET, separated by commas: ${NAME} becomes the game's "
+            "variable, $$ a dollar sign."
+        ),
+    ),
+    Setting(
+        "env_hide",
+        parsers.names,
+        (),
+        "Variables that the game does not get, separated by commas; a * at the end is for anything.",
+    ),
+    Setting(
+        "intercept",
+        parsers.boolean,
+        False,
+        (
+            "on: the game gets an ARBITRIUM_DELETE_URL that leads to the agent and a token that is worth nothing "
+            "outside, so that code which calls the platform itself is stopped properly. Off by default because a "
+            "Unity build may refuse plain http."
+        ),
+    ),
+    Setting(
+        "capture",
+        parsers.boolean,
+        True,
+        "off: the game writes straight to the container's stdout and stderr; no logs are kept.",
+    ),
+    Setting(
+        "spool_dir",
+        parsers.path,
+        None,
+        "Directory for log bytes that are not shipped yet; a directory in /tmp by default.",
+    ),
+    Setting("spool_max", parsers.size, 64 * 1024**2, "Bytes that the spool may take; the oldest are dropped first."),
+    Setting(
+        "log_url",
+        check_url,
+        None,
+        (
+            "Where logs and exit.json go: file:///path, s3://bucket/prefix, gs://, az://, https:// (PUT). May "
+            "hold {application}, {version}, {deployment_id}, {attempt}, {date}, {time}, {host_id}. Not set: they "
+            "stay in the spool."
+        ),
+    ),
+    Setting(
+        "log_form",
+        choice("ndjson", "verbatim"),
+        "ndjson",
+        "How logs are shipped: one JSON object a line with time and stream, or byte for byte.",
+    ),
+    Setting(
+        "log_files",
+        parsers.patterns,
+        (),
+        "Patterns of the game's own log files, separated by commas: followed as they grow.",
+    ),
+    Setting(
+        "keep",
+        parsers.patterns,
+        (),
+        ("Patterns of files that are shipped when the game has ended (replays, crash dumps), separated by commas."),
+    ),
+    Setting(
+        "ship_interval",
+        parsers.duration,
+        15.0,
+        "Seconds after which what was written is shipped, however little it is.",
+    ),
+    Setting(
+        "redact",
+        parsers.names,
+        (),
+        (
+            "More that no log may hold, separated by commas: names of variables whose values are secret, or "
+            "regular expressions between slashes."
+        ),
+    ),
+    Setting(
+        "redact_stdout",
+        parsers.boolean,
+        False,
+        "on: secrets are replaced in what is passed on to the container's stdout and stderr as well.",
+    ),
+    Setting(
+        "core",
+        parsers.boolean,
+        False,
+        (
+            "on: a crash may leave a core, which is shipped, with a stack summary where gdb is in the image. Said "
+            "at the start if a core cannot be had."
+        ),
+    ),
+    Setting("tags", parsers.names, (), "Tags that the deployment gets when the agent starts, separated by commas."),
+    Setting(
+        "api_token",
+        parsers.text,
+        None,
+        "An organisation token, for tags where the platform injects no context. Kept from the game.",
+        secret=True,
+    ),
+    Setting("api_url", parsers.text, "https://api.edgegap.com", "The platform's API; used with AGENT_API_TOKEN."),
+    Setting("app_name", parsers.text, "", "Name of the application, which is not injected: for keys of shipped logs."),
+    Setting("app_version", parsers.text, "", "Name of the version, which is not injected: for keys of shipped logs."),
+    Setting(
+        "log_storage",
+        parsers.text,
+        "true",
+        (
+            "What the self-stop asks the platform to do with the container's logs: true (the version's storage), "
+            "false, or the name of an endpoint storage."
+        ),
+    ),
+    Setting(
+        "log_level",
+        choice("debug", "info", "warning", "error"),
+        "info",
+        "The least level of the agent's own log, which goes to stderr.",
+    ),
+    Setting("log_format", choice("text", "json"), "text", "Style of the agent's own log."),
+    Setting(
+        "compat",
+        parsers.compat,
+        (),
+        (
+            "Other hosts whose local agent is answered for, so that a game built for them runs unchanged: agones, "
+            "multiplay, playfab, several separated by commas, or auto for all of them. See docs/migrate.md."
+        ),
+    ),
+    Setting(
+        "agones_http_port", parsers.port, 9358, "Port of Agones' REST API; taken or not, as with AGENT_CONTROL_PORT."
+    ),
+    Setting(
+        "agones_grpc_port", parsers.port, 9357, "Port of Agones' gRPC API (needs arbitrium-agent[agones]); likewise."
+    ),
+    Setting(
+        "agones_allocate",
+        parsers.boolean,
+        True,
+        (
+            "off: a game stays Ready until it allocates itself. On Edgegap a deployment is made for one match, so "
+            "Allocated follows the first Ready at once."
+        ),
+    ),
+    Setting(
+        "agones_health_period",
+        parsers.duration,
+        5.0,
+        "Seconds in which Agones expects a Health call; 0: none is expected.",
+    ),
+    Setting(
+        "agones_health_threshold",
+        parsers.count,
+        3,
+        "Periods without one after which the game is stopped (heartbeat_lost).",
+    ),
+    Setting("agones_health_delay", parsers.duration, 5.0, "Seconds after the game's first call before that counts."),
+    Setting(
+        "agones_config",
+        parsers.path,
+        None,
+        (
+            "A gameserver.yaml (needs arbitrium-agent[agones]) or .json, from which health, counters, lists, labels, "
+            "annotations and the player capacity are taken; the settings here win over it."
+        ),
+    ),
+    Setting("agones_counters", parsers.counters, (), "Counters of Agones, NAME=COUNT/CAPACITY, separated by commas."),
+    Setting("agones_lists", parsers.lists, (), "Lists of Agones, NAME=VALUE|VALUE/CAPACITY, separated by commas."),
+    Setting("multiplay_port", parsers.port, 8086, "Port of Multiplay's local daemon; as with AGENT_CONTROL_PORT."),
+    Setting(
+        "multiplay_allocate",
+        choice("event", "start", "match"),
+        "event",
+        (
+            "When the server is allocated: event (server.json says so, and an event follows, when the game listens "
+            "for events or 10 s after its first call), start (server.json says so from the beginning), match (as "
+            "event, but only where the matchmaker injected a match)."
+        ),
+    ),
+    Setting(
+        "multiplay_config",
+        parsers.assignments,
+        (),
+        "The build configuration's own keys in server.json, KEY=VALUE separated by commas, or a JSON object.",
+    ),
+    Setting("multiplay_query_type", choice("sqp", "a2s"), "sqp", "The query protocol that server.json names."),
+    Setting(
+        "multiplay_payload",
+        parsers.text,
+        None,
+        "The allocation's payload; made of the matchmaker's variables by default.",
+    ),
+    Setting("playfab_port", parsers.port, 56001, "Port of PlayFab's heartbeat endpoint; as with AGENT_CONTROL_PORT."),
+    Setting("playfab_title_id", parsers.text, "", "PF_TITLE_ID, for games that read it."),
+    Setting(
+        "playfab_metadata",
+        parsers.assignments,
+        (),
+        "PlayFab's build metadata, KEY=VALUE separated by commas, or a JSON object.",
+    ),
+    Setting("playfab_session_cookie", parsers.text, None, "The session's cookie; MM_MATCH_PROFILE by default."),
+)
+
+TABLE = {row.name: row for row in _ROWS}

@@ -1,0 +1,156 @@
+"""The game as it runs: started, signalled, reaped, and started again. Standard library only.
+
+The init's main thread is the only one that uses this: starting a process, noting it and reaping it never overlap.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from agent.errors import EXIT_CANNOT_EXECUTE, CannotStartError
+from agent.game.cgroup import read_cgroup
+from agent.game.spawn import spawn
+from agent.game.tree import descendants
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from agent.game.cgroup import CgroupReading
+    from agent.game.reaper import Reaper
+    from agent.game.spawn import Game
+    from agent.game.stdin import StdinPipe
+    from agent.game.user import User
+    from agent.logs.capture import Capture
+
+# A process group whose parents are all in other sessions is orphaned, and the kernel never suspends it for these (man 7
+# credentials, "orphaned process group"): SIGSTOP does what was meant.
+_SUSPENDING = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+
+
+class GameProcess:
+    """What the game is started with, and its present start.
+
+    Attributes:
+        command: its program and arguments.
+        env: its environment.
+        workdir: its working directory, or None for the agent's.
+        user: whom it runs as, or None for the agent's user.
+        stdin: its stdin, where a stop method writes to it; else None, and it has the container's.
+        capture: what reads its output, or None with AGENT_CAPTURE=off.
+        reaper: the only one that waits for processes.
+        ignored: signals that were ignored when the agent was started (`nohup`): the game has to find them so.
+        blocked: signals that were blocked then, likewise.
+        game: the running game, or None where it could not be started: then `failure` says why.
+        cgroup: what the container's cgroup had counted when the game was started.
+    """
+
+    def __init__(self, command: list[str], reaper: Reaper) -> None:
+        """Starts nothing; the rest is set while the start is prepared."""
+        self.command = command
+        self.reaper = reaper
+        self.env: dict[str, str] = {}
+        self.workdir: str | None = None
+        self.user: User | None = None
+        self.stdin: StdinPipe | None = None
+        self.capture: Capture | None = None
+        self.ignored: list[int] = []
+        self.blocked: set[int] = set()
+        self.game: Game | None = None
+        self.failure: CannotStartError | None = None
+        self.cgroup: CgroupReading | None = None
+
+    def start(self) -> None:
+        """Starts the game; a failure is kept in `failure` for the lifecycle to deal with. Raises nothing."""
+        first, self.game, self.failure = self.game is None and self.cgroup is None, None, None
+        read_end: int | None = None
+        # What is ignored stays ignored through exec, and what has a handler does not; the mask stays as it is.
+        handlers = {number: signal.signal(number, signal.SIG_IGN) for number in self.ignored}
+        signal.pthread_sigmask(signal.SIG_BLOCK, self.blocked)
+        try:
+            self.cgroup = read_cgroup()
+            if self.stdin is not None:
+                read_end = self.stdin.renew()
+            self.game = spawn(
+                self.command,
+                self.env,
+                cwd=self.workdir,
+                capture=self.capture is not None,
+                stdin=read_end,
+                user=self.user,
+            )
+        except CannotStartError as failure:
+            self.failure = failure
+            return
+        except OSError as problem:
+            self.failure = CannotStartError(
+                f"cannot start {self.command[0]!r}: {os.strerror(problem.errno or 0).lower()}; raise the container's "
+                "limits (descriptors, processes, memory)",
+                EXIT_CANNOT_EXECUTE,
+            )
+            return
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self.blocked)
+            if read_end is not None:
+                os.close(read_end)
+        if self.stdin is not None:
+            self.stdin.start()
+        if self.capture is not None:
+            (self.capture.start if first else self.capture.attach)(self.game.streams)
+
+    def pids(self) -> list[int]:
+        """Every process of the game."""
+        return descendants(os.getpid(), self.reaper.helpers)
+
+    @property
+    def main_pid(self) -> int:
+        """The process whose end is the game's end; 0 where there is none."""
+        return self.game.main_pid if self.game is not None else 0
+
+    # Signals ---------------------------------------------------------------------------------------------------------
+
+    def forward(self, number: int) -> None:
+        """Sends a signal on to the game's groups; ones that suspend become SIGSTOP."""
+        for group in self.game.groups() if self.game is not None else ():
+            signal_group(group, signal.SIGSTOP if number in _SUSPENDING else number)
+
+    def wake(self) -> None:
+        """Continues what was suspended (SIGSTOP): it could not obey otherwise."""
+        for group in self.game.groups() if self.game is not None else ():
+            signal_group(group, signal.SIGCONT)
+        for pid in self.pids():
+            send(pid, signal.SIGCONT)
+
+    def kill(self) -> int:
+        """SIGKILL to the groups at once, then to everything else of the game.
+
+        A process that forks faster than it is listed may leave a child behind; call it again until nothing is left.
+
+        Returns:
+            How many processes were left to kill.
+        """
+        for group in self.game.groups() if self.game is not None else ():
+            signal_group(group, signal.SIGKILL)
+        return sum(send(pid, signal.SIGKILL) for pid in self.pids())
+
+
+def send(pid: int, number: int) -> bool:
+    """Sends a signal to one process; False when it is gone, or runs as somebody whom we may not signal."""
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def signal_group(pid: int, number: int) -> bool:
+    """Sends a signal to a process group; False when nobody is left in it."""
+    try:
+        os.killpg(pid, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        # Part of the group runs as another user (a game that changed its own): the others were signalled.
+        return True
+    return True

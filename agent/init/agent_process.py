@@ -1,0 +1,347 @@
+"""Runs the agent as a process of its own, and starts it again when it falls or hangs. Standard library only.
+
+The agent is forked from the init, so that it starts without an interpreter's start and shares the init's pages, and
+finds everything that the init knows in its memory. It can be lost at any moment: nothing that the init does for the
+game waits for it longer than a bounded time.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+
+from agent import log
+from agent.game.process import send
+from agent.link.messages import (
+    FactTold,
+    Leave,
+    MethodAsked,
+    MethodEnded,
+    MethodFailed,
+    Ping,
+    Pong,
+    Serving,
+)
+from agent.link.wire import BrokenLinkError, Unpacker, pack
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    from agent.game.reaper import Reaper
+    from agent.init.loop import Loop, TimerHandle
+    from agent.lifecycle.record import Record
+    from agent.lifecycle.stop_methods import Method
+
+    Handler = Callable[[Record, bytes], object]
+
+# An agent that is being imported does not answer; on a twentieth of a CPU that takes a while.
+_START_SECONDS = 120.0
+# One that does not answer for so long is given up, and one that does not for this long is not waited for.
+_HUNG_SECONDS = 15.0
+_ABSENT_SECONDS = 1.0
+_PING_EVERY = 0.5
+_BACKOFF = (0.1, 0.5, 2.0, 5.0, 15.0, 30.0)
+_STABLE_SECONDS = 60.0
+# Bytes that wait for an agent that does not read; with more it counts as hung.
+_MOST_UNSENT = 32 * 1024 * 1024
+_READ = 256 * 1024
+
+
+class AgentProcess:
+    """The agent's process, present or not.
+
+    Attributes:
+        serving: whether the agent is up: its API answers.
+        heard: whether anybody listens to events.
+        starts: how often it was started.
+        failed_starts: how many of the last ones in a row ended before it was up.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        reaper: Reaper,
+        target: Callable[[socket.socket], NoReturn],
+        before_fork: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Starts nothing yet.
+
+        Args:
+            loop: watches the link.
+            reaper: the process is a helper of the init's, not the game's.
+            target: what the forked process does with its end of the link; it never returns.
+            before_fork: called first: the forked process finds what it leaves, and may not ask for more.
+        """
+        self.serving = False
+        self.heard = False
+        self.starts = 0
+        self.failed_starts = 0
+        self._loop = loop
+        self._reaper = reaper
+        self._target = target
+        self._before_fork = before_fork
+        self._handlers: dict[type[Record], Handler] = {Pong: self._on_pong, MethodFailed: self._on_method_failed}
+        self._pid = 0
+        self._link: socket.socket | None = None
+        self._unpacker = Unpacker()
+        self._unsent = bytearray()
+        self._started_at = 0.0
+        self._heard_at = 0.0  # when it last said anything
+        self._fell = 0  # in a row
+        self._again: TimerHandle | None = None
+        self._leaving = False
+        self._forbidden = False
+        self._ping = 0
+        self._ping_timer: TimerHandle | None = None
+        self._waiting: list[tuple[int, Callable[[], None]]] = []
+        self._turn = 0
+        self._failed: Callable[[str], None] | None = None
+        self._asked: MethodAsked | None = None
+        self._on_up: list[Callable[[], None]] = []
+        self._on_down: list[Callable[[], None]] = []
+
+    def handle(self, kind: type[Record], handler: Handler) -> None:
+        """Has messages of a kind handled: `handler(message, payload)`."""
+        self._handlers[kind] = handler
+
+    def on_up(self, callback: Callable[[], None]) -> None:
+        """Calls back each time the agent is up."""
+        self._on_up.append(callback)
+
+    def on_down(self, callback: Callable[[], None]) -> None:
+        """Calls back each time the agent was lost."""
+        self._on_down.append(callback)
+
+    @property
+    def present(self) -> bool:
+        """Whether there is a process, which may still be starting."""
+        return self._link is not None
+
+    @property
+    def responsive(self) -> bool:
+        """Whether it is up and answered within the last second."""
+        return self.serving and self._loop.time() - self._heard_at < _ABSENT_SECONDS + _PING_EVERY
+
+    # Starting and losing it ------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Forks the agent; where that fails it is tried again later."""
+        self._again = None
+        if self._leaving or self._forbidden or self._link is not None:
+            return
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as problem:
+            self._lost(f"cannot start the agent's process: {os.strerror(problem.errno or 0).lower()}")
+            return
+        self.starts += 1
+        try:
+            self._before_fork()
+            pid = os.fork()
+        except OSError as problem:
+            ours.close()
+            theirs.close()
+            self._lost(f"cannot start the agent's process: {os.strerror(problem.errno or 0).lower()}")
+            return
+        if pid == 0:
+            ours.close()
+            self._target(theirs)
+        self._reaper.add_helper(pid)
+        theirs.close()
+        ours.setblocking(False)
+        self._pid, self._link = pid, ours
+        self._unpacker, self._unsent = Unpacker(), bytearray()
+        self._started_at = self._heard_at = self._loop.time()
+        self._loop.add_reader(ours.fileno(), self._read)
+        self._ping_timer = self._loop.call_later(_PING_EVERY, self._look)
+
+    def forbid(self) -> None:
+        """It is not started again: the settings are wrong."""
+        self._forbidden = True
+
+    def ended(self, pid: int, status: int) -> None:
+        """A helper of the init's was reaped."""
+        if pid != self._pid or self._link is None:
+            return
+        self._read()  # what it said before it fell counts
+        code = os.waitstatus_to_exitcode(status)
+        how = f"signal {-code}" if code < 0 else f"code {code}"
+        self._lost(f"the agent's process has ended with {how}")
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        if self._pid and self._link is not None:
+            send(self._pid, signal.SIGKILL)
+
+    def leave(self) -> None:
+        """The init leaves: the agent closes what is open, and is not started again."""
+        self._leaving = True
+        self.tell(Leave())
+
+    def _lost(self, why: str) -> None:
+        was_there = self._link is not None
+        if self._link is not None:
+            self._loop.remove_reader(self._link.fileno())
+            self._loop.remove_writer(self._link.fileno())
+            self._link.close()
+            self._link = None
+        if self._ping_timer is not None:
+            self._ping_timer.cancel()
+        stable = self.serving and self._loop.time() - self._started_at > _STABLE_SECONDS
+        self._fell = 0 if stable else self._fell
+        self.failed_starts = 0 if self.serving else self.failed_starts + 1
+        self.serving = self.heard = False
+        self._method_failed("the agent's process was lost")
+        if self._leaving or self._forbidden:
+            return
+        pause = _BACKOFF[min(self._fell, len(_BACKOFF) - 1)]
+        self._fell += 1
+        log.error(
+            f"{why}; the game goes on, its stop is heard, its log is kept, and calls wait: starting the agent again in "
+            f"{pause:g} s"
+        )
+        self._again = self._loop.call_later(pause, self.start)
+        if was_there:
+            for callback in self._on_down:
+                callback()
+
+    # The link --------------------------------------------------------------------------------------------------------
+
+    def tell(self, message: Record, payload: bytes = b"") -> bool:
+        """Sends a message, now or as soon as the agent reads; False where there is no agent."""
+        if self._link is None:
+            return False
+        self._unsent += pack(message, payload)
+        self._write()
+        return True
+
+    def tell_fact(self, fact: Record) -> None:
+        """Sends what the game has said to the init itself."""
+        self.tell(FactTold(fact))  # type: ignore[arg-type]  # a fact is a record
+
+    def _write(self) -> None:
+        if self._link is None:
+            return
+        try:
+            while self._unsent:
+                del self._unsent[: self._link.send(self._unsent[:_READ])]
+            self._loop.remove_writer(self._link.fileno())
+        except BlockingIOError:
+            self._loop.add_writer(self._link.fileno(), self._write)
+            if len(self._unsent) > _MOST_UNSENT:
+                log.error("the agent's process does not read what it is told; ending it")
+                self.kill()
+        except OSError:
+            pass  # it has fallen: the end of the process tells
+
+    def _read(self) -> None:
+        link = self._link
+        if link is None:
+            return
+        try:
+            data = link.recv(_READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._loop.remove_reader(link.fileno())
+            # Its end follows; one that closed the link and lives on is of no use.
+            self.kill()
+            return
+        self._heard_at = self._loop.time()
+        try:
+            messages = self._unpacker.feed(data)
+        except BrokenLinkError as problem:
+            log.error(f"cannot understand the agent's process ({problem}); ending it")
+            self._loop.remove_reader(link.fileno())
+            self.kill()
+            return
+        for message, payload in messages:
+            if isinstance(message, Serving):
+                self._up()
+            handler = self._handlers.get(type(message))
+            if handler is None:
+                continue
+            try:
+                handler(message, payload)
+            except Exception as problem:
+                log.fault(f"cannot take in {type(message).__name__} from the agent's process", problem)
+
+    def _up(self) -> None:
+        self.serving = True
+        self.failed_starts = 0
+        if self.starts > 1:
+            log.info("the agent's process is up again")
+        if self._failed is not None and self._asked is not None:
+            self.tell(self._asked)  # a stop in the first second: the method waited for it
+        for callback in self._on_up:
+            self._loop.call_soon(callback)
+
+    # Whether it answers ----------------------------------------------------------------------------------------------
+
+    def caught_up(self, then: Callable[[], None]) -> None:
+        """Calls back once the agent has read what had come when this was asked; never, where it falls before that.
+
+        An agent that is not there will say so itself when it is (`on_up`).
+        """
+        if self.serving:
+            self._ping += 1
+            self._waiting.append((self._ping, then))
+            self.tell(Ping(self._ping))
+        elif self._forbidden or self._leaving:
+            then()
+
+    def _on_pong(self, message: Record, _payload: bytes) -> None:
+        assert isinstance(message, Pong), "registered for it"
+        due = [then for number, then in self._waiting if number <= message.number]
+        self._waiting = [(number, then) for number, then in self._waiting if number > message.number]
+        for then in due:
+            then()
+
+    def _look(self) -> None:
+        """Asks whether it is there; gives up one that does not answer."""
+        now = self._loop.time()
+        patience = _HUNG_SECONDS if self.serving else _START_SECONDS
+        late = now - (self._ping_timer.at if self._ping_timer is not None else now)
+        if late > _ABSENT_SECONDS:
+            self._heard_at = now  # nobody ran meanwhile, the init did not either
+        elif now - self._heard_at > patience:
+            log.error(f"the agent's process has not answered for {patience:g} s; ending it")
+            self.kill()
+        if self.serving:
+            self._ping += 1
+            self.tell(Ping(self._ping))
+        self._ping_timer = self._loop.call_later(_PING_EVERY, self._look)
+
+    # Stop methods that need it ---------------------------------------------------------------------------------------
+
+    def ask_method(self, method: Method, ends: float, failed: Callable[[str], None]) -> str:
+        """Has the agent apply a method; see `agent.init.stop_actions.Remote`."""
+        if not self.present or (self.serving and not self.responsive):
+            return "the agent's process is not there"
+        self._turn += 1
+        self._failed = failed
+        self._asked = MethodAsked(self._turn, method.kind, method.argument, ends)
+        if self.serving:
+            self.tell(self._asked)
+        return ""
+
+    def end_method(self) -> None:
+        """The turn of the method is over."""
+        if self._failed is not None:
+            self._failed = None
+            self.tell(MethodEnded(self._turn))
+
+    def _on_method_failed(self, message: Record, _payload: bytes) -> None:
+        assert isinstance(message, MethodFailed), "registered for it"
+        if message.turn == self._turn:
+            self._method_failed(message.why)
+
+    def _method_failed(self, why: str) -> None:
+        failed, self._failed = self._failed, None
+        if failed is not None:
+            failed(why)

@@ -1,0 +1,226 @@
+"""What follows the game's end: `exit.json`, shipping by the agent, the self-stop. Standard library only.
+
+A first `exit.json` is on disk as soon as the game's last output has been read, whatever becomes of the rest. Then the
+agent ships; where it is not there, or falls, the end does not wait for it longer than its time.
+"""
+
+from __future__ import annotations
+
+import json
+
+from agent import log
+from agent.errors import EXIT_BAD_SETTINGS
+from agent.init.release import LightRelease
+from agent.link.messages import (
+    FlushAsked,
+    FlushDone,
+    FlushMoved,
+    ReleaseAsked,
+    ReleaseSettled,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Literal
+
+    from agent.game.process import GameProcess
+    from agent.init.agent_process import AgentProcess
+    from agent.init.attempt import Attempt
+    from agent.init.inputs import Inputs
+    from agent.init.loop import Loop
+    from agent.init.output import Output
+    from agent.lifecycle.game_report import GameReport
+    from agent.lifecycle.record import Record
+    from agent.lifecycle.states import State
+
+# Output that is still on its way gets this part of the time for shipping; the rest is for what is on disk already.
+_DRAIN_SHARE = 0.3
+_LOOK_EVERY = 0.01
+# `exit.json` is written by then, or its disk hangs.
+_WRITE_SECONDS = 0.3
+# What is left of the flush for an agent that has to start again first; with less, nothing is shipped.
+_WORTH_A_START = 1.5
+EXIT = "exit.json"
+
+
+class Ending:
+    """Sees to the end of each start of the game, and of the deployment.
+
+    Attributes:
+        deployment: what the platform injected, without secrets, as JSON; the agent says it once it is up.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        inputs: Inputs,
+        process: GameProcess,
+        output: Output,
+        report: GameReport,
+        agent: AgentProcess,
+        light: LightRelease,
+    ) -> None:
+        """Takes what the end is made of."""
+        self.deployment = ""
+        self._loop = loop
+        self._inputs = inputs
+        self._process = process
+        self._output = output
+        self._report = report
+        self._agent = agent
+        self._light = light
+        self._until = 0.0
+        self._done: Callable[[], None] | None = None
+        self._flush: FlushAsked | None = None
+        self._tail = b""
+        self._release: ReleaseAsked | None = None
+        self._settled: Callable[[Literal["confirmed", "refused"]], None] | None = None
+        agent.handle(FlushDone, lambda _message, _payload: self._finish())
+        agent.handle(ReleaseSettled, self._on_settled)
+        agent.on_up(self._agent_is_up)
+        agent.on_down(self._agent_is_down)
+
+    # Flush -----------------------------------------------------------------------------------------------------------
+
+    def flush(self, attempt: Attempt, state: State, until: float, done: Callable[[], None]) -> None:
+        """See `agent.init.effects.Ending`."""
+        self._until, self._done = until, done
+        now = self._loop.time()
+        self._wait_for_output(attempt, state, now + (until - now) * _DRAIN_SHARE)
+
+    def hurry(self, until: float) -> None:
+        """The end of the flush has moved."""
+        self._until = min(self._until, until)
+        if self._flush is not None:
+            self._agent.tell(FlushMoved(self._until))
+
+    def _wait_for_output(self, attempt: Attempt, state: State, deadline: float) -> None:
+        now = self._loop.time()
+        if not self._output.caught_up():
+            if now < min(deadline, self._until):
+                self._loop.call_later(_LOOK_EVERY, self._wait_for_output, attempt, state, deadline)
+                return
+            log.warning("cannot keep or pass on the very last output: it is held open, or what takes it is slow")
+        self._write_down(attempt, state)
+
+    def _write_down(self, attempt: Attempt, state: State) -> None:
+        """The first `exit.json`, and who goes on from there."""
+        from agent.init.exit_document import exit_document  # noqa: PLC0415 - nothing before the game's end needs it
+
+        document = attempt.document = exit_document(
+            state,
+            inputs=self._inputs,
+            process=self._process,
+            output=self._output,
+            report=self._report,
+            sequence=attempt.sequence,
+            deployment=self.deployment,
+            now=self._loop.time(),
+            agent_starts=self._agent.starts,
+        )
+        log.info(f"autopsy: {document['summary']}")
+        spool = self._output.spool
+        shipping: dict[str, object] = {
+            "destination": None,
+            "directory": "",
+            "complete": not self._needs_agent(state),
+            "shipped": [],
+            "not_shipped": [],
+            "spool": spool.counters(),
+        }
+        text = json.dumps({**document, "shipping": shipping, "bundle": None}, indent=2, ensure_ascii=False, default=str)
+        spool.put_file(EXIT, self._output.redactor.text(text).encode("utf-8", "backslashreplace") + b"\n")
+        self._wait_for_disk(state, document, min(self._until, self._loop.time() + _WRITE_SECONDS))
+
+    def _wait_for_disk(self, state: State, document: dict[str, object], deadline: float) -> None:
+        now = self._loop.time()
+        if not self._output.spool.flush(now) and now < deadline:
+            self._loop.call_later(_LOOK_EVERY, self._wait_for_disk, state, document, deadline)
+            return
+        log.info(f"exit.json: {self._output.spool.run}/{EXIT}")
+        self._hand_over(state, document)
+
+    def _hand_over(self, state: State, document: dict[str, object]) -> None:
+        from agent.game.autopsy import Evidence, may_have_left_core  # noqa: PLC0415 - as above
+        from agent.game.crash_reports import find_crash  # noqa: PLC0415
+
+        if self._done is None:
+            return
+        if not self._needs_agent(state):
+            self._finish()
+            return
+        self._tail = self._output.capture.tail() if self._output.capture is not None else b""
+        crashed = state.exit is not None and (
+            state.exit.core_dumped
+            or may_have_left_core(
+                Evidence(code=state.exit.code, signal=state.exit.signal, crash=find_crash(self._tail))
+            )
+        )
+        self._flush = FlushAsked(
+            self._until, json.dumps(document, default=str), crashed=crashed, again=state.will_restart
+        )
+        if self._agent.serving:
+            self._agent.tell(self._flush, self._tail)
+        elif not self._agent.present:
+            self._agent_is_down()
+
+    def _needs_agent(self, state: State) -> bool:
+        """Whether there is something to ship, or a core to be looked for."""
+        if state.could_not_start == EXIT_BAD_SETTINGS:
+            return False
+        return bool(self._inputs.raw("log_url")) or (self._inputs.setting("core") and state.exit is not None)
+
+    def _finish(self) -> None:
+        done, self._done, self._flush = self._done, None, None
+        if done is not None:
+            done()
+
+    # Release ---------------------------------------------------------------------------------------------------------
+
+    def release(self, state: State, settled: Callable[[Literal["confirmed", "refused"]], None]) -> None:
+        """See `agent.init.effects.Ending`."""
+        wanted = state.stop.log_storage if state.stop is not None else None
+        self._settled = settled
+        self._release = ReleaseAsked(wanted or self._inputs.setting("log_storage"))
+        if self._agent.responsive:
+            self._agent.tell(self._release)
+        else:
+            self._release_lightly()
+
+    def _release_lightly(self) -> None:
+        if self._release is None:
+            return
+        environ = self._inputs.environ
+        self._light.start(
+            environ.get("ARBITRIUM_DELETE_URL", ""),
+            environ.get("ARBITRIUM_DELETE_TOKEN", ""),
+            self._release.log_storage,
+            self._settle,
+        )
+
+    def _on_settled(self, message: Record, _payload: bytes) -> None:
+        assert isinstance(message, ReleaseSettled), "registered for it"
+        self._settle(message.outcome)
+
+    def _settle(self, outcome: str) -> None:
+        settled, self._settled, self._release = self._settled, None, None
+        if settled is not None:
+            if outcome == "confirmed":
+                log.info("the platform will stop this deployment; holding until it does")
+            settled("confirmed" if outcome == "confirmed" else "refused")
+
+    # The agent -------------------------------------------------------------------------------------------------------
+
+    def _agent_is_up(self) -> None:
+        """What was under way when it fell is its work again; a self-stop that a helper makes stays with the helper."""
+        if self._flush is not None:
+            self._agent.tell(
+                FlushAsked(self._until, self._flush.document, self._flush.crashed, self._flush.again), self._tail
+            )
+
+    def _agent_is_down(self) -> None:
+        if self._flush is not None and self._until - self._loop.time() < _WORTH_A_START:
+            log.error("cannot ship: the agent's process was lost at the end; what is on disk stays in the spool")
+            self._finish()
+        self._release_lightly()

@@ -1,0 +1,146 @@
+"""What `run` was started with: the command line and the environment, and the few settings that spawning needs."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from agent import log
+from agent.config.names import SECRETS, option, suggestion, text_of, variable
+from agent.config.table import TABLE
+from agent.errors import Problem, SettingsError
+from agent.logs.target import store_secrets
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # `typing` itself takes 5 ms
+    from typing import Any
+
+
+class Inputs:
+    """Command, options and environment, and what is wrong with them.
+
+    Attributes:
+        command: the game's program and arguments.
+        options: options of `run`, by setting name.
+        environ: the container's environment.
+        began: when the agent began, in seconds of the monotonic clock.
+        wall_offset: seconds to add to a moment of the monotonic clock to get seconds since 1970, as the clocks stood
+            at the start: a clock that is set later does not change what happened when.
+        secrets: the values that must be in no log.
+        problems: what is wrong with the settings looked at so far.
+        substitute_token: what the game has in place of the delete token (AGENT_INTERCEPT), or None.
+    """
+
+    def __init__(self, command: list[str], options: dict[str, str], environ: dict[str, str]) -> None:
+        """Reads no setting yet."""
+        self.command = command
+        self.options = options
+        self.environ = environ
+        self.began = time.monotonic()
+        self.wall_offset = time.time() - self.began
+        self.problems: list[Problem] = []
+        self.substitute_token: str | None = None
+        secret = (self.raw(row.name) for row in TABLE.values() if row.secret)
+        self.secrets = [environ[name] for name in SECRETS if environ.get(name)]
+        self.secrets += [value for value in secret if value]
+        self.secrets += store_secrets(environ, self.raw("log_url"))
+
+    def raw(self, name: str) -> str | None:
+        """The text of a setting, or None where it is not set."""
+        try:
+            return text_of(name, self.environ, self.options)
+        except ValueError as wrong:
+            self.wrong(name, str(wrong))
+            return None
+
+    def setting(self, name: str) -> Any:
+        """The value of a setting; a wrong one is noted and the default taken, since nothing starts then anyway."""
+        row = TABLE[name]
+        text = self.raw(name)
+        if text is None:
+            return row.default
+        try:
+            return row.parse(text)
+        except ValueError as wrong:
+            self.wrong(name, str(wrong))
+            return row.default
+
+    def check(self) -> None:
+        """Looks at every setting and option, and notes what is wrong."""
+        for name in TABLE:
+            self.setting(name)
+        for name in self.options:
+            if name not in TABLE:
+                self.problems.append(Problem(option(name), None, f"is not an option{suggestion(name, option)}"))
+            elif TABLE[name].secret:
+                spelt = f"{variable(name)} or {variable(name)}_FILE"
+                self.wrong(name, f"is a secret, and options can be read by everybody in the container: use {spelt}")
+
+    def wrong(self, name: str, takes: str) -> None:
+        """Notes a problem with a setting; the first one of each counts."""
+        spelt = option(name) if self.options.get(name) else variable(name)
+        if all(problem.name != spelt for problem in self.problems):
+            got = None if TABLE[name].secret else self.options.get(name) or self.environ.get(variable(name))
+            self.problems.append(Problem(spelt, got, takes))
+
+    @property
+    def log_style(self) -> tuple[str, str]:
+        """Level and format of the agent's own log; what is wrong is for the model to say."""
+        level = (self.raw("log_level") or "info").lower()
+        style = (self.raw("log_format") or "text").lower()
+        return (level if level in log.LEVELS else "info"), ("json" if style == "json" else "text")
+
+    @property
+    def on_platform(self) -> bool:
+        """Whether the platform injected what a self-stop needs."""
+        return bool(self.environ.get("ARBITRIUM_DELETE_URL") and self.environ.get("ARBITRIUM_DELETE_TOKEN"))
+
+    @property
+    def deployment_id(self) -> str:
+        """The deployment's id, or "" off the platform."""
+        return self.environ.get("ARBITRIUM_REQUEST_ID", "")
+
+
+def read(argv: list[str]) -> Inputs:
+    """Reads `[--option value ...] [--] COMMAND ...` and the environment.
+
+    Everything after the first word that is no option is the game's.
+
+    Raises:
+        SettingsError: there is no command, or an option has no value.
+    """
+    options: dict[str, str] = {}
+    rest = list(argv)
+    while rest and rest[0].startswith("-"):
+        word = rest.pop(0)
+        if word == "--":
+            break
+        name, equals, value = word.partition("=")
+        if not name.startswith("--"):
+            raise SettingsError([Problem(name, None, "is not an option; options of run are --name value")])
+        if not equals:
+            if not rest or rest[0] == "--":
+                raise SettingsError([Problem(name, None, "takes a value")])
+            value = rest.pop(0)
+        options[name[2:].replace("-", "_")] = value
+    if not rest or not rest[0]:
+        where = "there is no command: set CMD in the Dockerfile, or write the game's program and arguments after --"
+        raise SettingsError([Problem("run", None, where)])
+    return Inputs(rest, options, _environment())
+
+
+def _environment() -> dict[str, str]:
+    """The container's environment, without what Python itself put there.
+
+    In the C locale Python sets LC_CTYPE for itself (PEP 538); a game must not find it. What the process was given at
+    its start stands in /proc/self/environ.
+    """
+    environ = dict(os.environ)
+    if "LC_CTYPE" in environ:
+        try:
+            with open("/proc/self/environ", "rb") as given:
+                if not any(line.startswith(b"LC_CTYPE=") for line in given.read().split(b"\0")):
+                    del environ["LC_CTYPE"]
+        except OSError:
+            pass
+    return environ

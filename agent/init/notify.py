@@ -1,0 +1,197 @@
+"""`sd_notify`: the datagrams that games made for systemd send. Standard library only.
+
+Source of the protocol: man 3 sd_notify. With each datagram come its sender's credentials, which the kernel fills in
+(SO_PASSCRED, switched on where the socket is bound).
+
+A thread reads, because descriptors that come with a datagram are closed by whoever reads it, and closing can block: a
+socket with SO_LINGER and unsent data does (man 7 socket). What a datagram says is taken in on the loop.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import select
+import socket
+import struct
+import threading
+
+from agent import log
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Protocol
+
+    from agent.init.loop import Loop
+
+    class Listener(Protocol):
+        """What notifications do; `agent.init.supervisor` has it."""
+
+        def notified_ready(self) -> None:
+            """The game is ready for players."""
+
+        def notified_heartbeat(self) -> None:
+            """The game lives."""
+
+        def notified_ending(self) -> None:
+            """The game is ending: by itself, or as it was asked."""
+
+        def notified_text(self, text: str) -> None:
+            """How the game says it is."""
+
+        def notified_main(self, pid: int) -> None:
+            """The game's main process; raises ValueError where it is none."""
+
+        def notified_alarm(self) -> None:
+            """The game's own watchdog found that it hangs."""
+
+        def notified_more_time(self, seconds: float) -> None:
+            """The game is ending and wants more time; raises AgentError where it cannot have it."""
+
+        def is_game(self, pid: int) -> bool:
+            """Whether a process is part of the game."""
+
+        def count_notification(self, operation: str, status: str) -> None:
+            """Counts a notification."""
+
+
+_LONGEST = 64 * 1024
+_MOST_FDS = 253  # SCM_MAX_FD of the kernel
+_UCRED = struct.Struct("iII")
+_BARRIER_SECONDS = 1.0
+
+
+def parse(datagram: bytes) -> dict[str, str]:
+    """The assignments of a datagram, a line each; what is none is left out, as systemd does."""
+    found = {}
+    for line in datagram.decode("utf-8", "replace").splitlines():
+        name, equals, value = line.partition("=")
+        if equals and name and name.replace("_", "").isalnum() and name.isupper():
+            found[name] = value
+    return found
+
+
+class NotifySocket:
+    """Reads the notify socket for as long as the init lives."""
+
+    def __init__(self, sock: socket.socket, loop: Loop, listener: Listener, users: frozenset[int]) -> None:
+        """Starts to read.
+
+        Args:
+            sock: a bound Unix datagram socket.
+            loop: where notifications are taken in.
+            listener: what they do.
+            users: user ids that may send: the game's, the agent's, root.
+        """
+        self._sock = sock
+        self._loop = loop
+        self._listener = listener
+        self._users = users
+        self._said: set[str] = set()
+        self._busy = False
+        sock.setblocking(True)
+        thread = threading.Thread(target=self._run, name="notify", daemon=True)
+        with contextlib.suppress(RuntimeError):  # no more threads: sd_notify goes unheard, all else works
+            thread.start()
+
+    def idle(self) -> bool:
+        """Whether all that has come so far was taken in."""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        return not self._busy and not poll.poll(0)
+
+    def _run(self) -> None:
+        room = socket.CMSG_SPACE(_UCRED.size) + socket.CMSG_SPACE(_MOST_FDS * 4)
+        while True:
+            try:
+                datagram, ancillary, _, _ = self._sock.recvmsg(_LONGEST, room, socket.MSG_CMSG_CLOEXEC)
+            except InterruptedError:
+                continue
+            except OSError:
+                return  # closed: the init leaves
+            self._busy = True
+            sender, descriptors = _ancillary(ancillary)
+            done = threading.Event()
+            self._loop.call_soon_threadsafe(self._take, datagram, sender, done)
+            # BARRIER=1 waits for this: that the other end is closed says that all before it was taken in.
+            if descriptors:
+                done.wait(_BARRIER_SECONDS)
+            for descriptor in descriptors:
+                with contextlib.suppress(OSError):
+                    os.close(descriptor)
+
+    def _take(self, datagram: bytes, sender: tuple[int, int] | None, done: threading.Event) -> None:
+        try:
+            if sender is None or sender[1] not in self._users:
+                self._say_once("cannot take a notification: its sender is neither the game's user nor the agent's")
+            elif not self._listener.is_game(sender[0]):
+                self._say_once(f"cannot take a notification: process {sender[0]} is no part of the game")
+            else:
+                self._act(parse(datagram))
+        finally:
+            self._busy = False
+            done.set()
+
+    def _act(self, given: Mapping[str, str]) -> None:
+        listener = self._listener
+        if "MAINPID" in given:
+            self._call("mainpid", lambda: listener.notified_main(_number(given["MAINPID"], 2**31)))
+        if "STATUS" in given:
+            self._call("status", lambda: listener.notified_text(given["STATUS"]))
+        if given.get("READY") == "1":
+            self._call("ready", listener.notified_ready)
+        if given.get("WATCHDOG") == "1":
+            self._call("health", listener.notified_heartbeat)
+        if "ERRNO" in given:
+            self._call("status", lambda: listener.notified_text(_error(given["ERRNO"])))
+        if given.get("STOPPING") == "1":
+            self._call("stop", listener.notified_ending)
+        if given.get("WATCHDOG") == "trigger":
+            self._call("alarm", listener.notified_alarm)
+        if "EXTEND_TIMEOUT_USEC" in given:
+            self._call("stop.ack", lambda: listener.notified_more_time(_more(given["EXTEND_TIMEOUT_USEC"])))
+
+    def _call(self, operation: str, call: Callable[[], object]) -> None:
+        status = "ok"
+        try:
+            call()
+        except Exception as problem:
+            # Nobody hears an answer over this socket, so that it is said here.
+            status = "invalid"
+            self._say_once(f"cannot take a notification: {problem} (sd_notify)")
+        self._listener.count_notification(operation, status)
+
+    def _say_once(self, sentence: str) -> None:
+        if sentence not in self._said and len(self._said) < 100:
+            self._said.add(sentence)
+            log.warning(sentence)
+
+
+def _ancillary(messages: list[tuple[int, int, bytes]]) -> tuple[tuple[int, int] | None, list[int]]:
+    """Process and user id of the sender, and the descriptors that it sent."""
+    sender: tuple[int, int] | None = None
+    descriptors = array.array("i")
+    for level, kind, data in messages:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
+            pid, uid, _ = _UCRED.unpack(data[: _UCRED.size])
+            sender = (pid, uid)
+        elif level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+    return sender, list(descriptors)
+
+
+def _number(text: str, most: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise ValueError(f"{text[:50]!r} is no number")
+    return min(int(text), most)
+
+
+def _error(text: str) -> str:
+    number = _number(text, 9999)
+    return f"error {number}: {os.strerror(number)}"
+
+
+def _more(text: str) -> float:
+    return _number(text, 3_600_000_000) / 1e6

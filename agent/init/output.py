@@ -1,0 +1,69 @@
+"""The game's output and the agent's log: what reads, keeps and passes on. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from agent import log
+from agent.logs.capture import Capture
+from agent.logs.redact import Redactor
+from agent.logs.sink import Sink
+from agent.logs.spool import Spool
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from agent.init.inputs import Inputs
+
+
+class Output:
+    """The log rooms of one agent.
+
+    Attributes:
+        redactor: knows the secrets.
+        spool: takes what is kept.
+        capture: reads the game's output, or None with AGENT_CAPTURE=off.
+    """
+
+    def __init__(self, inputs: Inputs) -> None:
+        """Makes them; nothing is read before the game is started."""
+        words = inputs.setting("redact")
+        patterns = [word[1:-1] for word in words if word.startswith("/")]
+        named = [inputs.environ[word] for word in words if inputs.environ.get(word)]
+        self.redactor = Redactor([*inputs.secrets, *named], patterns)
+        log.hide(named)
+        self._stderr = Sink(2, lambda: None)
+        log.send_to(self._stderr.put_line)
+        self.spool = Spool(inputs.setting("spool_dir") or default_spool(), inputs.setting("spool_max"), say=log.warning)
+        self.capture: Capture | None = None
+        if inputs.setting("capture"):
+            self.capture = Capture(
+                self.spool,
+                self.redactor,
+                {"stdout": 1, "stderr": 2},
+                redact_passthrough=inputs.setting("redact_stdout"),
+                sinks={"stderr": self._stderr},
+            )
+
+    def caught_up(self) -> bool:
+        """Whether all that the game has written was read, spooled and passed on."""
+        now = time.monotonic()
+        return self.capture is None or self.capture.drain(now)
+
+    def put_line(self, line: bytes) -> None:
+        """Writes a line of the agent's own to stderr."""
+        self._stderr.put_line(line)
+
+    def close(self, deadline: float) -> None:
+        """Passes on and writes down what is left, until a moment of the monotonic clock."""
+        log.send_to(None)
+        if self.capture is not None:
+            self.capture.close(deadline)
+        self._stderr.drain(deadline)
+        self._stderr.end()
+        self.spool.close(deadline)
+
+
+def default_spool() -> str:
+    """Where the spool is when nothing is set. It should outlive a restart of the container's processes, not a boot."""
+    return f"/tmp/arbitrium-agent-{os.getuid()}/spool"  # noqa: S108 - the spool makes its directories 0700

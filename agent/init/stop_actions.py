@@ -1,0 +1,232 @@
+"""Implements the stop methods. `agent.init.stop_sequence` decides when each is applied. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+
+from agent.game import stop_signal
+from agent.game.ports import owners
+from agent.game.process import send, signal_group
+from agent.game.tree import look
+from agent.game.user import identity
+from agent.lifecycle.stop_plan import Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Protocol
+
+    from agent.game.process import GameProcess
+    from agent.init.stop_sequence import Turn
+    from agent.lifecycle.driver import Clock, TimerHandle
+    from agent.lifecycle.states import State
+    from agent.lifecycle.stop_methods import Method
+
+    class Remote(Protocol):
+        """The agent, for methods that need it; `agent.init.agent_process.AgentProcess` is it."""
+
+        @property
+        def heard(self) -> bool:
+            """Whether anybody listens to events."""
+
+        def ask_method(self, method: Method, ends: float, failed: Callable[[str], None]) -> str:
+            """Has the agent apply a method; returns why it cannot, or ""."""
+
+        def end_method(self) -> None:
+            """The turn of the method is over."""
+
+
+# The game's listeners hear of the stop before anything is done about it; one that takes no event does not hold it up.
+_SETTLE = 0.03
+# Those that were asked have ended, and others live: so long they have to notice and end by themselves (`tee` at the end
+# of its input, a script behind its server).
+_FOLLOWERS = 0.3
+# A main process that was asked and passes nothing on: the others are asked when so much of the method's time is over.
+_PASSES_NOTHING_ON = 0.4
+_LOOK_EVERY = 0.1
+# A line that lies unread in the pipe for so long, or for so much of the method's time, is not read.
+_UNREAD_SECONDS = 1.0
+_UNREAD_SHARE = 0.5
+
+
+class StopActions:
+    """Applies stop methods to one start of the game, one at a time."""
+
+    def __init__(self, process: GameProcess, remote: Remote, clock: Clock, *, ports: tuple[int, ...] = ()) -> None:
+        """Takes what the methods need.
+
+        Args:
+            process: the game.
+            remote: the agent.
+            clock: its time is that of all moments.
+            ports: the game's ports inside the container, by which its server is known.
+        """
+        self._process = process
+        self._remote = remote
+        self._clock = clock
+        self._ports = ports
+        self._hook: int | None = None
+        self._hook_failed: Callable[[str], None] | None = None
+        self._timer: TimerHandle | None = None
+        self.asked: dict[int, int] = {}  # by process: the last signal that it got
+
+    def prepare(self) -> float:
+        """Wakes a game that is suspended, and says how long listeners need."""
+        self._process.wake()
+        return _SETTLE if self._remote.heard else 0.0
+
+    def apply(self, turn: Turn, method: Method, state: State, ends: float, failed: Callable[[str], None]) -> str:
+        """Applies a method; see `agent.init.stop_sequence.Actions`."""
+        match method.kind:
+            case "itself":
+                return ""
+            case "notify":
+                return "" if self._remote.heard else "nobody listens for the event"
+            case "stdin":
+                return self._write_line(method, ends, failed)
+            case "signal":
+                return self._signal(turn, method, ends)
+            case "command":
+                return self._start_hook(method, state, ends, failed)
+            case _:
+                return self._remote.ask_method(method, ends, failed)
+
+    def end(self) -> None:
+        """Kills the hook with all it started, and what the agent does for the method ends."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._hook is not None:
+            signal_group(self._hook, signal.SIGKILL)
+            self._hook = self._hook_failed = None
+        self._remote.end_method()
+
+    def helper_ended(self, pid: int, status: int) -> None:
+        """A hook that failed leaves its share to the next method; one that did its work is waited for with the game."""
+        if pid != self._hook or self._hook_failed is None:
+            return
+        failed, self._hook_failed = self._hook_failed, None
+        code = os.waitstatus_to_exitcode(status)
+        if code != 0:
+            failed(f"the hook ended with {'signal' if code < 0 else 'code'} {abs(code)}")
+
+    # A line ----------------------------------------------------------------------------------------------------------
+
+    def _write_line(self, method: Method, ends: float, failed: Callable[[str], None]) -> str:
+        pipe = self._process.stdin
+        if pipe is None:
+            return "the game's stdin is no pipe of ours"
+        if wrong := pipe.write_line(method.argument):
+            return wrong
+        now = self._clock.time()
+
+        def look() -> None:
+            if pipe.unread():
+                failed("the line was not read")
+
+        wait = min(_UNREAD_SECONDS, (ends - now) * _UNREAD_SHARE)
+        self._timer = self._clock.call_at(now + wait, look)
+        return ""
+
+    # A signal --------------------------------------------------------------------------------------------------------
+
+    def _signal(self, turn: Turn, method: Method, ends: float) -> str:
+        """Asks whoever will hear it; the others in time, where those who were asked have ended or pass nothing on."""
+        now = self._clock.time()
+        number = method.signum
+        everyone = now + (ends - now) * _PASSES_NOTHING_ON
+        first = self._ask(turn, number, target=method.target)
+        if not first:
+            return "no process of the game is left"
+        self._timer = self._clock.call_at(now + _LOOK_EVERY, self._follow_up, turn, number, set(first), everyone, now)
+        return ""
+
+    def _follow_up(self, turn: Turn, number: int, asked: set[int], everyone: float, since: float) -> None:
+        now = self._clock.time()
+        alive = {process.pid for process in look(self._process.pids())}
+        rest = alive - asked
+        if asked & alive:
+            since = now
+        if rest and (now >= everyone or now - since >= _FOLLOWERS):
+            asked |= set(self._ask(turn, number, without=asked))
+        self._timer = self._clock.call_at(now + _LOOK_EVERY, self._follow_up, turn, number, asked, everyone, since)
+
+    def main_ended(self, turn: Turn, ended_by: int | None) -> None:
+        """The main process has ended during a turn.
+
+        One that the stop signal itself ended had no handler, so that it passed nothing on: what it left is asked at
+        once. Nobody who was asked already is asked again.
+
+        Args:
+            turn: the present one.
+            ended_by: the signal that ended the main process, or None.
+        """
+        if ended_by is not None and ended_by == self.asked.get(self._process.main_pid):
+            self._ask(turn, ended_by, without=set(self.asked))
+
+    def _ask(self, turn: Turn, number: int, *, without: set[int] = frozenset(), target: str = "") -> list[int]:  # type: ignore[assignment]  # never changed here
+        processes = [one for one in look(self._process.pids()) if one.pid not in without]
+        chosen = stop_signal.choose(
+            processes,
+            self._process.main_pid,
+            number,
+            owners=owners(self._ports, [one.pid for one in processes]),
+            target=target,
+        )
+        names = {one.pid: one.name for one in processes}
+        told = []
+        for pid in chosen:
+            if send(pid, number):
+                self.asked[pid] = number
+                told.append(pid)
+                turn.asked.append(f"{names.get(pid, '?')} ({pid})")
+        return told
+
+    # A hook ----------------------------------------------------------------------------------------------------------
+
+    def _start_hook(self, method: Method, state: State, ends: float, failed: Callable[[str], None]) -> str:
+        process = self._process
+        output = os.pipe() if process.capture is not None else None
+        try:
+            if process.user is not None and output is not None:
+                process.user.own([output[1]])
+            hook = subprocess.Popen(
+                shlex.split(method.argument),
+                env=process.env | _told(state, ends, process.main_pid, self._clock.time()),
+                cwd=process.workdir,
+                stdin=subprocess.DEVNULL,
+                stdout=output[1] if output else None,
+                stderr=output[1] if output else None,
+                start_new_session=True,
+                **identity(process.user),
+            )
+        except (OSError, ValueError, subprocess.SubprocessError) as problem:
+            if output:
+                os.close(output[0])
+            return f"the hook cannot be started ({problem})"
+        finally:
+            if output:
+                os.close(output[1])
+        process.reaper.add_helper(hook.pid)
+        hook.returncode = 0  # the reaper waits, nobody else
+        self._hook, self._hook_failed = hook.pid, failed
+        if output and process.capture is not None:
+            process.capture.attach({"hook": output[0]})
+        return ""
+
+
+def _told(state: State, ends: float, game_pid: int, now: float) -> dict[str, str]:
+    """What a hook finds in its environment, beside what the game has."""
+    stop = state.stop
+    return {
+        "AGENT_PHASE": str(state.phase),
+        "AGENT_STOP_REASON": str(stop.reason) if stop else "",
+        "AGENT_STOP_SOURCE": str(stop.source) if stop else "",
+        "AGENT_STOP_MESSAGE": stop.message if stop else "",
+        "AGENT_STOP_DEADLINE_SECONDS": f"{max(0.0, ends - now):.3f}",
+        "AGENT_STOP_KILL_SECONDS": f"{max(0.0, state.due(Step.STOP) - now):.3f}",
+        "AGENT_GAME_PID": str(game_pid) if game_pid else "",
+    }

@@ -1,0 +1,547 @@
+"""Wires the init: the lifecycle, the game, its output, the policies, and the agent's process. Standard library only.
+
+The only module of the init that knows all others. What happens reaches the driver as an event; what follows is executed
+by `Effects`. Nothing here blocks, and nothing waits for the agent's process longer than a bounded time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+
+from agent import log
+from agent.errors import EXIT_BAD_SETTINGS, AgentError
+from agent.game import signal_handling
+from agent.game.main_process import MainProcess
+from agent.game.process import send
+from agent.init.agent_process import AgentProcess
+from agent.init.attempt import Attempt
+from agent.init.effects import Effects
+from agent.init.ending import Ending
+from agent.init.notify import NotifySocket
+from agent.init.policy_timer import PolicyTimer
+from agent.init.release import LightRelease
+from agent.init.spool_service import SpoolService
+from agent.init.stop_actions import StopActions
+from agent.init.stop_sequence import StopSequence
+from agent.init.unavailable import Unavailable
+from agent.lifecycle.driver import Driver
+from agent.lifecycle.game_report import GameReport
+from agent.lifecycle.policies import Limits
+from agent.lifecycle.states import (
+    ExitStatus,
+    GameExited,
+    GameGone,
+    GameReady,
+    Phase,
+    Reason,
+    Rules,
+    Source,
+    SpawnFailed,
+    State,
+    StopRequest,
+    StopRequested,
+    StopSignal,
+)
+from agent.lifecycle.stop_plan import plan_stop
+from agent.lifecycle.transition import initial
+from agent.link.messages import (
+    Answer,
+    EventPosted,
+    FactTold,
+    HealthLimited,
+    Held,
+    Kept,
+    ListenersChanged,
+    LogLine,
+    MainNamed,
+    NotificationCounted,
+    PlayersUnknown,
+    Serving,
+    SettingsRefused,
+    ShortVisit,
+    StateChanged,
+    StopAcknowledged,
+    TimeRunsOut,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from socket import socket
+    from typing import Any, NoReturn
+
+    from agent.game.process import GameProcess
+    from agent.init.inputs import Inputs
+    from agent.init.loop import Loop
+    from agent.init.output import Output
+    from agent.init.sockets import Sockets
+    from agent.lifecycle.game_report import Fact
+    from agent.lifecycle.record import Record
+    from agent.lifecycle.states import Event
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# The last steps of the way out: closing, and the agent's own way out.
+_CLOSE_SECONDS = 1.0
+_LEAVE_SECONDS = 0.3
+# What is left of the grace when everything is closed: one twentieth of a CPU takes its time for the rest.
+_MARGIN = 0.15
+# A datagram may still be read when the process that sent it has ended: it counts, so long as this is not over.
+_NOTIFY_LOOKS = 10
+_NOTIFY_LOOK_EVERY = 0.005
+# The game's last output comes before the line that says that it has ended.
+_LAST_OUTPUT_SECONDS = 0.2
+
+
+class Supervisor:
+    """All of one init, from the spawned game to the exit code.
+
+    Attributes:
+        loop, inputs, process, output, sockets: what it works on.
+        driver: the lifecycle.
+        report: what the game said of itself.
+        agent: the agent's process.
+        kept: what the agent asked to be kept beyond its own life, by key.
+        posted: how many events of the agent were taken in.
+        spool_view: what a forked agent knows of the spool.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        inputs: Inputs,
+        process: GameProcess,
+        output: Output,
+        sockets: Sockets,
+        run_agent: Callable[[Supervisor, socket], NoReturn],
+        isolate: Callable[[], None],
+    ) -> None:
+        """Builds and wires everything; nothing is started.
+
+        Args:
+            loop: of the init.
+            inputs: what the agent was started with.
+            process: the game, prepared.
+            output: its output.
+            sockets: bound.
+            run_agent: what the forked agent does; it never returns.
+            isolate: what any forked process of ours does first.
+        """
+        self.loop = loop
+        self.inputs = inputs
+        self.process = process
+        self.output = output
+        self.sockets = sockets
+        self.report = GameReport()
+        self.kept: dict[str, str] = {}
+        self.posted = 0
+        self.refused = False
+        self._signals: list[tuple[int, float]] = []
+        self._look_again = 0
+        self.spool_view: dict[str, Any] = {}
+        self.agent = AgentProcess(loop, process.reaper, lambda link: run_agent(self, link), self._before_fork)
+        self._light = LightRelease(process.reaper, isolate)
+        self._ending = Ending(loop, inputs, process, output, self.report, self.agent, self._light)
+        self._effects = Effects(
+            loop, process, self._ending, new_attempt=self._new_attempt, new_sequence=self._new_sequence
+        )
+        self.driver = self._effects.driver = Driver(
+            initial(_rules(inputs), inputs.began), self._effects, loop, self._exit
+        )
+        self._policies = PolicyTimer(
+            self.driver,
+            self.report,
+            _limits(inputs),
+            loop=loop,
+            began=inputs.began,
+            expected_players=_expected_players(inputs),
+            on_hang=self._capture_hang,
+            warn=self._warn,
+            caught_up=self.agent.caught_up,
+        )
+        self._unavailable = Unavailable(loop, sockets, self.agent)
+        self.spool = SpoolService(output, self.agent, loop)
+        self._notify: NotifySocket | None = None
+        self.driver.watch(self._tell_agent)
+        self.driver.watch(self._say)
+        self.agent.on_up(self._policies.resumed)
+        for kind, handler in (
+            (Serving, self._on_serving),
+            (SettingsRefused, self._on_refused),
+            (EventPosted, self._on_event),
+            (FactTold, self._on_fact),
+            (Kept, self._on_kept),
+            (ListenersChanged, self._on_listeners),
+            (StopAcknowledged, self._on_acknowledged),
+            (PlayersUnknown, self._on_players_unknown),
+            (ShortVisit, self._on_short_visit),
+            (HealthLimited, self._on_health_limited),
+            (Held, self._on_held),
+            (LogLine, self._on_log_line),
+        ):
+            self.agent.handle(kind, handler)
+
+    # A life ----------------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """From the spawned game (or the failure to spawn it) to the exit code."""
+        self._effects.begin()
+        self._listen()
+        self.loop.on_signal(self._on_signal)
+        self.loop.call_soon(self._reap)
+        self.agent.start()
+        code = self.loop.run()
+        self._close()
+        return code
+
+    def refuse(self) -> int:
+        """With wrong settings, on the platform: the deployment is stopped, for another start would end the same."""
+        self._effects.attempt = self._new_attempt()
+        self.agent.forbid()
+        self.refused = True
+        self.loop.on_signal(self._on_signal)
+        self.driver.post(SpawnFailed(self.loop.time(), EXIT_BAD_SETTINGS))
+        code = self.loop.run()
+        self._close()
+        return code
+
+    def _before_fork(self) -> None:
+        """A forked agent may not touch the spool itself: its lock may be held by a thread that is not there."""
+        spool = self.output.spool
+        self.spool_view = {
+            "directory": spool.directory,
+            "run_id": spool.run_id,
+            "started_ns": spool.started_ns,
+            "next_number": spool.next_number,
+            "max_bytes": spool.max_bytes,
+            "owner": spool.owner,
+            "segments": self.spool.snapshot(),
+        }
+
+    def _listen(self) -> None:
+        if self.sockets.notify is not None:
+            users = frozenset({0, os.geteuid(), *((self.process.user.uid,) if self.process.user is not None else ())})
+            self._notify = NotifySocket(self.sockets.notify.sock, self.loop, self, users)
+        kind, _, pattern = self.inputs.setting("ready_when").partition(":")
+        if kind == "output":
+            self._see_output(pattern)
+
+    def _see_output(self, pattern: str, *, from_now: bool = False) -> None:
+        """The game is ready when a line of its output says so."""
+        if self.output.capture is None:
+            log.warning("cannot see in its output when the game is ready: AGENT_CAPTURE is off")
+            return
+
+        def found() -> None:
+            self.loop.call_soon_threadsafe(self.notified_ready)
+
+        self.output.capture.look_for(re.compile(pattern.encode()), found, from_now=from_now)
+
+    def _new_attempt(self) -> Attempt:
+        game = self.process.game
+        main = MainProcess(game, self.loop, pids=self.process.pids, look=self._reap) if game is not None else None
+        actions = StopActions(self.process, self.agent, self.loop, ports=_internal_ports(self.inputs.environ))
+        return Attempt(self.process, main, actions)
+
+    def _new_sequence(self, attempt: Attempt, state: State) -> StopSequence:
+        return StopSequence(self.inputs.setting("stop"), attempt.actions, state, self.loop)
+
+    # What happens ----------------------------------------------------------------------------------------------------
+
+    def _on_signal(self, number: int, at: float) -> None:
+        if number == signal.SIGCHLD:
+            self._reap()
+        elif number in STOP_SIGNALS:
+            self._signals.append((number, at))
+            self.driver.post(StopSignal(at, interrupt=number == signal.SIGINT))
+        else:
+            self.process.forward(number)
+
+    def _reap(self) -> None:
+        # A launcher that names the game's main process and leaves says it before.
+        if self._notify is not None and not self._notify.idle() and self._look_again < _NOTIFY_LOOKS:
+            self._look_again += 1
+            self.loop.call_later(_NOTIFY_LOOK_EVERY, self._reap)
+            return
+        self._look_again = 0
+        ended, left = self.process.reaper.reap()
+        for pid, status in ended.items():
+            self.agent.ended(pid, status)
+            self._light.ended(pid, status)
+        attempt = self._effects.attempt
+        status_of_game = attempt.take(ended, left=left)
+        if status_of_game is not None:
+            self.driver.post(GameExited(self.loop.time(), _exit_status(status_of_game)))
+        if attempt.main is not None and attempt.main.over and not left:
+            self.driver.post(GameGone(self.loop.time()))
+
+    def _say(self, before: State, after: State, event: Event) -> None:
+        """What an operator reads at each transition."""
+        if isinstance(event, GameExited) and after.exit is not None:
+            how = f"signal {after.exit.signal}" if after.exit.signal is not None else f"code {after.exit.code}"
+            self._say_ended(f"the game has ended with {how}", self.loop.time() + _LAST_OUTPUT_SECONDS)
+        if after.phase is before.phase:
+            return
+        log.debug(f"{before.phase} -> {after.phase}")
+        if after.phase is Phase.READY:
+            log.info("the game is ready for players")
+            self._advise_on_signals()
+        if after.phase is Phase.STARTING:
+            log.info(f"starting the game again (attempt {after.attempt})")
+            kind, _, pattern = self.inputs.setting("ready_when").partition(":")
+            if kind == "output":
+                self._see_output(pattern, from_now=True)
+
+    def _say_ended(self, sentence: str, deadline: float) -> None:
+        capture = self.output.capture
+        if capture is not None and capture.unread() and self.loop.time() < deadline:
+            self.loop.call_later(0.005, self._say_ended, sentence, deadline)
+        else:
+            log.info(sentence)
+
+    def _advise_on_signals(self) -> None:
+        """A game that would not hear its stop is told of while there is time to mend it."""
+        first = self.inputs.setting("stop")[0]
+        if first.kind == "signal":
+            found = signal_handling.judge(signal_handling.listeners(self.process.pids()), first.signum)
+            if sentence := signal_handling.advice(found, first.signum):
+                log.warning(sentence)
+
+    def _warn(self, seconds: float) -> None:
+        log.info(f"the maximum duration is over in {seconds:g} s")
+        self.agent.tell(TimeRunsOut(seconds))
+
+    def _capture_hang(self) -> None:
+        """Captures what can be captured of a game that does not answer any more, as AGENT_ON_HANG says."""
+        what = self.inputs.setting("on_hang")
+        if self.process.game is None or what == "none":
+            return
+        if what == "abort":
+            log.warning("SIGABRT to the game, so that it leaves a core or a crash dump")
+            send(self.process.main_pid, signal.SIGABRT)
+            return
+        for line in signal_handling.threads(self.process.pids()):
+            if self.output.capture is not None:
+                self.output.capture.note(line)
+            log.warning(line)
+
+    # sd_notify: see agent.init.notify.Listener -----------------------------------------------------------------------
+
+    def notified_ready(self) -> None:
+        """The game is ready for players."""
+        self.driver.post(GameReady(self.loop.time()))
+
+    def notified_heartbeat(self) -> None:
+        """The game lives."""
+        self.report.heartbeat(self.loop.time())
+        self.agent.tell_fact(_last(self.report))
+
+    def notified_text(self, text: str) -> None:
+        """How the game says it is."""
+        before = self.report.text
+        self.report.set_text(text, self.loop.time())
+        if self.report.text != before:
+            from agent.lifecycle.game_report import TextReported  # noqa: PLC0415 - beside its only use
+
+            self.agent.tell_fact(TextReported(self.loop.time(), self.report.text))
+
+    def notified_ending(self) -> None:
+        """The game is ending: a stop that it began itself, or its answer to the one under way."""
+        if self.driver.state.phase in (Phase.DRAINING, Phase.STOPPING):
+            self._acknowledge(0.0)
+            return
+        now = self.loop.time()
+        request = StopRequest(Source.GAME, Reason.REQUESTED, now, "STOPPING=1", ending=True)
+        self.driver.post(StopRequested(now, request))
+
+    def notified_main(self, pid: int) -> None:
+        """The game's main process."""
+        main = self._effects.attempt.main
+        if main is not None:
+            main.name(pid)
+            self.agent.tell(MainNamed(pid))
+
+    def notified_alarm(self) -> None:
+        """The game's own watchdog found that it hangs."""
+        self._policies.alarm("the game's own watchdog gave the alarm")
+
+    def notified_more_time(self, seconds: float) -> None:
+        """The game is ending and wants more time."""
+        if self.driver.state.phase not in (Phase.DRAINING, Phase.STOPPING):
+            raise AgentError("cannot acknowledge a stop: none is under way")
+        self._acknowledge(seconds)
+
+    def is_game(self, pid: int) -> bool:
+        """Whether a process is part of the game; one that is gone by now may have been."""
+        return pid in self.process.pids() or not os.path.exists(f"/proc/{pid}")
+
+    def count_notification(self, operation: str, status: str) -> None:
+        """Counts a notification; the agent has the metrics."""
+        self.agent.tell(NotificationCounted(operation, status))
+
+    def _acknowledge(self, more_seconds: float) -> float:
+        sequence = self._effects.attempt.sequence
+        return sequence.acknowledge(more_seconds) if sequence is not None else 0.0
+
+    # What the agent says ---------------------------------------------------------------------------------------------
+
+    def _tell_agent(self, _before: State, after: State, event: Event) -> None:
+        self.agent.tell(StateChanged(after, event, self.posted))
+
+    def _on_serving(self, message: Record, _payload: bytes) -> None:
+        assert isinstance(message, Serving), "registered for it"
+        self._ending.deployment = message.deployment
+
+    def _on_refused(self, message: Record, _payload: bytes) -> None:
+        """A setting is wrong in a way that only the agent can see: the game ends before it has done anything."""
+        assert isinstance(message, SettingsRefused), "registered for it"
+        log.error(message.text)
+        self.refused = True
+        self.agent.forbid()
+        self.process.kill()
+        self.driver.post(SpawnFailed(self.loop.time(), EXIT_BAD_SETTINGS))
+
+    def _on_event(self, message: Record, _payload: bytes) -> None:
+        assert isinstance(message, EventPosted), "registered for it"
+        self.posted += 1
+        before = self.driver.state
+        after = self.driver.post(message.event)
+        if after is before:
+            self.agent.tell(StateChanged(after, message.event, self.posted))
+
+    def _on_fact(self, message: Record, _payload: bytes) -> None:
+        assert isinstance(message, FactTold), "registered for it"
+        self.report.take(message.fact)
+
+    def _on_kept(self, message: Record, _payload: bytes) -> None:
+        assert isinstance(message, Kept), "registered for it"
+        self.kept[message.key] = message.value
+
+    def _on_listeners(self, message: Record, _payload: bytes) -> None:
+        assert isinstance(message, ListenersChanged), "registered for it"
+        self.agent.heard = message.heard
+
+    def _on_acknowledged(self, message: Record, _payload: bytes) -> None:
+        assert isinstance(message, StopAcknowledged), "registered for it"
+        try:
+            granted = self._acknowledge(message.more_seconds)
+        except AgentError as problem:
+            self.agent.tell(Answer(message.ask, error=str(problem)))
+        else:
+            self.agent.tell(Answer(message.ask, json.dumps(granted)))
+
+    def _on_players_unknown(self, message: Record, _payload: bytes) -> None:
+        assert isinstance(message, PlayersUnknown), "registered for it"
+        self._policies.players_unknown(message.unknown)
+
+    def _on_short_visit(self, _message: Record, _payload: bytes) -> None:
+        self._policies.short_visit()
+
+    def _on_health_limited(self, message: Record, _payload: bytes) -> None:
+        assert isinstance(message, HealthLimited), "registered for it"
+        self._policies.limit_health(message.seconds)
+
+    def _on_held(self, message: Record, _payload: bytes) -> None:
+        assert isinstance(message, Held), "registered for it"
+        self._policies.hold(message.seconds)
+
+    def _on_log_line(self, _message: Record, payload: bytes) -> None:
+        self.output.put_line(payload)
+
+    # The way out -----------------------------------------------------------------------------------------------------
+
+    def _exit(self, code: int) -> None:
+        self._policies.close()
+        self.loop.stop(code)
+
+    def at_most(self, seconds: float) -> float:
+        """The moment that is so many seconds away, or the end of the grace, with a margin, where that is sooner."""
+        until = self.loop.time() + seconds
+        if not self._signals:
+            return until
+        grace: float = self.inputs.setting("grace_seconds")
+        return min(until, self._signals[0][1] + grace - _MARGIN)
+
+    def _close(self) -> None:
+        """Closes everything, inside what is left of the grace."""
+        self.process.kill()
+        self.agent.leave()
+        deadline = self.at_most(_LEAVE_SECONDS)
+        self.loop.run_until(lambda: not self._agent_lives(), deadline)
+        self.agent.kill()
+        self.output.close(self.at_most(_CLOSE_SECONDS))
+        self.sockets.close()
+
+    def _agent_lives(self) -> bool:
+        if self.agent.present:
+            self._reap()
+        return self.agent.present
+
+
+def _last(report: GameReport) -> Fact:
+    from agent.lifecycle.game_report import HeartbeatReported  # noqa: PLC0415 - beside its only use
+
+    assert report.last_heartbeat is not None, "one was just reported"
+    return HeartbeatReported(report.last_heartbeat)
+
+
+def _exit_status(status: int) -> ExitStatus:
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        return ExitStatus(signal=-code, core_dumped=os.WCOREDUMP(status))
+    return ExitStatus(code=code)
+
+
+def _internal_ports(environ: dict[str, str]) -> tuple[int, ...]:
+    """The game's ports inside the container, as the platform injects them: one set of variables a port, and JSON."""
+    found = re.findall(r'"internal"\s*:\s*"?(\d{1,5})', environ.get("ARBITRIUM_PORTS_MAPPING", ""))
+    found += [
+        value
+        for name, value in environ.items()
+        if re.fullmatch(r"ARBITRIUM_PORT_.+_INTERNAL", name) and value.isdigit()
+    ]
+    return tuple(dict.fromkeys(int(port) for port in found))
+
+
+def _expected_players(inputs: Inputs) -> int | None:
+    """How many the match was made for: the matchmaker's tickets."""
+    try:
+        tickets = json.loads(inputs.environ.get("MM_TICKET_IDS", ""))
+    except (ValueError, RecursionError):
+        return None
+    return len(tickets) if isinstance(tickets, list) and tickets else None
+
+
+def _ship_seconds(inputs: Inputs) -> float:
+    seconds: float = inputs.setting("ship_seconds")
+    return seconds if inputs.raw("log_url") else 0.0
+
+
+def _rules(inputs: Inputs) -> Rules:
+    setting = inputs.setting
+    return Rules(
+        grace=setting("grace_seconds"),
+        drain=setting("drain_seconds"),
+        ship=_ship_seconds(inputs),
+        hold=setting("hold_seconds"),
+        on_exit=setting("on_exit"),
+        on_crash=setting("on_crash"),
+        restart_limit=setting("restart_limit"),
+        restart_backoff=setting("restart_backoff"),
+        can_self_stop=inputs.on_platform,
+    )
+
+
+def _limits(inputs: Inputs) -> Limits:
+    setting = inputs.setting
+    return Limits(
+        ready=setting("ready_timeout"),
+        first_player=setting("first_player_timeout"),
+        empty=setting("empty_timeout"),
+        health=setting("health_timeout"),
+        duration=setting("max_duration"),
+        warnings=setting("max_duration_warnings"),
+        reserve=plan_stop(setting("grace_seconds"), killed_at_end=False, ship=_ship_seconds(inputs)).total,
+    )

@@ -1,0 +1,170 @@
+"""Reads everything that a scrape shows. Imported, with all that only it needs, when somebody scrapes first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import NamedTuple, TypeVar
+
+from agent import log
+from agent.config.injected import Deployment
+from agent.lifecycle.game_report import GameReport
+from agent.lifecycle.states import State
+from agent.metrics import families
+from agent.metrics.container import ContainerReading, read_container
+from agent.metrics.counts import Counted, LogSource, Tally
+from agent.metrics.exposition import Family, counter
+from agent.metrics.game import (
+    GameProcesses,
+    OwnProcesses,
+    ProcessTable,
+    Stats,
+    Usage,
+    below,
+    own_processes,
+    reaped_by,
+)
+from agent.metrics.network import Network, NetworkReader, game_ports
+
+_T = TypeVar("_T")
+
+_PARTS = (
+    "build",
+    "deployment",
+    "lifecycle",
+    "game",
+    "container",
+    "network",
+    "players",
+    "logs",
+    "requests",
+    "process",
+    "custom",
+)
+
+
+class Reading(NamedTuple):
+    """What files of the kernel say, or what went wrong with them."""
+
+    game: Usage | Exception
+    own: OwnProcesses | Exception
+    container: ContainerReading | Exception
+    network: Network | Exception
+
+
+class Collector:
+    """Collects all families of a scrape.
+
+    A part that cannot be read is left out, counted, and logged once until it can be read again.
+    """
+
+    def __init__(
+        self,
+        *,
+        version: str,
+        deployment: Deployment,
+        state: Callable[[], State],
+        report: GameReport,
+        counted: Counted,
+        root: Callable[[], int],
+        without: Callable[[], Collection[int]],
+        logs: LogSource,
+        container: Callable[[], ContainerReading] | None,
+        network: Callable[[], Network] | None,
+        trace_id: str | None,
+        clock: Callable[[], float],
+        wall_offset: float,
+    ) -> None:
+        """Takes where to read; see `agent.metrics.registry.Metrics`."""
+        self._state = state
+        self._report = report
+        self._counted = counted
+        self._root = root
+        self._without = without
+        self._logs = logs
+        self._trace_id = trace_id
+        self._clock = clock
+        self._wall_offset = wall_offset
+        self._table = ProcessTable()
+        self._processes = GameProcesses(lambda: reaped_by(root()))
+        self._container = container or read_container
+        ports = game_ports((port.internal, port.protocol) for port in deployment.ports.values())
+        self._network = network or NetworkReader(ports).read
+        # What never changes is made once.
+        self._build = list(families.build(version))
+        self._deployment = list(families.deployment(deployment))
+        self._failures = Tally((part,) for part in _PARTS)
+        self._failing: set[str] = set()
+
+    def read(self) -> Reading:
+        """Reads the files of the kernel: in another thread, because a few hundred of them take a while."""
+        everything: Stats = {}
+
+        def look() -> Stats:
+            root = self._root()
+            everything.update(self._table.read(root))
+            return below(everything, root, self._without())
+
+        return Reading(
+            _attempt(lambda: self._processes.sample(look)),
+            _attempt(lambda: own_processes(everything, self._root())),
+            _attempt(self._container),
+            _attempt(self._network),
+        )
+
+    def families(self, reading: Reading, logs_failed: Exception | None = None) -> list[Family]:
+        """All families, in the order in which they are shown.
+
+        Args:
+            reading: what `read` gave.
+            logs_failed: why the counters of the log could not be fetched, or None.
+        """
+        found: list[Family] = []
+        for part, make in self._parts(reading, logs_failed).items():
+            try:
+                found.extend(make())
+            except Exception as problem:
+                # Whatever it is, an operator is better served by the rest than by nothing.
+                self._failures.add(part)
+                if part not in self._failing:
+                    log.warning(f"cannot read the metrics of {part}: {problem!r}; the others are served")
+                self._failing.add(part)
+            else:
+                self._failing.discard(part)
+        found.append(
+            counter(
+                "arbitrium_agent_collect_errors_total",
+                "Parts of a scrape that could not be read.",
+                ("part",),
+                self._failures,
+            )
+        )
+        return found
+
+    def _parts(self, reading: Reading, logs_failed: Exception | None) -> Mapping[str, Callable[[], Iterable[Family]]]:
+        return {
+            "build": lambda: self._build,
+            "deployment": lambda: self._deployment,
+            "lifecycle": lambda: families.lifecycle(self._state(), self._counted, self._wall_offset, self._trace_id),
+            "game": lambda: families.game(_known(reading.game)),
+            "container": lambda: families.container(_known(reading.container)),
+            "network": lambda: families.network(_known(reading.network)),
+            "players": lambda: families.players(self._report, self._counted, self._clock()),
+            "logs": lambda: families.logs(_known(logs_failed or self._logs.counts())),
+            "requests": lambda: families.requests(self._counted),
+            "process": lambda: families.process(_known(reading.own)),
+            "custom": lambda: families.custom(self._report.metrics),
+        }
+
+
+def _attempt(read: Callable[[], _T]) -> _T | Exception:
+    try:
+        return read()
+    except Exception as problem:
+        return problem
+
+
+def _known(value: _T | Exception) -> _T:
+    """The value, where reading it did not fail."""
+    if isinstance(value, Exception):
+        raise value
+    return value

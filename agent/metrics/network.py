@@ -1,0 +1,183 @@
+"""What the network did to the container: bytes, packets and drops, UDP errors, the queues of the game's sockets.
+
+A lagging game usually shows here first: datagrams that the kernel threw away because the game did not read in time
+(`receive_buffer`, and `drops` of its socket), or a queue that does not empty.
+
+The files are those of this process's own network namespace, which every process of a container shares (man 5 proc,
+`/proc/net`; fields: Linux Documentation/networking/proc_net_tcp.rst and include/uapi/linux/snmp.h).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+#: Interfaces that are shown; a container has one or two.
+_MOST_DEVICES = 16
+
+
+class Device(NamedTuple):
+    """The counters of a network interface, from `/proc/net/dev`."""
+
+    received_bytes: int
+    received_packets: int
+    received_errors: int
+    received_drops: int
+    sent_bytes: int
+    sent_packets: int
+    sent_errors: int
+    sent_drops: int
+
+
+class Port(NamedTuple):
+    """A port that the game listens on.
+
+    Attributes:
+        number: in the container.
+        protocol: `udp` or `tcp`.
+    """
+
+    number: int
+    protocol: str
+
+
+class Queue(NamedTuple):
+    """The sockets of one port together.
+
+    Attributes:
+        receive_bytes: what has arrived and was not read by the game yet.
+        send_bytes: what the game has written and has not left (TCP: is not acknowledged) yet.
+        drops: datagrams thrown away because the queue was full or the checksum wrong, since the agent first looked;
+            None for TCP.
+    """
+
+    receive_bytes: int = 0
+    send_bytes: int = 0
+    drops: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """The network at one moment.
+
+    Attributes:
+        devices: by name, the loopback interface left out.
+        udp: the kernel's UDP counters, IPv4 and IPv6 together, by its own names (`InDatagrams`, `RcvbufErrors`, ...).
+        queues: by port of the game.
+    """
+
+    devices: Mapping[str, Device] = field(default_factory=dict)
+    udp: Mapping[str, int] = field(default_factory=dict)
+    queues: Mapping[Port, Queue] = field(default_factory=dict)
+
+
+class NetworkReader:
+    """Reads the network's counters. Not for two threads at once."""
+
+    def __init__(self, ports: Iterable[Port] = (), root: str = "/proc/net") -> None:
+        """Takes the ports of the game, and where the kernel shows the network."""
+        self._ports = frozenset(ports)
+        self._root = root
+        # A socket takes its count of drops with it when it is closed: what was seen of each is kept.
+        self._open: dict[str, tuple[Port, int]] = {}
+        self._closed: dict[Port, int] = {}
+
+    def read(self) -> Network:
+        """Reads everything once; what the kernel does not show is not there."""
+        return Network(self._devices(), self._udp(), self._queues())
+
+    def _devices(self) -> dict[str, Device]:
+        found: dict[str, Device] = {}
+        for line in self._lines("dev")[2:]:
+            name, _, rest = line.partition(":")
+            fields = rest.split()
+            if name.strip() != "lo" and len(fields) >= 12 and len(found) < _MOST_DEVICES:
+                numbers = [int(text) for text in fields]
+                found[name.strip()] = Device(*numbers[0:4], *numbers[8:12])
+        return found
+
+    def _udp(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        # Two lines a protocol in `snmp`: names, then numbers. One name and number a line in `snmp6`.
+        names: list[str] | None = None
+        for line in self._lines("snmp"):
+            if line.startswith("Udp:"):
+                if names is None:
+                    names = line.split()[1:]
+                else:
+                    found = {name: int(text) for name, text in zip(names, line.split()[1:], strict=False)}
+        for line in self._lines("snmp6"):
+            if line.startswith("Udp6"):
+                name, text = line.split()
+                found[name[4:]] = found.get(name[4:], 0) + int(text)
+        return found
+
+    def _queues(self) -> dict[Port, Queue]:
+        if not self._ports:
+            return {}
+        found = {port: Queue() for port in self._ports}
+        seen: dict[str, tuple[Port, int]] = {}
+        for port, fields in self._sockets():
+            send, _, receive = fields[4].partition(":")
+            queue = found[port]
+            found[port] = Queue(queue.receive_bytes + int(receive, 16), queue.send_bytes + int(send, 16))
+            if port.protocol == "udp" and len(fields) > 12:
+                seen[fields[9]] = (port, int(fields[12]))
+        for inode, (port, drops) in self._open.items():
+            if inode not in seen:
+                self._closed[port] = self._closed.get(port, 0) + drops
+        self._open = seen
+        for port, queue in found.items():
+            if port.protocol == "udp":
+                drops = self._closed.get(port, 0) + sum(count for of, count in seen.values() if of == port)
+                found[port] = queue._replace(drops=drops)
+        return found
+
+    def _sockets(self) -> Iterator[tuple[Port, list[str]]]:
+        """The sockets of the game's ports, with the fields of their lines."""
+        for protocol in sorted({port.protocol for port in self._ports}):
+            for table in (protocol, f"{protocol}6"):
+                for line in self._lines(table)[1:]:
+                    fields = line.split()
+                    port = Port(int(fields[1].rpartition(":")[2], 16), protocol)
+                    # The two numbers of a listening socket count connections, not bytes.
+                    if port in self._ports and not (protocol == "tcp" and fields[3] == _LISTEN):
+                        yield port, fields
+
+    def _lines(self, name: str) -> list[str]:
+        try:
+            file = os.open(f"{self._root}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return []
+        try:
+            # The kernel gives at most a page or two of a table with each read.
+            parts = []
+            while part := os.read(file, 65536):
+                parts.append(part)
+        except OSError:
+            return []
+        finally:
+            os.close(file)
+        return b"".join(parts).decode("ascii", "replace").splitlines()
+
+
+_LISTEN = "0A"  # include/net/tcp_states.h
+
+
+def game_ports(mapping: Iterable[tuple[int, str | None]]) -> list[Port]:
+    """The ports of a deployment's port mapping as they are watched here.
+
+    Args:
+        mapping: internal port and the platform's protocol (`UDP`, `TCP`, `TCP/UDP`, `HTTP`, `HTTPS`, `WS`, `WSS`), or
+            None where it is not known, which is taken for both.
+    """
+    found: list[Port] = []
+    for number, protocol in mapping:
+        words = (protocol or "TCP/UDP").upper()
+        if "UDP" in words:
+            found.append(Port(number, "udp"))
+        if words != "UDP":
+            found.append(Port(number, "tcp"))
+    return found

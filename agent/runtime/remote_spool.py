@@ -1,0 +1,230 @@
+"""The spool as the agent sees it: segments that the init has closed, and what earlier runs left on the same disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from agent.errors import AgentError
+from agent.link.messages import (
+    CountersAsked,
+    LogAppended,
+    SealAfter,
+    SegmentAsked,
+    SegmentClosed,
+    SegmentsDropped,
+    SegmentState,
+    SpoolFlushAsked,
+)
+from agent.logs import frames, runs
+from agent.logs.runs import Segment
+from agent.runtime.link import Link
+
+_ASK_SECONDS = 10.0
+
+
+class RemoteSegment(Segment):
+    """A segment of the init's run; whether it is busy is told to the init, which drops busy ones last."""
+
+    __slots__ = ("_busy", "_link", "dropped_before")
+
+    def __init__(self, run: str, closed: SegmentClosed, link: Link) -> None:
+        """Takes what the init said of it."""
+        self._link = link
+        self._busy = False
+        super().__init__(closed.number, run, closed.since, closed.path, closed.size)
+        self.streams = json.loads(closed.streams)
+        self.dropped_before = closed.dropped_before
+
+    @property
+    def busy(self) -> bool:
+        """Whether it is being shipped."""
+        return self._busy
+
+    @busy.setter
+    def busy(self, busy: bool) -> None:
+        if busy != self._busy:
+            self._busy = busy
+            self._link.send(SegmentState(self.number, "busy" if busy else "idle"))
+
+    def pieces(self) -> Iterator[bytes]:
+        """Its frames; called in a thread, which waits for the init where they are in its memory."""
+        if self.path is None:
+            try:
+                path, data = self._link.ask_from_thread(lambda ask: SegmentAsked(ask, self.number), _ASK_SECONDS)
+            except (TimeoutError, AgentError) as problem:
+                raise OSError(f"segment {self.number} cannot be had from the init: {problem}") from None
+            if path is None:
+                yield data
+                return
+            self.path = path  # the disk takes segments again
+        yield from frames.read_file(str(self.path))
+
+
+class RemoteSpool:
+    """What the shipper needs of a spool; see `agent.logs.spool.Spool` for what each part means.
+
+    Attributes:
+        directory, run, run_id, started_ns: of the init's run.
+        next_number: number of the first segment of this attempt.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        *,
+        directory: str,
+        run_id: str,
+        started_ns: int,
+        next_number: int,
+        max_bytes: int,
+        owner: str,
+        segments: list[SegmentClosed],
+    ) -> None:
+        """Takes what the init knew when the agent was forked."""
+        self.directory = directory
+        self.run_id = run_id
+        self.run = f"{directory}/{run_id}"
+        self.started_ns = started_ns
+        self.next_number = next_number
+        self._max_bytes = max_bytes
+        self._owner = owner
+        self._link = link
+        self._listener: Callable[[], None] | None = None
+        self._own = {one.number: RemoteSegment(self.run, one, link) for one in segments}
+        self._adopted: list[Segment] = []
+        self._gaps: dict[tuple[str, int], int] = {}
+        self._locks: dict[str, int] = {}
+        self._counters: dict[str, int] = {}
+        self.capture: dict[str, int] | None = None
+        link.handle(SegmentClosed, self._on_closed)
+        link.handle(SegmentsDropped, self._on_dropped)
+
+    # From the init ---------------------------------------------------------------------------------------------------
+
+    def _on_closed(self, message: SegmentClosed, _payload: bytes) -> None:
+        self._own[message.number] = RemoteSegment(self.run, message, self._link)
+        self.next_number = max(self.next_number, message.number + 1)
+        self._bound()
+        if self._listener is not None:
+            self._listener()
+
+    def _on_dropped(self, message: SegmentsDropped, _payload: bytes) -> None:
+        for number in message.numbers:
+            self._own.pop(number, None)
+
+    async def refresh(self) -> None:
+        """Fetches the counters of capture and spool."""
+        counters, _ = await self._link.ask(CountersAsked)
+        self._counters, self.capture = counters["spool"], counters["capture"]
+
+    # For the shipper -------------------------------------------------------------------------------------------------
+
+    def counters(self) -> dict[str, int]:
+        """As they were fetched last; what was confirmed since is in them."""
+        held = self.segments()
+        return {
+            **self._counters,
+            "segments_held": len(held),
+            "bytes_held": max(self._counters.get("bytes_held", 0), sum(segment.size for segment in self._adopted)),
+        }
+
+    def append(self, stream: str, data: bytes, ts: int | None = None) -> None:
+        """Gives bytes of a file to the init's spool; from any thread."""
+        if data:
+            self._link.send_threadsafe(LogAppended(stream, time.time_ns() if ts is None else ts), data)
+
+    def seal_after(self, seconds: float | None) -> None:
+        """Has segments of this age closed."""
+        self._link.send(SealAfter(seconds))
+
+    def listen(self, listener: Callable[[], None] | None) -> None:
+        """Calls back whenever a segment was closed."""
+        self._listener = listener
+
+    def segments(self) -> list[Segment]:
+        """The closed segments that are still held, oldest first; those of earlier runs come first."""
+        return [*self._adopted, *(self._own[number] for number in sorted(self._own))]
+
+    def dropped_before(self, segment: Segment) -> int:
+        """How many bytes were dropped right before this segment."""
+        if isinstance(segment, RemoteSegment):
+            return segment.dropped_before
+        return self._gaps.get((segment.run, segment.number), 0)
+
+    def confirm(self, segment: Segment) -> None:
+        """The store has it; called in a thread."""
+        if isinstance(segment, RemoteSegment):
+            self._own.pop(segment.number, None)
+            runs.unlink(segment.path)
+            self._link.send_threadsafe(SegmentState(segment.number, "confirmed"))
+        else:
+            if segment in self._adopted:
+                self._adopted.remove(segment)
+            segment.discard()
+        for key, size in (("bytes_shipped", segment.log_bytes), ("segments_shipped", 1)):
+            self._counters[key] = self._counters.get(key, 0) + size
+
+    def forget(self, segment: Segment) -> None:
+        """It cannot be read any more."""
+        if isinstance(segment, RemoteSegment):
+            self._own.pop(segment.number, None)
+            self._link.send(SegmentState(segment.number, "lost"))
+        elif segment in self._adopted:
+            self._adopted.remove(segment)
+
+    def seal(self) -> None:
+        """Closes the open segment: `flush` asks for it as well."""
+
+    def flush(self, deadline: float) -> bool:
+        """Has the open segment closed and written; called in a thread, which waits until a moment at most."""
+        left = max(0.0, deadline - time.monotonic())
+        try:
+            done, _ = self._link.ask_from_thread(lambda ask: SpoolFlushAsked(ask, deadline), left + 0.2)
+        except (TimeoutError, AgentError):
+            return False
+        return bool(done)
+
+    # Earlier runs ----------------------------------------------------------------------------------------------------
+
+    def adopt(self) -> list[str]:
+        """Takes over what runs of the same deployment that are over left in the spool directory; called in a thread.
+
+        Returns:
+            The directories of these runs, oldest first.
+        """
+        adopted = []
+        for path in runs.all_runs(self.directory):
+            if path == self.run or path in self._locks or runs.owner_of(path) != self._owner:
+                continue
+            fd = runs.lock(path)
+            if fd < 0:
+                continue
+            self._locks[path] = fd
+            found, gaps = runs.load(path)
+            adopted.append(path)
+            self._adopted += found
+            self._gaps.update(((path, number), size) for number, size in gaps.items())
+        self._bound()
+        return adopted
+
+    def release(self, run: str, *, delete: bool) -> None:
+        """Lets go of an adopted run; with `delete`, its directory goes as well."""
+        fd = self._locks.pop(run, -1)
+        if delete:
+            runs.remove(run)
+        if fd >= 0:
+            os.close(fd)
+
+    def _bound(self) -> None:
+        """What earlier runs left counts as well, and is dropped first."""
+        total: Any = sum(segment.size for segment in self.segments())
+        for segment in [one for one in self._adopted if not one.busy]:
+            if total <= self._max_bytes:
+                return
+            total -= segment.size
+            self._adopted.remove(segment)
+            segment.discard()
