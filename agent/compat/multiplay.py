@@ -130,8 +130,13 @@ class Multiplay:
 
     def on_change(self) -> None:
         """See `Host`."""
-        if self._link.phase() in ENDING:
+        phase = self._link.phase()
+        if phase in ENDING:
             self._deallocate()
+        elif phase is Phase.STARTING and self._confirmed:
+            # The game was started again: it has to be told of its allocation again.
+            self._confirmed = False
+            self._link.changed()
 
     def ask_to_stop(self, seconds: float) -> str:
         """The deallocation event; the game has its share of the time to react."""

@@ -1,13 +1,16 @@
 """Games made for Agones, Multiplay and PlayFab, run as they are: a whole life of each, seen from outside."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from typing import Any
 
 import pytest
 
-from tests.process.harness import Launcher, Mode, Run, eventually, free_port, game
+from tests.process.harness import Launcher, Mode, Run, agent_process, eventually, free_port, game
 
 HOSTS = ("agones", "multiplay", "playfab")
 PORTS = {f"AGENT_{listener}_PORT": "0" for listener in ("AGONES_HTTP", "AGONES_GRPC", "MULTIPLAY", "PLAYFAB")}
@@ -106,6 +109,45 @@ def test_a_game_that_is_silent_has_lost_its_health(launch: Launcher, host: str, 
     run = play(launch, host, "hangs", **settings)
     run.finish()
     assert story(run)["reason"] == "heartbeat_lost"
+
+
+def ask(run: Run, method: str, path: str, body: object = None) -> Any:
+    """Asks Agones' REST, as the game would."""
+    url = f"http://localhost:{run.game_environment['AGONES_SDK_HTTP_PORT']}"
+    return run.http(method, path, body, url=url).json()
+
+
+def test_an_agent_that_dies_takes_nothing_of_the_hosts_with_it(launch: Launcher) -> None:
+    """Its process is killed: the next call waits for the new one, which knows state, labels and counters."""
+    run = play(launch, "agones", "lives", AGENT_AGONES_COUNTERS="rooms=1/10", AGENT_STOP="agones@3s,signal:SIGTERM")
+    run.wait_for("playing")
+    eventually(lambda: status(run)["phase"] == "ready", "it is ready")
+    ask(run, "PATCH", "/v1beta1/counters/rooms", {"countDiff": "4"})
+    ask(run, "PUT", "/metadata/label", {"key": "mode", "value": "duel"})
+    before = ask(run, "GET", "/gameserver")
+    victim = eventually(lambda: agent_process(run.pid), "the agent has a process")
+    os.kill(victim, signal.SIGKILL)
+    eventually(lambda: agent_process(run.pid) not in (None, victim), "it is started again")
+    after = ask(run, "GET", "/gameserver")
+    assert after["status"]["counters"] == {"rooms": {"count": "5", "capacity": "10"}}
+    assert after["status"]["state"] == "Allocated"
+    for same in ("uid", "labels", "annotations", "creation_timestamp"):
+        assert after["object_meta"][same] == before["object_meta"][same]
+    run.stop()
+
+
+def test_a_hold_is_a_veto_on_the_empty_policy(launch: Launcher) -> None:
+    """Everybody has left, and the game is held: the stop comes when the hold is over, not before."""
+    run = play(launch, "multiplay", "lives", AGENT_EMPTY_TIMEOUT="200ms")
+    run.wait_for("playing")
+    config = json.loads((run.files / "server.json").read_text())
+    hold = run.http("POST", f"/v1/servers/{config['serverID']}/hold", {"timeout": "2s"}, url=config["localProxyUrl"])
+    assert hold.json()["held"] is True
+    run.http("PUT", "/v1/players", {"count": 1})
+    run.http("PUT", "/v1/players", {"count": 0})
+    run.finish()
+    assert story(run)["reason"] == "empty"
+    assert time.time() >= hold.json()["expiresAt"]
 
 
 def test_all_hosts_at_once_and_the_game_decides(launch: Launcher) -> None:
