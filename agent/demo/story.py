@@ -123,6 +123,15 @@ class Story:
                 "HOME": self._directory,  # where server.json is written
                 **{f"AGENT_{listener}_PORT": "0" for listener in _LISTENERS},
             }
+        ports = [models.VersionPort(port=_free_udp_port(), protocol="UDP", to_check=False, name="gameport")]
+        if self._host == "multiplay":
+            # Nobody reports players to Multiplay: they are asked for on a port of their own.
+            query = _free_udp_port()
+            ports.append(models.VersionPort(port=query, protocol="UDP", to_check=False, name="query"))
+            variables |= {
+                "AGENT_PLAYERS_FROM": f"query:sqp://127.0.0.1:{query}",
+                "AGENT_PLAYERS_INTERVAL": "500ms",
+            }
         return models.Version(
             name=VERSION,
             req_cpu=1024,
@@ -132,7 +141,7 @@ class Story:
             docker_tag="1.0",
             restart_policy="always",
             termination_grace_period_seconds=5,
-            ports=[models.VersionPort(port=_free_udp_port(), protocol="UDP", to_check=False, name="gameport")],
+            ports=ports,
             envs=[models.Variable(key=name, value=value) for name, value in variables.items()],
             endpoint_storage=STORAGE,
             command=shlex.join(command),

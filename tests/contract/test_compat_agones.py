@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from grpclib.const import Cardinality
 from grpclib.exceptions import GRPCError
 
 from agent.compat.agones_messages import MESSAGES
+from agent.compat.http import CONNECTIONS
 from agent.errors import SettingsError
 from agent.lifecycle.states import Phase, Reason
 from tests.api_fakes import DEADLINE, eventually
@@ -312,6 +314,20 @@ async def test_an_agent_that_was_restarted_goes_on(tmp_path: Path) -> None:
             for same in ("labels", "annotations", "uid", "creation_timestamp"):
                 assert shown["object_meta"][same] == before["object_meta"][same]
             assert shown["status"]["counters"] == before["status"]["counters"]
+
+
+async def test_one_connection_too_many_is_closed_and_the_others_go_on(tmp_path: Path) -> None:
+    """Half-open ones count: file descriptors are for logs and the stop as well."""
+    async with serving(tmp_path, "agones") as served:
+        await served.call(REST, "POST", "/health", {})
+        opened = [await asyncio.open_connection("127.0.0.1", served.port(REST)) for _ in range(CONNECTIONS)]
+        reader = opened[-1][0]
+        async with asyncio.timeout(DEADLINE):
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+        assert (await served.call(REST, "POST", "/health", {})).status == 200
+        for _, writer in opened:
+            writer.close()
 
 
 class Grpc:

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -193,6 +195,23 @@ def test_a_port_that_is_taken_is_refused_where_it_was_named(launch: Launcher) ->
     finished = run.finish()
     assert finished.code == 78
     assert f"AGENT_AGONES_GRPC_PORT: got '{taken}' and takes a free port" in finished.stderr
+
+
+@pytest.mark.slow
+def test_agones_own_node_sdk(launch: Launcher) -> None:
+    """The real one over gRPC, where `npm install @google-cloud/agones-sdk` was run in AGONES_NODE_SDK."""
+    modules = os.environ.get("AGONES_NODE_SDK")
+    if not modules or shutil.which("node") is None:
+        pytest.skip("AGONES_NODE_SDK does not name a directory with node_modules, or there is no node")
+    script = Path(__file__).parent.parent / "games" / "agones_sdk.js"
+    run = launch(
+        ["node", str(script), f"{modules}/node_modules/@google-cloud/agones-sdk"],
+        mode="subreaper",
+        env=PORTS | {"AGENT_COMPAT": "agones", "AGENT_AGONES_COUNTERS": "rooms=1/10", "AGENT_AGONES_LISTS": "items=/4"},
+    )
+    finished = run.finish()
+    assert b"all is as it should be" in finished.stdout, finished.stdout.decode() + finished.stderr
+    assert story(run)["reason"] == "requested"
 
 
 @pytest.mark.parametrize("value", ["nakama", "agones,auto", ","])
