@@ -108,6 +108,8 @@ class Compat:
         self._saved = dict(saved)
         if "agones" in self._prepared.hosts and link.settings.agones_config:
             self._host("agones")  # what is wrong with its file is said at the start
+        if "multiplay" in link.settings.compat:
+            self._host("multiplay")  # a game that only reads server.json is allocated as well
         for name in self._saved:
             self._host(name)
         for listener, port in self._prepared.ports.items():

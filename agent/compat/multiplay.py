@@ -29,7 +29,7 @@ from agent.lifecycle.states import Phase
 Json = dict[str, Any]
 
 ALLOCATE_AFTER = 10.0
-"""Seconds after the daemon's first use, or its start, at which the server is allocated where nobody subscribed."""
+"""Seconds after which the server is allocated where nobody has subscribed."""
 SEND_SECONDS = 5.0
 """How long a client may take to read an event before it is closed."""
 _DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?[hms])+")

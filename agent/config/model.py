@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from agent.config.names import option, suggestion, text_of, variable
 from agent.config.table import TABLE
 from agent.errors import Problem, SettingsError
-from agent.lifecycle.stop_methods import Method
+from agent.lifecycle.stop_methods import HOSTS, Method
 
 
 def _row(name: str) -> Any:
@@ -163,6 +163,10 @@ def check_together(settings: Settings, options: Mapping[str, str]) -> list[Probl
     if settings.rcon_address is None and any(method.kind == "rcon" for method in settings.stop):
         shown = option("stop") if options.get("stop") else variable("stop")
         return [Problem(shown, None, "takes rcon only where AGENT_RCON_ADDRESS says where the game listens")]
+    asked = {method.kind for method in settings.stop} & set(HOSTS)
+    if "auto" not in settings.compat and (missing := sorted(asked - set(settings.compat))):
+        shown = option("stop") if options.get("stop") else variable("stop")
+        return [Problem(shown, None, f"takes {missing[0]} only where AGENT_COMPAT has it")]
     return []
 
 

@@ -373,7 +373,7 @@ _ROWS = (
         "event",
         (
             "When the server is allocated: event (server.json says so, and an event follows, when the game listens "
-            "for events or 10 s after its first call), start (server.json says so from the beginning), match (as "
+            "for events or after 10 s), start (server.json says so from the beginning), match (as "
             "event, but only where the matchmaker injected a match)."
         ),
     ),

@@ -197,6 +197,13 @@ def test_a_port_that_is_taken_is_refused_where_it_was_named(launch: Launcher) ->
     assert f"AGENT_AGONES_GRPC_PORT: got '{taken}' and takes a free port" in finished.stderr
 
 
+def test_a_hosts_stop_method_needs_the_host(launch: Launcher) -> None:
+    """As rcon needs its address."""
+    finished = launch(game("polite"), mode="subreaper", env={"AGENT_STOP": "playfab,signal:TERM"}).finish()
+    assert finished.code == 78
+    assert "takes playfab only where AGENT_COMPAT has it" in finished.stderr
+
+
 @pytest.mark.slow
 def test_agones_own_node_sdk(launch: Launcher) -> None:
     """The real one over gRPC, where `npm install @google-cloud/agones-sdk` was run in AGONES_NODE_SDK."""
