@@ -1,6 +1,6 @@
 """Small functions that turn the text of a setting into its value. Standard library only, and quick to import.
 
-Boot uses them for the few settings that spawning needs; the settings model uses the same ones for all, so that both
+The init uses them before the game is spawned; the settings model uses the same ones, so that both
 always agree. Each raises `ValueError` with a message that says what the setting takes; naming the setting and what it
 got is left to the caller, which knows both.
 """
