@@ -23,7 +23,7 @@ from agent.api.feed import Feed
 from agent.api.operations import Operations
 from agent.api.table import BY_NAME
 from agent.errors import AgentError
-from agent.lifecycle.driver import Conductor
+from agent.lifecycle.driver import Driver
 from agent.lifecycle.game_report import GameReport
 from agent.lifecycle.states import Effect, GameStarted, Rules, State
 from agent.lifecycle.transition import initial
@@ -71,7 +71,7 @@ class FakeTags:
 class Agent:
     """An agent that serves, seen from both sides."""
 
-    conductor: Conductor
+    conductor: Driver
     report: GameReport
     events: EventBus
     operations: Operations
@@ -128,7 +128,7 @@ async def running(
     loop = asyncio.get_running_loop()
     effects: list[Effect] = []
     requests: list[tuple[str, str, str]] = []
-    conductor = Conductor(initial(rules or Rules(), loop.time()), lambda effect, _state: effects.append(effect), loop)
+    conductor = Driver(initial(rules or Rules(), loop.time()), lambda effect, _state: effects.append(effect), loop)
     report, bus = GameReport(), events or EventBus()
     operations = Operations(
         conductor,

@@ -7,8 +7,8 @@ import json
 import os
 import sys
 
-from agent.config.model import Settings, is_secret, load, unknown_variables
-from agent.config.names import variable
+from agent.config.model import Settings, is_secret, load
+from agent.config.names import unknown_variables, variable
 from agent.errors import SettingsError
 
 MASK = "********"

@@ -7,9 +7,8 @@ init, which cannot import them, has to agree with the model to the letter.
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -17,11 +16,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core.core_schema import ValidationInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from agent.config.names import EXPORTED, FILE, PREFIX, option, text_of, variable
+from agent.config.names import option, suggestion, text_of, variable
 from agent.config.table import TABLE
 from agent.errors import Problem, SettingsError
 from agent.lifecycle.stop_methods import Method
-from agent.logs.target import STORE_PREFIX
 
 
 def _row(name: str) -> Any:
@@ -57,6 +55,7 @@ class Settings(BaseSettings):
     max_duration_warnings: tuple[float, ...] = _row("max_duration_warnings")
     players_from: str = _row("players_from")
     players_interval: float = _row("players_interval")
+    players_min_stay: float = _row("players_min_stay")
     control_port: int = _row("control_port")
     metrics_port: int = _row("metrics_port")
     metrics_host: str = _row("metrics_host")
@@ -157,7 +156,7 @@ def _problem(entry: dict[str, Any], options: Mapping[str, str]) -> Problem:
     given = options.get(name)
     shown = option(name) if given is not None else variable(name)
     if entry["type"] == "extra_forbidden":
-        return Problem(shown, None, f"is not an option{_suggestion(name, option)}")
+        return Problem(shown, None, f"is not an option{suggestion(name, option)}")
     got = given if given is not None else os.environ.get(variable(name), "")
     cause = entry.get("ctx", {}).get("error")
     takes = str(cause) if isinstance(cause, ValueError) else f"is wrong: {entry['msg']}"
@@ -167,19 +166,3 @@ def _problem(entry: dict[str, Any], options: Mapping[str, str]) -> Problem:
 def is_secret(name: str) -> bool:
     """Whether the value of a setting is never shown."""
     return name in TABLE and TABLE[name].secret
-
-
-def unknown_variables(environ: Mapping[str, str]) -> list[Problem]:
-    """`AGENT_*` variables that are no settings: most likely misspelt, but other programs may use the prefix as well."""
-    known = {variable(name) for name in TABLE} | {variable(row.name) + FILE for row in TABLE.values() if row.secret}
-    known |= EXPORTED
-    return [
-        Problem(name, None, f"is not a setting of arbitrium-agent{_suggestion(name[len(PREFIX) :].lower(), variable)}")
-        for name in sorted(environ)
-        if name.startswith(PREFIX) and name not in known and not name.startswith(STORE_PREFIX)
-    ]
-
-
-def _suggestion(name: str, spell: Callable[[str], str]) -> str:
-    close = difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.6)
-    return f"; did you mean {spell(close[0])}?" if close else ""

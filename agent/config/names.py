@@ -3,10 +3,12 @@
 import os
 
 from agent.config.table import TABLE
+from agent.errors import Problem
+from agent.logs.target import STORE_PREFIX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 PREFIX = "AGENT_"
 FILE = "_FILE"
@@ -88,3 +90,22 @@ def text_of(name: str, environ: "Mapping[str, str]", options: "Mapping[str, str]
                     f"{os.strerror(problem.errno or 0).lower()}"
                 ) from None
     return None
+
+
+def unknown_variables(environ: "Mapping[str, str]") -> "list[Problem]":
+    """`AGENT_*` variables that are no settings: most likely misspelt, but other programs may use the prefix as well."""
+    known = {variable(name) for name in TABLE} | {variable(row.name) + FILE for row in TABLE.values() if row.secret}
+    known |= EXPORTED
+    return [
+        Problem(name, None, f"is not a setting of arbitrium-agent{suggestion(name[len(PREFIX) :].lower(), variable)}")
+        for name in sorted(environ)
+        if name.startswith(PREFIX) and name not in known and not name.startswith(STORE_PREFIX)
+    ]
+
+
+def suggestion(name: str, spell: "Callable[[str], str]") -> str:
+    """What may have been meant by a name that no setting has; "" where nothing is close."""
+    import difflib  # noqa: PLC0415 - only where something is wrong
+
+    close = difflib.get_close_matches(name, TABLE, n=1, cutoff=0.6)
+    return f"; did you mean {spell(close[0])}?" if close else ""

@@ -120,6 +120,9 @@ def players_from(value: str) -> str:
     if kind == "query":
         protocol, slashes, where = rest.partition("://")
         if protocol and slashes:
+            from agent.game.query_protocols import check  # noqa: PLC0415 - only where there is one
+
+            check(protocol)
             address(where)
             return value.strip()
     elif kind == "tcp" and rest:

@@ -153,11 +153,20 @@ _ROWS = (
         "api",
         (
             "Where the number of players comes from: api (the game reports), tcp or tcp:PORT (connections to it), "
-            "query:PROTOCOL://HOST:PORT (a2s, minecraft, quake3 and others; needs opengsq)."
+            "query:PROTOCOL://HOST:PORT (a2s, minecraft, quake3, teeworlds, sqp and others; most need opengsq)."
         ),
     ),
     Setting(
         "players_interval", parsers.duration, 10.0, "Seconds between two counts, where the agent counts players itself."
+    ),
+    Setting(
+        "players_min_stay",
+        parsers.duration,
+        60.0,
+        (
+            "With AGENT_PLAYERS_FROM=tcp: how long a connection lasts before it is that of somebody who played. A "
+            "shorter one (a port probe, a health check) neither arms AGENT_EMPTY_TIMEOUT nor puts it off."
+        ),
     ),
     Setting(
         "control_port",

@@ -14,7 +14,6 @@ import sys
 import tempfile
 from collections.abc import Coroutine
 
-from agent.demo.errors import DemoError
 from agent.errors import AgentError
 
 
@@ -78,10 +77,10 @@ def _directory(wanted: str | None) -> str:
     try:
         os.makedirs(wanted, exist_ok=True)
         if os.listdir(wanted):
-            raise DemoError(f"cannot write to {wanted}: it is not empty; name a new directory, or none")
+            raise AgentError(f"cannot write to {wanted}: it is not empty; name a new directory, or none")
     except OSError as problem:
         reason = (problem.strerror or str(problem)).lower()
-        raise DemoError(f"cannot write to {wanted}: {reason}; name another directory, or none") from None
+        raise AgentError(f"cannot write to {wanted}: {reason}; name another directory, or none") from None
     return os.path.abspath(wanted)
 
 
@@ -92,4 +91,4 @@ def _game() -> str:
     for place in places:
         if os.path.isfile(os.path.join(place, "udp_game", "__main__.py")):
             return place
-    raise DemoError(f"cannot find the demo's game (udp_game) in {' or '.join(places)}; run the demo in a checkout")
+    raise AgentError(f"cannot find the demo's game (udp_game) in {' or '.join(places)}; run the demo in a checkout")

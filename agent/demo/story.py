@@ -14,7 +14,6 @@ from typing import Any
 
 import aiohttp
 
-from agent.demo.errors import DemoError
 from agent.demo.screen import Screen
 from agent.demo.watch import Calls, Progress, Spectator, follow_agent, wait_for_socket
 from agent.edgegap import models
@@ -185,7 +184,7 @@ class Story:
         """Runs one bot to its end.
 
         Raises:
-            DemoError: it could not play.
+            AgentError: it could not play.
         """
         command = ["-m", "udp_game.bot", "--host", host, "--port", str(port), "--name", name, "--seed", name]
         bot = await asyncio.create_subprocess_exec(
@@ -204,7 +203,7 @@ class Story:
                 bot.kill()
                 await bot.wait()
         if bot.returncode:
-            raise DemoError(f"cannot play on: the bot {complaint.decode(errors='replace').strip()}")
+            raise AgentError(f"cannot play on: the bot {complaint.decode(errors='replace').strip()}")
 
     async def _show_metrics(self) -> None:
         """What Prometheus would read now, in one line."""
@@ -257,16 +256,16 @@ class Story:
         """Looks at what is left, and prints where it lies.
 
         Raises:
-            DemoError: something is not as it should be.
+            AgentError: something is not as it should be.
         """
         left = tagged(f"ARBITRIUM_DELETE_TOKEN={deployment.delete_token}")
         if left:
-            raise DemoError(f"cannot end: processes of the deployment are left: {', '.join(map(str, left))}")
+            raise AgentError(f"cannot end: processes of the deployment are left: {', '.join(map(str, left))}")
         story_file = self._found("logs/**/exit.json")
         with open(story_file, encoding="utf-8") as file:
             story: dict[str, Any] = json.load(file)
         if (story["reason"], story["exit_code"]) != ("requested", 0):
-            raise DemoError(f"cannot call this a proper end: {story['summary']} ({story_file})")
+            raise AgentError(f"cannot call this a proper end: {story['summary']} ({story_file})")
         over = self._progress.over
         assert over is not None, "the match was waited for"
         ranking = sorted(over["scores"].items(), key=lambda entry: -entry[1])
@@ -288,7 +287,7 @@ class Story:
     def _found(self, pattern: str) -> str:
         found = sorted(glob.glob(os.path.join(self._directory, pattern), recursive=True))
         if not found:
-            raise DemoError(f"cannot find {pattern} in {self._directory}: it should have been written")
+            raise AgentError(f"cannot find {pattern} in {self._directory}: it should have been written")
         return found[-1]
 
 

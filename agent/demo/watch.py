@@ -11,8 +11,8 @@ from typing import Any, Self
 import aiohttp
 
 from agent.api.client import AgentClient
-from agent.demo.errors import DemoError
 from agent.demo.screen import Screen
+from agent.errors import AgentError
 
 _POLL = 0.03
 _WATCH_AGAIN = 1.0
@@ -46,17 +46,17 @@ class Progress:
             seconds: how long to wait at most.
 
         Raises:
-            DemoError: the time is over, or the agent is gone and it will never be.
+            AgentError: the time is over, or the agent is gone and it will never be.
         """
         try:
             async with asyncio.timeout(seconds):
                 while not reached():
                     if self.agent_gone:
-                        raise DemoError(f"cannot {what}: the agent has ended before")
+                        raise AgentError(f"cannot {what}: the agent has ended before")
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
-            raise DemoError(f"cannot {what}: it did not happen within {seconds:g} s") from None
+            raise AgentError(f"cannot {what}: it did not happen within {seconds:g} s") from None
 
 
 async def follow_agent(path: str, screen: Screen, progress: Progress) -> None:
@@ -104,7 +104,7 @@ async def wait_for_socket(path: str, seconds: float) -> None:
     """Waits until the agent listens at `path`.
 
     Raises:
-        DemoError: it does not within `seconds`.
+        AgentError: it does not within `seconds`.
     """
     problem: Exception | None = None
     try:
@@ -120,7 +120,7 @@ async def wait_for_socket(path: str, seconds: float) -> None:
                     await writer.wait_closed()
                     return
     except TimeoutError:
-        raise DemoError(f"cannot reach the agent at {path} within {seconds:g} s: {problem}") from None
+        raise AgentError(f"cannot reach the agent at {path} within {seconds:g} s: {problem}") from None
 
 
 class Calls:

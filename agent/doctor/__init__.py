@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--image", action="store_true", help="look at the image at build time (RUN), not at a container"
     )
     parser.add_argument("--dockerfile", metavar="FILE", help="with --image: read ENTRYPOINT, CMD and USER from it")
+    parser.add_argument("--target", metavar="STAGE", help="with --dockerfile: the stage that is built, not the last")
     parser.add_argument("--user", help="with --image: who will run it, where that is not the current user")
     parser.add_argument("--strict", action="store_true", help="exit 1 for warnings as well")
     parser.add_argument("--json", action="store_true", help="findings for programs")
@@ -42,13 +43,16 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.dockerfile:
             try:
                 with open(arguments.dockerfile, encoding="utf-8") as file:
-                    start = dockerfile.read(file.read())
+                    start = dockerfile.read(file.read(), arguments.target)
             except (OSError, UnicodeDecodeError) as problem:
                 reason = problem.strerror if isinstance(problem, OSError) else "it is no text"
                 print(f"cannot read {arguments.dockerfile}: {reason}; name a Dockerfile", file=sys.stderr)
                 return 2
+            if not start.found:
+                print(f"cannot find the stage {arguments.target} in {arguments.dockerfile}", file=sys.stderr)
+                return 2
         user = arguments.user or (start.user if start else None)
-        findings = image.check_image(image.Image.current(user), arguments.command, start)
+        findings = image.check_image(image.Image.current(user, start), arguments.command, start)
     else:
         findings = runtime.check_runtime(os.environ)
     if arguments.json:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from agent.api.client import AgentClient, RefusedError
 from agent.config import parsers
 from agent.doctor.findings import Finding, error, note, ok, warning
-from agent.doctor.image import ENTRYPOINT, shell_form_of
+from agent.doctor.image import shell_form_of
+from agent.doctor.places import ENTRYPOINT
 from agent.errors import AgentError
 from agent.game import signal_handling
 from agent.game.tree import descendants
@@ -29,6 +30,7 @@ class Process:
         uid: its effective user.
         caught, ignored: signals that it handles and ignores, as bit masks (`SigCgt`, `SigIgn`).
         core_limit: soft limit of a core file in bytes; None is unlimited.
+        program: the name of its executable, "" where that cannot be seen.
     """
 
     pid: int
@@ -37,6 +39,12 @@ class Process:
     caught: int
     ignored: int
     core_limit: int | None
+    program: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of its program."""
+        return self.program or os.path.basename(self.argv[0])
 
 
 def read_process(pid: int, proc: str = "/proc") -> Process | None:
@@ -61,7 +69,15 @@ def read_process(pid: int, proc: str = "/proc") -> Process | None:
         caught=int(status["SigCgt"], 16),
         ignored=int(status["SigIgn"], 16),
         core_limit=core,
+        program=_program(f"{proc}/{pid}/exe"),
     )
+
+
+def _program(link: str) -> str:
+    try:
+        return os.path.basename(os.readlink(link)).removesuffix(" (deleted)")
+    except OSError:
+        return ""
 
 
 def check_runtime(environ: Mapping[str, str], proc: str = "/proc") -> list[Finding]:
@@ -102,7 +118,7 @@ def check_init(first: Process | None) -> Iterator[Finding]:
             "PID 1 is a shell: ENTRYPOINT is in shell form, so that SIGTERM does not reach the agent",
             f"write it as a list: {ENTRYPOINT}",
         )
-    elif "arbitrium-agent" in os.path.basename(first.argv[0]):
+    elif is_agent(first.argv):
         yield ok("init", "the agent is PID 1")
     else:
         yield warning(
@@ -110,6 +126,22 @@ def check_init(first: Process | None) -> Iterator[Finding]:
             f"PID 1 is {first.argv[0] or 'a kernel thread'}, not the agent: it has to pass SIGTERM on",
             f"start the agent directly: {ENTRYPOINT}",
         )
+
+
+def is_agent(argv: Sequence[str]) -> bool:
+    """Whether a command line is the agent's: the runtime's own, or that of a pip install.
+
+    A pip install is a script of its interpreter (`python3 /usr/local/bin/arbitrium-agent run`) or a module
+    (`python3 -m agent run`).
+    """
+    if os.path.basename(argv[0]) == "arbitrium-agent":
+        return True
+    if not os.path.basename(argv[0]).startswith("python"):
+        return False
+    words = list(argv[1:])
+    while words and words[0].startswith("-") and words[0] != "-m":
+        words = words[2:] if words[0] in ("-X", "-W") else words[1:]
+    return bool(words) and (os.path.basename(words[0]) == "arbitrium-agent" or words[:2] == ["-m", "agent"])
 
 
 def check_game(game: Process, others: Sequence[Process] = (), stop: str = "") -> Iterator[Finding]:
@@ -136,11 +168,14 @@ def _hearing(first: stop_methods.Method, processes: Sequence[Process]) -> Iterat
     if first.kind != "signal":
         yield ok("signals", f"the game is asked to end by {first}")
         return
-    how = signal_handling.reaction([(process.caught, process.ignored) for process in processes], first.signum)
-    if wrong := signal_handling.verdict(how, first.signum):
+    listeners = [signal_handling.Listener(one.name, one.caught, one.ignored) for one in processes]
+    found = signal_handling.judge(listeners, first.signum)
+    if wrong := signal_handling.verdict(found, first.signum):
         yield warning("signals", wrong, signal_handling.REMEDY)
+    elif unclear := signal_handling.unclear(found, first.signum):
+        yield note("signals", unclear, "stop the container once and look at its log: `docker stop`, then the stop plan")
     else:
-        yield ok("signals", f"the game ({processes[0].argv[0]}) handles {first.argument}")
+        yield ok("signals", f"the game ({found.name}) handles {first.argument}")
 
 
 def check_core(game: Process, pattern: str | None) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from agent.edgegap import models
 from agent.errors import AgentError
+from agent.terminal_text import safe
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -125,11 +126,11 @@ def panels(metrics: models.Metrics, deployment_id: str) -> "RenderableType":
         times = series.labels or series.timestamps
         axis = f"{times[0]}{times[-1]:>{max(1, WIDTH - len(times[0]))}}" if times else ""
         chart = Text("\n".join(area(series.datasets, plain=plain)), style="cyan")
-        body = Group(chart, Text(axis, style="dim"), Text(figures))
+        body = Group(chart, Text(safe(axis), style="dim"), Text(figures))
         drawn.append(Panel(body, title=Text(title), title_align="left", width=WIDTH + 4))
     totals = "   ".join(f"{name} {short(value)}" for name, value in totals_of(metrics).items())
     if not drawn and not totals:
-        return Text(f"no samples of deployment {deployment_id} in this time", style="dim")
+        return Text(f"no samples of deployment {safe(deployment_id)} in this time", style="dim")
     return Group(Columns(drawn), Text(f"in total: {totals}" if totals else ""))
 
 

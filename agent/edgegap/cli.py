@@ -141,6 +141,7 @@ def _add_deployments(commands: Commands) -> None:
     logs = _leaf(commands, "logs", "print the logs of a stopped deployment", "logs")
     logs.add_argument("id")
     logs.add_argument("--crash", action="store_true", help="the crash logs instead")
+    logs.add_argument("--colours", action="store_true", help="keep the colours of the game's output")
 
     metrics = _leaf(commands, "metrics", "draw the resource use of a deployment", "metrics")
     metrics.add_argument("id")

@@ -14,7 +14,6 @@ from pydantic import SecretStr
 from yarl import URL
 
 from agent.edgegap import models
-from agent.edgegap.backoff import Backoff
 from agent.edgegap.errors import InvalidArgumentError, UnexpectedAnswerError
 from agent.edgegap.filters import Query
 from agent.edgegap.limits import Limit, Limiter
@@ -22,6 +21,7 @@ from agent.edgegap.pages import Page, Pages, RawPage, next_number
 from agent.edgegap.transport import Answer, Call, Transport
 from agent.edgegap.waiting import Progress, wait_until_ready, wait_until_terminated
 from agent.edgegap.wire import Wire
+from agent.retry import RetryPolicy
 
 BASE_URL = "https://api.edgegap.com"
 
@@ -44,7 +44,7 @@ class EdgegapClient:
         base_url: of the platform.
         attempt_seconds: how long one attempt may take.
         retries: how many times a call that may be repeated is tried again.
-        backoff: the waits between attempts.
+        policy: the waits between attempts.
         limiter: keeps to the platform's limits; share one between clients of one organisation.
         rng: where the jitter comes from.
         sleep: how to wait between attempts.
@@ -58,7 +58,7 @@ class EdgegapClient:
         *,
         attempt_seconds: float = 30.0,
         retries: int = 4,
-        backoff: Backoff = Backoff(),  # noqa: B008 - frozen, so one shared default is safe
+        policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - never changed, so one shared default is safe
         limiter: Limiter | None = None,
         rng: random.Random | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
@@ -70,7 +70,7 @@ class EdgegapClient:
             base_url,
             attempt_seconds=attempt_seconds,
             retries=retries,
-            backoff=backoff,
+            policy=policy,
             limiter=limiter or Limiter(),
             rng=rng or random.SystemRandom(),
             sleep=sleep,

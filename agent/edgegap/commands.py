@@ -18,6 +18,7 @@ from agent.edgegap.filters import Filter, Order, Query
 from agent.edgegap.progress import shown_progress
 from agent.edgegap.show import Output
 from agent.errors import EXIT_BAD_SETTINGS, AgentError
+from agent.terminal_text import safe
 
 EXIT_REFUSED = 1
 EXIT_USAGE = 2
@@ -141,16 +142,17 @@ async def bulk_stop(platform: EdgegapClient, args: argparse.Namespace, out: Outp
 
 
 async def logs(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
-    """Print the logs as they are; how the container ended goes to stderr."""
+    """Print the logs, harmless to a terminal (`--json`: as they are); how the container ended goes to stderr."""
     found = await platform.get_logs(args.id)
     if out.as_json:
         out.model(found, lambda: None)
         return
     text = (found.crash_logs if args.crash else found.logs) or ""
-    sys.stdout.write(text if not text or text.endswith("\n") else text + "\n")
+    for line in text.removesuffix("\n").split("\n") if text else ():
+        sys.stdout.write(safe(line.removesuffix("\r"), keep_colours=args.colours) + "\n")
     sys.stdout.flush()
-    for line in tables.log_notes(found, empty=not text):
-        print(line, file=sys.stderr)
+    for note in tables.log_notes(found, empty=not text):
+        print(safe(note), file=sys.stderr)
 
 
 async def metrics(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:

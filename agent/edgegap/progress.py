@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from agent.edgegap.models import DeploymentStatus, State
 from agent.edgegap.show import console
 from agent.edgegap.waiting import Progress
+from agent.terminal_text import safe
 
 
 @contextmanager
@@ -21,6 +22,7 @@ def shown_progress(what: str, monotonic: Callable[[], float] = time.monotonic) -
     Yields:
         What to call with each status.
     """
+    what = safe(what)
     started = monotonic()
     passed: list[State] = []
 

@@ -15,20 +15,26 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from agent import __version__
-from agent.edgegap.backoff import Backoff, retry_after_seconds
 from agent.edgegap.masking import clean, mask_url, secret_of_url
+from agent.edgegap.retry_after import retry_after_seconds
+from agent.retry import RetryPolicy
 
 if TYPE_CHECKING:
     import aiohttp
     from pydantic import SecretStr
 
+    from agent.edgegap.aiohttp_private import StatusLines
+
 _log = logging.getLogger(__name__)
 
 ATTEMPT_SECONDS = 10.0
+ASK_AGAIN = RetryPolicy(first=30.0, cap=600.0, least=0.5)
+"""How often a refused self-stop is asked again while its caller holds the container."""
+Told = TypeVar("Told")
 _BODY_LIMIT = 4096
 _BODY_SECONDS = 1.0
 
@@ -49,7 +55,8 @@ class Result(enum.StrEnum):
     CONNECTION_ERROR = "connection_error"
     """Name resolution, connect, TLS, or a connection that broke before the status line."""
     UNEXPECTED = "unexpected"
-    """Anything the contract does not know. Asking again is safe: had it worked, the next answer would be 410."""
+    """Anything the contract does not know, a web page with a good status among it (a captive portal, a proxy's page).
+    Asking again is safe: had it worked, the next answer would be 410."""
 
     @property
     def final(self) -> bool:
@@ -95,12 +102,17 @@ class Outcome:
         status: HTTP status of the last answer; None where the injected values cannot be used for a call at all.
         message: a sentence for the log and for `exit.json`; never contains the token or the stop key.
         attempts: how many calls were made.
+        ask_again_in: seconds after which the same call is worth another try, None where it is not: confirmed, or the
+            injected values cannot be used. A platform that refuses may do so by mistake or for a time (a token that is
+            not known yet, a proxy's 403), and whoever exits instead is started again by `restart_policy: always` and
+            billed again: hold, and ask again (`SelfStop.insist` does both).
     """
 
     result: Result
     status: int | None
     message: str
     attempts: int
+    ask_again_in: float | None = None
 
     @property
     def confirmed(self) -> bool:
@@ -126,7 +138,7 @@ class SelfStop:
         token: the injected `ARBITRIUM_DELETE_TOKEN`, sent bare as the `authorization` header.
         log_storage: value of `container_log_storage`: "true" uploads the container's logs to the storage of the
             version, "false" switches that off, anything else names a storage. None or "" sends no such parameter.
-        backoff: the waits between attempts.
+        policy: the waits between attempts.
         attempt_seconds: how long one attempt may take.
         rng: where the jitter comes from.
         sleep: how to wait; a fake in tests.
@@ -140,7 +152,7 @@ class SelfStop:
         token: "SecretStr",
         log_storage: str | None = "true",
         *,
-        backoff: Backoff = Backoff(),  # noqa: B008 - frozen, so one shared default is safe
+        policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - never changed, so one shared default is safe
         attempt_seconds: float = ATTEMPT_SECONDS,
         rng: random.Random | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
@@ -151,7 +163,7 @@ class SelfStop:
         self._url = url.strip()
         self._token = token
         self._log_storage = log_storage
-        self._backoff = backoff
+        self._policy = policy
         self._attempt_seconds = attempt_seconds
         self._rng = rng or random.SystemRandom()
         self._sleep = sleep
@@ -177,43 +189,78 @@ class SelfStop:
         Returns:
             The confirmation or the refusal. Nothing else ends the loop but cancellation.
         """
+        return await self._run(on_attempt, 0, 0)
+
+    async def insist(
+        self,
+        on_attempt: Callable[[Attempt], None] | None = None,
+        on_refusal: Callable[[Outcome], None] | None = None,
+    ) -> Outcome:
+        """As `run`, but ask again now and then after a refusal, for as long as the caller lets it.
+
+        Args:
+            on_attempt: as in `run`; attempts are counted over all rounds.
+            on_refusal: told of every refusal, with when the next round begins (`Outcome.ask_again_in`).
+
+        Returns:
+            The confirmation; a refusal only where the injected values cannot be used for a call at all.
+        """
+        made = rounds = 0
+        while True:
+            outcome = await self._run(on_attempt, made, rounds)
+            if outcome.ask_again_in is None:
+                return outcome
+            self._tell(on_refusal, outcome, "a refusal")
+            made, rounds = outcome.attempts, rounds + 1
+            await self._sleep(outcome.ask_again_in)
+
+    async def _run(self, on_attempt: Callable[[Attempt], None] | None, made: int, rounds: int) -> Outcome:
+        """Ask until confirmed or refused.
+
+        Args:
+            on_attempt: told of each attempt.
+            made: attempts of earlier rounds.
+            rounds: how many rounds were refused before.
+        """
         wrong = self._unusable()
         if wrong is not None:
-            return Outcome(Result.REFUSED, None, wrong, attempts=0)
+            return Outcome(Result.REFUSED, None, wrong, attempts=made)
 
         import aiohttp  # noqa: PLC0415 - late: see the module's docstring
 
-        number = 0
+        from agent.edgegap.aiohttp_private import StatusLines, call_once  # noqa: PLC0415 - with aiohttp
+
+        number = made
         unanswered = False
         # A fresh connection and name lookup each time: a retry should be able to reach another, healthy front end.
-        connector = aiohttp.TCPConnector(force_close=True, use_dns_cache=False)
+        connector = StatusLines(force_close=True, use_dns_cache=False)
         async with aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=self._attempt_seconds),
             headers={"User-Agent": f"arbitrium-agent/{__version__}"},
         ) as session:
-            # aiohttp would repeat a call whose connection broke by itself, at once and unseen: here one attempt is one
-            # call, counted and spaced. There is no public switch (aiohttp's own TestClient sets the same attribute).
-            session._retry_connection = False
+            call_once(session)  # one attempt is one call, counted and spaced
             while True:
                 number += 1
                 started = self._monotonic()
-                answer = await self._ask(session)
+                answer = await self._ask(session, connector)
                 seconds = self._monotonic() - started
-                wait = self._wait_after(answer, retry=number - 1)
+                wait = self._wait_after(answer, retry=number - made - 1)
                 message = answer.message
                 if unanswered and answer.status in {400, 404}:
                     message += " (an earlier attempt had no answer and may have been carried out)"
-                self._tell(on_attempt, Attempt(number, answer.result, answer.status, message, seconds, wait))
+                attempt = Attempt(number, answer.result, answer.status, message, seconds, wait)
+                self._tell(on_attempt, attempt, f"attempt {number}")
                 if wait is None:
-                    return Outcome(answer.result, answer.status, message, attempts=number)
+                    again = ASK_AGAIN.wait(rounds, self._rng) if answer.result is Result.REFUSED else None
+                    return Outcome(answer.result, answer.status, message, attempts=number, ask_again_in=again)
                 unanswered = unanswered or answer.status is None
                 await self._sleep(wait)
 
     def _wait_after(self, answer: _Answer, retry: int) -> float | None:
         """Give the seconds until the next attempt, None where there is none."""
-        return None if answer.result.final else self._backoff.wait(retry, self._rng, answer.retry_after)
+        return None if answer.result.final else self._policy.wait(retry, self._rng, answer.retry_after)
 
     def _unusable(self) -> str | None:
         """Say why the injected values cannot be used for a call at all, None where they can."""
@@ -234,10 +281,11 @@ class SelfStop:
             )
         return None
 
-    async def _ask(self, session: "aiohttp.ClientSession") -> _Answer:
+    async def _ask(self, session: "aiohttp.ClientSession", connector: "StatusLines") -> _Answer:
         import aiohttp  # noqa: PLC0415 - late: see the module's docstring
         from yarl import URL  # noqa: PLC0415 - comes with aiohttp
 
+        connector.forget()
         try:
             url = URL(self._url)
             if self._log_storage:
@@ -260,6 +308,9 @@ class SelfStop:
                 ),
             )
         except (aiohttp.ClientError, OSError) as error:
+            if _STATUS.get(connector.status or 0) is Result.CONFIRMED:
+                # The rest of the answer could not be read; the status line is what decides.
+                return self._answer(connector.status or 0, "", None)
             text = f"cannot self-stop: no connection ({type(error).__name__}: {error}); trying again"
             return _Answer(Result.CONNECTION_ERROR, None, self._clean(text))
         except Exception as error:  # whatever it is, giving up would leave the deployment running and billed
@@ -267,17 +318,33 @@ class SelfStop:
             return _Answer(Result.UNEXPECTED, None, self._clean(text))
 
     async def _judge(self, response: "aiohttp.ClientResponse") -> _Answer:
-        """Turn a response into what it means; the status alone decides, a body that breaks off changes nothing."""
+        """Turn a response into what it means: the status decides, unless a web page comes with it."""
         status = response.status
+        body = await _beginning_of(response)
+        if _STATUS.get(status) is Result.CONFIRMED and _is_web_page(status, response.content_type, body):
+            text = (
+                f"cannot self-stop: the answer ({status}) is a web page and not the platform's (a captive portal, or a "
+                "proxy's own page?); trying again"
+            )
+            return _Answer(Result.UNEXPECTED, status, text)
+        return self._answer(status, _message_in(body), retry_after_seconds(response.headers, self._wall()))
+
+    def _answer(self, status: int, said: str, retry_after: float | None) -> _Answer:
+        """What a status means.
+
+        Args:
+            status: of the response.
+            said: the platform's own words, "" for none.
+            retry_after: seconds that it asked to wait.
+        """
         result = _STATUS.get(status, Result.UNAVAILABLE if status >= 500 else Result.UNEXPECTED)
-        said = await _message_of(response)
         said = f": {said}" if said else ""
         match result:
             case Result.CONFIRMED:
                 text = f"the platform confirmed the self-stop ({status}{said})"
             case Result.REFUSED:
                 text = (
-                    f"cannot self-stop: the platform refused it for good ({status}{said}); "
+                    f"cannot self-stop: the platform refused it ({status}{said}); "
                     "stop the deployment from a backend or the dashboard"
                 )
             case _ if 300 <= status < 400:
@@ -286,33 +353,49 @@ class SelfStop:
                 )
             case _:
                 text = f"cannot self-stop: the platform answered {status}{said}; trying again"
-        retry_after = retry_after_seconds(response.headers, self._wall()) if not result.final else None
-        return _Answer(result, status, self._clean(text), retry_after)
+        return _Answer(result, status, self._clean(text), None if result.final else retry_after)
 
     def _clean(self, text: str) -> str:
         return clean(text, self._token.get_secret_value().strip(), self._url, secret_of_url(self._url))
 
     @staticmethod
-    def _tell(on_attempt: Callable[[Attempt], None] | None, attempt: Attempt) -> None:
-        if on_attempt is None:
+    def _tell(listener: Callable[[Told], None] | None, told: Told, what: str) -> None:
+        if listener is None:
             return
         try:
-            on_attempt(attempt)
+            listener(told)
         except Exception:
-            _log.exception("cannot record attempt %d of the self-stop; going on", attempt.number)
+            _log.exception("cannot record %s of the self-stop; going on", what)
 
 
-async def _message_of(response: "aiohttp.ClientResponse") -> str:
-    """Read what the platform said, bounded in bytes and time; empty where it said nothing readable."""
+async def _beginning_of(response: "aiohttp.ClientResponse") -> bytes:
+    """Read the body, bounded in bytes and time; what came of it where it breaks off."""
     body = b""
     # The status has been received and decides; whatever happens to the body must not turn a confirmation into a retry.
     with contextlib.suppress(Exception):
         async with asyncio.timeout(_BODY_SECONDS):
             while len(body) < _BODY_LIMIT and (piece := await response.content.read(_BODY_LIMIT)):
                 body += piece
+    return body
+
+
+def _message_in(body: bytes) -> str:
+    """What the platform said; empty where it said nothing readable."""
     try:
         parsed = json.loads(body)
     except (ValueError, RecursionError):
         return ""
     message = parsed.get("message") if isinstance(parsed, dict) else None
     return message if isinstance(message, str) else ""
+
+
+def _is_web_page(status: int, content_type: str, body: bytes) -> bool:
+    """Whether somebody else answered with a page of their own.
+
+    What calls itself HTML and looks so is one, and so is what looks so and comes with 200, as captive portals answer to
+    everything.
+    """
+    start = body.removeprefix(b"\xef\xbb\xbf").lstrip()[:64].lower()
+    if "html" in content_type:
+        return start.startswith(b"<")
+    return status == 200 and start.startswith((b"<!doctype html", b"<html", b"<head", b"<body"))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from agent.edgegap.errors import EdgegapError
 from agent.edgegap.wire import Wire
 from agent.errors import AgentError
+from agent.terminal_text import safe
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -38,7 +39,7 @@ class Output:
     def data(self, data: Any, render: "Callable[[], RenderableType | None]") -> None:
         """Show plain data, for programs, or what `render` makes, for people."""
         if self.as_json:
-            print(json.dumps(data, indent=2, ensure_ascii=False))
+            print(_json(data, indent=2))
             return
         rendered = render()
         if rendered is not None:
@@ -47,7 +48,7 @@ class Output:
     def fail(self, error: AgentError, code: int) -> int:
         """Say on stderr what could not be done; gives the exit code back."""
         if not self.as_json:
-            print(error, file=sys.stderr)
+            print(safe(str(error)), file=sys.stderr)
             return code
         said: dict[str, Any] = {"error": str(error), "kind": type(error).__name__.removesuffix("Error")}
         if isinstance(error, EdgegapError):
@@ -56,8 +57,16 @@ class Output:
         for extra in ("deployment_id", "retry_after"):
             if getattr(error, extra, None) is not None:
                 said[extra] = getattr(error, extra)
-        print(json.dumps(said, ensure_ascii=False), file=sys.stderr)
+        print(_json(said), file=sys.stderr)
         return code
+
+
+def _json(data: Any, indent: int | None = None) -> str:
+    """JSON with readable characters, or with escapes for all but ASCII where one of them could steer a terminal."""
+    text = json.dumps(data, indent=indent, ensure_ascii=False)
+    if any(safe(line) != line for line in text.split("\n")):
+        text = json.dumps(data, indent=indent).replace("\x7f", "\\u007f")
+    return text
 
 
 def console(*, stderr: bool = False) -> "Console":

@@ -1,4 +1,4 @@
-"""Answers as tables for people. Everything from the platform is put in as plain text: it cannot change the layout."""
+"""Answers as tables for people. Everything from the platform goes through `line`, which makes it harmless."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -9,6 +9,7 @@ from rich.text import Text
 
 from agent.edgegap import models
 from agent.edgegap.models import State
+from agent.terminal_text import safe
 
 _COLOURS = {
     State.READY: "green",
@@ -18,9 +19,9 @@ _COLOURS = {
 }
 
 
-def line(text: str) -> Text:
-    """Give one line of text."""
-    return Text(text)
+def line(text: str, style: str = "") -> Text:
+    """One line of text from outside, harmless to print."""
+    return Text(safe(text), style=style)
 
 
 def deployment(status: models.DeploymentStatus) -> RenderableType:
@@ -29,7 +30,7 @@ def deployment(status: models.DeploymentStatus) -> RenderableType:
     location = status.location
     limit = None if status.max_duration is None else "none" if status.max_duration < 0 else f"{status.max_duration} min"
     rows: list[tuple[str, str | Text | None]] = [
-        ("deployment", Text(status.request_id, style="bold")),
+        ("deployment", line(status.request_id, style="bold")),
         ("state", Text(str(status.state).lower(), style=_COLOURS.get(status.state, "cyan"))),
         ("error", status.error_detail),
         ("application", f"{status.app_name} {status.app_version}".strip()),
@@ -43,7 +44,7 @@ def deployment(status: models.DeploymentStatus) -> RenderableType:
     ]
     for name, value in rows:
         if value:
-            facts.add_row(Text(name, style="dim"), value if isinstance(value, Text) else Text(value))
+            facts.add_row(Text(name, style="dim"), value if isinstance(value, Text) else line(value))
     if not status.ports:
         return facts
     ports = _table("port", "internal", "external", "protocol", "link")
@@ -164,7 +165,7 @@ def _table(*columns: str) -> Table:
 
 
 def _row(table: Table, *cells: object) -> None:
-    table.add_row(*(cell if isinstance(cell, Text) else Text("" if cell is None else str(cell)) for cell in cells))
+    table.add_row(*(cell if isinstance(cell, Text) else line("" if cell is None else str(cell)) for cell in cells))
 
 
 def _or_none(table: Table, text: str) -> RenderableType:

@@ -2,14 +2,21 @@
 
 Two ways lead to them: the context URL, where the platform injected one, else an organisation token, where one was given
 to the container. Where neither is there, every operation says so.
+
+The client is imported with the first call: it is a tenth of all that the agent would import, and few games use tags.
 """
 
+from __future__ import annotations
+
 import contextlib
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from agent.edgegap.client import BASE_URL, EdgegapClient
 from agent.edgegap.errors import ConflictError, InvalidArgumentError, NotFoundError, TagsUnreachableError
+
+if TYPE_CHECKING:
+    from agent.edgegap.client import EdgegapClient
 
 LONGEST_NAME = 40
 
@@ -25,7 +32,7 @@ class DeploymentTags:
         context_token: `ARBITRIUM_CONTEXT_TOKEN`.
         deployment_id: `ARBITRIUM_REQUEST_ID`; needed only with an organisation token.
         organisation_token: used where there is no context.
-        base_url: of the platform; used with the organisation token.
+        base_url: of the platform, None for the live one; used with the organisation token.
         attempt_seconds: how long one attempt may take; the caller is a game that waits.
         retries: of listing and removing.
     """
@@ -37,7 +44,7 @@ class DeploymentTags:
         context_token: SecretStr | None = None,
         deployment_id: str | None = None,
         organisation_token: SecretStr | None = None,
-        base_url: str = BASE_URL,
+        base_url: str | None = None,
         attempt_seconds: float = 5.0,
         retries: int = 2,
     ) -> None:
@@ -56,6 +63,11 @@ class DeploymentTags:
         if self._context is not None:
             return "context"
         return "organisation" if self._token is not None and self._deployment_id else None
+
+    @property
+    def reachable(self) -> bool:
+        """Whether there is a way to the tags at all."""
+        return self.way is not None
 
     async def list(self) -> list[str]:
         """Give the names of the tags.
@@ -147,7 +159,10 @@ class DeploymentTags:
                 else "an organisation token was given, but ARBITRIUM_REQUEST_ID does not say which deployment this is"
             )
             raise TagsUnreachableError(f"{action} of this deployment", reason)
-        return EdgegapClient(self._token, self._base_url, attempt_seconds=self._attempt_seconds, retries=self._retries)
+        from agent.edgegap.client import BASE_URL, EdgegapClient  # noqa: PLC0415 - late: see the module's docstring
+
+        base_url = self._base_url or BASE_URL
+        return EdgegapClient(self._token, base_url, attempt_seconds=self._attempt_seconds, retries=self._retries)
 
 
 def _given(token: SecretStr | None) -> SecretStr | None:

@@ -18,7 +18,7 @@ from pydantic import SecretStr, ValidationError
 from yarl import URL
 
 from agent import __version__
-from agent.edgegap.backoff import Backoff, retry_after_seconds
+from agent.edgegap.aiohttp_private import call_once
 from agent.edgegap.errors import (
     BY_STATUS,
     EdgegapError,
@@ -31,7 +31,9 @@ from agent.edgegap.errors import (
 )
 from agent.edgegap.limits import Limit, Limiter
 from agent.edgegap.masking import clean, mask_url, secret_of_url
+from agent.edgegap.retry_after import retry_after_seconds
 from agent.edgegap.wire import Wire
+from agent.retry import RetryPolicy
 
 _log = logging.getLogger(__name__)
 
@@ -103,7 +105,7 @@ class Transport:
         base_url: of the platform.
         attempt_seconds: how long one attempt may take.
         retries: how many times a repeatable call is tried again.
-        backoff: the waits between attempts.
+        policy: the waits between attempts.
         limiter: keeps to the platform's limits.
         rng: where the jitter comes from.
         sleep: how to wait.
@@ -117,7 +119,7 @@ class Transport:
         *,
         attempt_seconds: float,
         retries: int,
-        backoff: Backoff,
+        policy: RetryPolicy,
         limiter: Limiter,
         rng: random.Random,
         sleep: Callable[[float], Awaitable[object]],
@@ -128,7 +130,7 @@ class Transport:
         self._token = token
         self._attempt_seconds = attempt_seconds
         self._retries = retries
-        self._backoff = backoff
+        self._policy = policy
         self._limiter = limiter
         self._rng = rng
         self._sleep = sleep
@@ -142,8 +144,7 @@ class Transport:
             timeout=aiohttp.ClientTimeout(total=self._attempt_seconds),
             headers={"User-Agent": f"arbitrium-agent/{__version__}"},
         )
-        # aiohttp would repeat a broken call by itself, unseen by the limiter; there is no public switch.
-        self._session._retry_connection = False
+        call_once(self._session)
 
     async def close(self) -> None:
         """Close the session; a second time does nothing."""
@@ -166,7 +167,7 @@ class Transport:
             except (RateLimitedError, UnavailableError) as error:
                 if retry == retries:
                     raise
-                wait = self._backoff.wait(retry, self._rng, _asked_to_wait(error))
+                wait = self._policy.wait(retry, self._rng, _asked_to_wait(error))
                 _log.debug("%s; trying again in %.1f s", error, wait)
                 await self._sleep(wait)
         raise AssertionError("unreachable: the last attempt returns or raises")

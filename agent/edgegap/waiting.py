@@ -1,6 +1,7 @@
 """Waiting for a state, with a deadline."""
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 
 from agent.edgegap.errors import (
@@ -13,15 +14,16 @@ from agent.edgegap.errors import (
     UnavailableError,
 )
 from agent.edgegap.models import DeploymentStatus, State
+from agent.retry import RetryPolicy
 
 Progress = Callable[[DeploymentStatus], None]
 """Told of every status that was received, also when nothing changed."""
 
+_random = random.SystemRandom()
 GetStatus = Callable[[str], Awaitable[DeploymentStatus]]
 
-FIRST_POLL = 0.25
-SLOWEST_POLL = 2.0
-"""Seconds between two questions: quick at first, then slower, because the 20 status calls a second are for all."""
+POLLS = RetryPolicy(first=0.25, cap=2.0, least=0.7)
+"""The time between two questions: quick at first, then slower, because the 20 status calls a second are for all."""
 
 
 async def wait_until_ready(
@@ -92,7 +94,7 @@ async def _wait(
     action: str,
 ) -> DeploymentStatus:
     last = "it never answered"
-    pause = FIRST_POLL
+    asked = 0
     try:
         async with asyncio.timeout(deadline_seconds):
             while True:
@@ -106,7 +108,7 @@ async def _wait(
                         on_status(status)
                     if reached(status):
                         return status
-                await asyncio.sleep(pause)
-                pause = min(pause * 1.5, SLOWEST_POLL)
+                await asyncio.sleep(POLLS.wait(asked, _random))
+                asked += 1
     except TimeoutError:
         raise DeadlineExceededError(action, f"{deadline_seconds:g} s are over, and {last}") from None

@@ -13,6 +13,7 @@ from agent.emulator.deployment import Crash, Deployment, Status, StopRequest
 from agent.emulator.errors import CannotPlace, CannotRun
 from agent.emulator.ports import transports
 from agent.emulator.storage import keep_logs
+from agent.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from agent.emulator.platform import Platform
@@ -199,8 +200,9 @@ class Life:
         if moment - self._started > WELL_SECONDS:
             self._falls = 0
         delays = self._settings.delays
-        await self._wait_for_bell(min(end, moment + min(delays.restart * 2**self._falls, delays.restart_max)))
-        self._falls = min(self._falls + 1, 16)
+        pauses = RetryPolicy(delays.restart, delays.restart_max)
+        await self._wait_for_bell(min(end, moment + pauses.ceiling(self._falls)))
+        self._falls += 1
         if deployment.stop_request is not None:
             return
         await self._remove_container()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
 
+from agent.retry import RetryPolicy
+
 log = logging.getLogger(__name__)
 TIMEOUT_SECONDS = 5.0
 TRIES = 3
-FIRST_PAUSE_SECONDS = 0.5
+PAUSES = RetryPolicy(first=0.5, least=0.8)
 CLOSING_SECONDS = 3.0
 """How long closing the emulator waits for webhooks that are under way."""
 
@@ -23,6 +26,7 @@ class Webhooks:
     def __init__(self) -> None:
         """Nothing is opened before the first one."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._random = random.Random()  # noqa: S311 - jitter, no secret
 
     def send(self, url: str, body: Mapping[str, Any]) -> None:
         """POST a JSON body, with `TRIES` tries in all."""
@@ -35,7 +39,7 @@ class Webhooks:
             trouble = ""
             for attempt in range(TRIES):
                 if attempt:
-                    await asyncio.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
+                    await asyncio.sleep(PAUSES.wait(attempt - 1, self._random))
                 try:
                     async with session.post(url, json=body) as response:
                         if response.status < 500:

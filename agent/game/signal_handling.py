@@ -10,48 +10,139 @@ import os
 import signal
 from collections.abc import Iterable
 
+# Processes of a start script that are no server: their handlers say nothing of the game, unless there is nothing else.
+_SHELLS = frozenset(("sh", "bash", "dash", "ash", "busybox", "ksh", "mksh", "zsh"))
+_HELPERS = frozenset(
+    (
+        "awk",
+        "cat",
+        "catatonit",
+        "dumb-init",
+        "env",
+        "gosu",
+        "grep",
+        "logger",
+        "nice",
+        "runuser",
+        "script",
+        "sed",
+        "sleep",
+        "stdbuf",
+        "su",
+        "su-exec",
+        "sudo",
+        "tail",
+        "tee",
+        "timeout",
+        "tini",
+        "wineserver",
+        "xvfb-run",
+        "Xvfb",
+    )
+)
+# Go's runtime has a handler for each signal that one can have (os/signal, "Default behavior of signals in Go
+# programs"), and so do few programs by themselves.
+_MOST_SIGNALS = 48
+# Handles SIGTERM and SIGINT itself to put the terminal right, and ends then (node's src/node.cc, SignalExit).
+_NODE = frozenset(("node", "nodejs"))
+_USUAL = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGTERM)
 
-def reaction(masks: Iterable[tuple[int, int]], signum: int) -> str:
-    """How a group of processes takes a signal.
 
-    Args:
-        masks: the signals that each handles, and those that it ignores, as bit masks.
-        signum: the signal.
+class Listener:
+    """A process of the game, as far as signals go.
 
-    Returns:
-        `handled` where at least one has a handler; else `ignored` where one ignores it; else `default`; `unknown` where
-        there is none.
+    Attributes:
+        name: of its program.
+        caught, ignored: the signals that it handles, and those that it ignores, as bit masks.
     """
-    answer, bit = "unknown", 1 << (signum - 1)
-    for caught, ignored in masks:
-        if caught & bit:
-            return "handled"
-        answer = "ignored" if ignored & bit or answer == "ignored" else "default"
-    return answer
+
+    __slots__ = ("caught", "ignored", "name")
+
+    def __init__(self, name: str, caught: int, ignored: int) -> None:
+        """Takes what /proc says."""
+        self.name = name
+        self.caught = caught
+        self.ignored = ignored
+
+    def handles(self, signum: int) -> bool:
+        """Whether it has a handler for a signal."""
+        return bool(self.caught & 1 << (signum - 1))
+
+    @property
+    def runtime(self) -> str:
+        """The language whose runtime handles signals on its own, or ""."""
+        if self.name in _NODE:
+            return "Node.js"
+        return "Go" if self.caught.bit_count() >= _MOST_SIGNALS else ""
 
 
-def handled(statuses: Iterable[str], signum: int) -> str:
-    """The same from the text of `/proc/<pid>/status` of each (man 5 proc: `SigCgt`, `SigIgn`); see `reaction`."""
-    masks = []
-    for status in statuses:
-        fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-        try:
-            masks.append((int(fields["SigCgt"], 16), int(fields["SigIgn"], 16)))
-        except (KeyError, ValueError):
-            continue
-    return reaction(masks, signum)
+class Judgement:
+    """How a game takes a signal.
+
+    Attributes:
+        how: `handled` where a process has a handler; `runtime` where that is the language's own, so that nothing is
+            known of the game's; `script` where only the start script has one; `ignored`; `default` where it would just
+            end; `unknown` where there is nothing to be seen.
+        name: the program that decides it.
+        runtime: the language, for `runtime`.
+        others: the names of the usual signals that the game does handle.
+    """
+
+    __slots__ = ("how", "name", "others", "runtime")
+
+    def __init__(self, how: str, name: str = "", runtime: str = "", others: tuple[str, ...] = ()) -> None:
+        """Takes the answer."""
+        self.how = how
+        self.name = name
+        self.runtime = runtime
+        self.others = others
 
 
-def statuses(pids: Iterable[int]) -> list[str]:
-    """The status of each process that is still there."""
+def listeners(pids: Iterable[int], proc: str = "/proc") -> list[Listener]:
+    """What can be seen of each process that is still there (man 5 proc: `SigCgt`, `SigIgn`)."""
     found = []
     for pid in pids:
         try:
-            with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
-                found.append(file.read())
-        except OSError:
+            with open(f"{proc}/{pid}/status", encoding="ascii", errors="replace") as file:
+                fields = dict(line.split(":", 1) for line in file if ":" in line)
+            caught, ignored = int(fields["SigCgt"], 16), int(fields["SigIgn"], 16)
+        except (OSError, KeyError, ValueError):
             continue
+        try:
+            # The name in `status` is that of the main thread, which some runtimes change.
+            name = os.path.basename(os.readlink(f"{proc}/{pid}/exe")).removesuffix(" (deleted)")
+        except OSError:
+            name = fields.get("Name", "").strip()
+        found.append(Listener(name, caught, ignored))
     return found
+
+
+def judge(processes: Iterable[Listener], signum: int) -> Judgement:
+    """How the game takes a signal: over the processes that count, which are the servers behind scripts and helpers.
+
+    Args:
+        processes: all processes of the game.
+        signum: the signal.
+    """
+    everything = list(processes)
+    servers = [one for one in everything if one.name not in _SHELLS and one.name not in _HELPERS]
+    counted = servers or [one for one in everything if one.name not in _HELPERS] or everything
+    if not counted:
+        return Judgement("unknown")
+    others = tuple(number.name for number in _USUAL if number != signum and any(one.handles(number) for one in counted))
+    handling = [one for one in counted if one.handles(signum)]
+    for one in handling:
+        if not one.runtime:
+            return Judgement("handled", one.name, "", others)
+    if handling:
+        return Judgement("runtime", handling[0].name, handling[0].runtime)
+    script = next((one for one in everything if one.name in _SHELLS and one.handles(signum)), None)
+    if script is not None:
+        return Judgement("script", script.name, "", others)
+    ignoring = next((one for one in counted if one.ignored & 1 << (signum - 1)), None)
+    if ignoring is not None:
+        return Judgement("ignored", ignoring.name, "", others)
+    return Judgement("default", counted[0].name, "", others)
 
 
 def threads(pids: Iterable[int]) -> list[str]:
@@ -83,17 +174,28 @@ REMEDY = (
 )
 
 
-def verdict(how: str, signum: int) -> str:
+def verdict(found: Judgement, signum: int) -> str:
     """What is wrong with how a game takes a signal, in words; "" where all is well, or nothing is known."""
-    if how in ("handled", "unknown"):
+    if found.how not in ("default", "ignored"):
         return ""
     name = signal.Signals(signum).name
-    if how == "ignored":
-        return f"the game does not handle {name} but ignores it: a stop lasts the whole grace and ends in SIGKILL"
-    return f"the game does not handle {name}: a stop ends it at once, in the middle of whatever it does"
+    does = f" (it does handle {', '.join(found.others)})" if found.others else ""
+    if found.how == "ignored":
+        return f"the game does not handle {name} but ignores it{does}: a stop lasts the whole grace and ends in SIGKILL"
+    return f"the game does not handle {name}{does}: a stop ends it at once, in the middle of whatever it does"
 
 
-def advice(how: str, signum: int) -> str:
+def unclear(found: Judgement, signum: int) -> str:
+    """Why it cannot be told how a game takes a signal; "" where it can."""
+    name = signal.Signals(signum).name
+    if found.how == "runtime":
+        return f"cannot tell whether the game handles {name}: {found.runtime} has a handler of its own, which ends it"
+    if found.how == "script":
+        return f"cannot tell whether the game hears {name}: only its start script ({found.name}) handles it"
+    return ""
+
+
+def advice(found: Judgement, signum: int) -> str:
     """The sentence for an operator; "" where all is well."""
-    wrong = verdict(how, signum)
+    wrong = verdict(found, signum)
     return f"{wrong}. {REMEDY[0].upper()}{REMEDY[1:]}" if wrong else ""

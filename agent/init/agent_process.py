@@ -57,6 +57,7 @@ class AgentProcess:
         serving: whether the agent is up: its API answers.
         heard: whether anybody listens to events.
         starts: how often it was started.
+        failed_starts: how many of the last ones in a row ended before it was up.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class AgentProcess:
         self.serving = False
         self.heard = False
         self.starts = 0
+        self.failed_starts = 0
         self._loop = loop
         self._reaper = reaper
         self._target = target
@@ -97,6 +99,7 @@ class AgentProcess:
         self._waiting: list[tuple[int, Callable[[], None]]] = []
         self._turn = 0
         self._failed: Callable[[str], None] | None = None
+        self._asked: MethodAsked | None = None
         self._on_up: list[Callable[[], None]] = []
         self._on_down: list[Callable[[], None]] = []
 
@@ -189,6 +192,7 @@ class AgentProcess:
             self._ping_timer.cancel()
         stable = self.serving and self._loop.time() - self._started_at > _STABLE_SECONDS
         self._fell = 0 if stable else self._fell
+        self.failed_starts = 0 if self.serving else self.failed_starts + 1
         self.serving = self.heard = False
         self._method_failed("the agent's process was lost")
         if self._leaving or self._forbidden:
@@ -269,8 +273,11 @@ class AgentProcess:
 
     def _up(self) -> None:
         self.serving = True
+        self.failed_starts = 0
         if self.starts > 1:
             log.info("the agent's process is up again")
+        if self._failed is not None and self._asked is not None:
+            self.tell(self._asked)  # a stop in the first second: the method waited for it
         for callback in self._on_up:
             self._loop.call_soon(callback)
 
@@ -314,11 +321,13 @@ class AgentProcess:
 
     def ask_method(self, method: Method, ends: float, failed: Callable[[str], None]) -> str:
         """Has the agent apply a method; see `agent.init.stop_actions.Remote`."""
-        if not self.responsive:
+        if not self.present or (self.serving and not self.responsive):
             return "the agent's process is not there"
         self._turn += 1
         self._failed = failed
-        self.tell(MethodAsked(self._turn, method.kind, method.argument, ends))
+        self._asked = MethodAsked(self._turn, method.kind, method.argument, ends)
+        if self.serving:
+            self.tell(self._asked)
         return ""
 
     def end_method(self) -> None:

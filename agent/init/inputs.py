@@ -6,7 +6,7 @@ import os
 import time
 
 from agent import log
-from agent.config.names import SECRETS, option, text_of, variable
+from agent.config.names import SECRETS, option, suggestion, text_of, variable
 from agent.config.table import TABLE
 from agent.errors import Problem, SettingsError
 from agent.logs.target import store_secrets
@@ -85,7 +85,7 @@ class Inputs:
             self.setting(name)
         for name in self.options:
             if name not in TABLE:
-                self.problems.append(Problem(option(name), None, f"is not an option{_suggestion(name)}"))
+                self.problems.append(Problem(option(name), None, f"is not an option{suggestion(name, option)}"))
             elif TABLE[name].secret:
                 spelt = f"{variable(name)} or {variable(name)}_FILE"
                 self.wrong(name, f"is a secret, and options can be read by everybody in the container: use {spelt}")
@@ -158,10 +158,3 @@ def _environment() -> dict[str, str]:
         except OSError:
             pass
     return environ
-
-
-def _suggestion(name: str) -> str:
-    import difflib  # noqa: PLC0415 - only where something is wrong
-
-    close = difflib.get_close_matches(name, TABLE, n=1, cutoff=0.6)
-    return f"; did you mean {option(close[0])}?" if close else ""

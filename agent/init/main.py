@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import signal
 
-from agent import log
+from agent import __version__, log
+from agent.config.names import unknown_variables
 from agent.errors import EXIT_BAD_SETTINGS, LEAVING, SettingsError
-from agent.game.reaper import Reaper, adopt_orphans, die_with_parent, keep_memory_private
+from agent.game.reaper import Reaper, adopt_orphans, die_with_parent, keep_memory_private, name_process
 from agent.init.inputs import read
 from agent.init.loop import Loop
 from agent.init.output import Output
@@ -23,6 +24,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     from typing import NoReturn
+
+    from agent.init.inputs import Inputs
 
 
 # Not sent on to the game: those that stop, those of the kernel about the process itself, those that cannot be caught,
@@ -80,7 +83,17 @@ def main(argv: list[str]) -> int:
     if inputs.problems:
         return _refuse(supervisor)
     process.start()
+    _say_hello(inputs)
     return supervisor.run()
+
+
+def _say_hello(inputs: Inputs) -> None:
+    for problem in unknown_variables(inputs.environ):
+        log.warning(f"{problem}; it has no effect")
+    if inputs.deployment_id:
+        log.info(f"version {__version__}, deployment {inputs.deployment_id}")
+    else:
+        log.info(f"version {__version__}, not on the platform: self-stop, tags and injected values are off")
 
 
 def _refuse(supervisor: Supervisor) -> int:
@@ -153,6 +166,7 @@ def _run_agent(supervisor: Supervisor, link: socket.socket) -> NoReturn:
     code = _AGENT_FAULT
     try:
         _isolate()
+        name_process("arbitrium-agent")
         log.send_to(None)
         from agent.runtime import app  # noqa: PLC0415 - this import is what the init and the game must not wait for
 

@@ -70,6 +70,7 @@ class PolicyTimer:
         self._warned: set[float] = set()
         self._seen_players = False
         self._empty_since: float | None = None
+        self._before_visit: tuple[bool, float | None] = False, None
         self._counted_since: float | None = began
         self._counted_before = False
         self._timer: TimerHandle | None = None
@@ -165,6 +166,11 @@ class PolicyTimer:
                 self._empty_since = now
         self.look()
 
+    def short_visit(self) -> None:
+        """Who has just left did not play: a port probe, a health check. It is as if nobody had come."""
+        self._seen_players, self._empty_since = self._before_visit
+        self.look()
+
     def alarm(self, message: str) -> None:
         """The game's own watchdog says that it hangs: as if its heartbeat were lost."""
         if self._driver.state.phase in (Phase.STARTING, Phase.READY):
@@ -185,6 +191,8 @@ class PolicyTimer:
     def _on_fact(self, fact: Fact) -> None:
         match fact:
             case PlayersReported(count=count, at=at):
+                if count > 0 and fact.before == 0:
+                    self._before_visit = self._seen_players, self._empty_since
                 if count > 0:
                     self._seen_players, self._empty_since = True, None
                 elif self._seen_players and self._empty_since is None:

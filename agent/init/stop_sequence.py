@@ -114,6 +114,7 @@ class StopSequence:
         self._timer: TimerHandle | None = None
         self._extended = False
         self._over = False
+        self._open = False  # whether a method has its turn
         self.started = False
         self.turns: list[Turn] = []
         # Said before the first turn, while players drain; given to that turn.
@@ -142,7 +143,7 @@ class StopSequence:
         self._state = state
         self._until, self._began = until, self._clock.time()
         settle = self._actions.prepare()
-        if settle > 0:
+        if settle > 0 and self._methods[0].kind != "notify":
             self._timer = self._clock.call_at(self._began + settle, self._next)
         else:
             self._next()
@@ -150,7 +151,7 @@ class StopSequence:
     def hurry(self, until: float) -> None:
         """Moves the end of the whole: what is left of it is shared out anew."""
         self._until = until
-        if self.turns and not self._over:
+        if self._open:
             before = self._ends
             self._share_out(self._index, self._clock.time())
             self._ends = min(before, self._ends)  # what it has had already is not given again
@@ -180,7 +181,8 @@ class StopSequence:
         if self.turns:
             self.turns[-1].acknowledged = True
             self.turns[-1].more_seconds += granted
-            self._arm()
+            if self._open:
+                self._arm()
         else:
             self._more, self._promised = granted, self._ends
         return granted
@@ -214,6 +216,7 @@ class StopSequence:
             # What was promised during the drain is kept also if the drain was over sooner than planned.
             self._ends = min(self._until, max(self._promised, min(self._ends + self._more, self._latest), self._ends))
         self.turns.append(turn)
+        self._open = True
         self._arm()
         log.debug(f"stop method {method}", seconds=round(turn.planned_seconds, 2))
         try:
@@ -235,9 +238,9 @@ class StopSequence:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self.turns and self._index >= 0:
-            turn = self.turns[-1]
-            turn.seconds = turn.seconds or self._clock.time() - turn.at
+        if self._open:
+            self._open = False
+            self.turns[-1].seconds = self._clock.time() - self.turns[-1].at
             self._actions.end()
 
     def _share_out(self, index: int, now: float) -> None:

@@ -26,6 +26,7 @@ from agent.init.release import LightRelease
 from agent.init.spool_service import SpoolService
 from agent.init.stop_actions import StopActions
 from agent.init.stop_sequence import StopSequence
+from agent.init.unavailable import Unavailable
 from agent.lifecycle.driver import Driver
 from agent.lifecycle.game_report import GameReport
 from agent.lifecycle.policies import Limits
@@ -58,6 +59,7 @@ from agent.link.messages import (
     PlayersUnknown,
     Serving,
     SettingsRefused,
+    ShortVisit,
     StateChanged,
     StopAcknowledged,
     TimeRunsOut,
@@ -157,6 +159,7 @@ class Supervisor:
             warn=self._warn,
             caught_up=self.agent.caught_up,
         )
+        self._unavailable = Unavailable(loop, sockets, self.agent)
         self.spool = SpoolService(output, self.agent, loop)
         self._notify: NotifySocket | None = None
         self.driver.watch(self._tell_agent)
@@ -171,6 +174,7 @@ class Supervisor:
             (ListenersChanged, self._on_listeners),
             (StopAcknowledged, self._on_acknowledged),
             (PlayersUnknown, self._on_players_unknown),
+            (ShortVisit, self._on_short_visit),
             (LogLine, self._on_log_line),
         ):
             self.agent.handle(kind, handler)
@@ -297,8 +301,8 @@ class Supervisor:
         """A game that would not hear its stop is told of while there is time to mend it."""
         first = self.inputs.setting("stop")[0]
         if first.kind == "signal":
-            how = signal_handling.handled(signal_handling.statuses(self.process.pids()), first.signum)
-            if sentence := signal_handling.advice(how, first.signum):
+            found = signal_handling.judge(signal_handling.listeners(self.process.pids()), first.signum)
+            if sentence := signal_handling.advice(found, first.signum):
                 log.warning(sentence)
 
     def _warn(self, seconds: float) -> None:
@@ -427,6 +431,9 @@ class Supervisor:
     def _on_players_unknown(self, message: Record, _payload: bytes) -> None:
         assert isinstance(message, PlayersUnknown), "registered for it"
         self._policies.players_unknown(message.unknown)
+
+    def _on_short_visit(self, _message: Record, _payload: bytes) -> None:
+        self._policies.short_visit()
 
     def _on_log_line(self, _message: Record, payload: bytes) -> None:
         self.output.put_line(payload)

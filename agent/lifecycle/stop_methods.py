@@ -35,7 +35,7 @@ class Method:
         kind: `notify`, `stdin`, `signal`, `command` or `rcon`; and `itself`, which nobody lists: see `ITSELF`.
         argument: the line, the signal's name, the command; "" for notify.
         fraction: its share of the time, 0 to 1, or None.
-        seconds: its share in seconds, or None; the most that `fraction` gives, where both are set.
+        seconds: its share in seconds, or None.
         target: whom a signal reaches: `main`, `group`, `port`, or "" for the rule of `agent.game.stop_signal`.
     """
 
@@ -59,9 +59,7 @@ class Method:
 
     def share(self, whole: float) -> "float | None":
         """Seconds that it gets of so many, or None where it takes what is left."""
-        if self.fraction is None:
-            return self.seconds
-        return min(self.fraction * whole, self.seconds if self.seconds is not None else whole)
+        return self.seconds if self.fraction is None else self.fraction * whole
 
     def __eq__(self, other: object) -> bool:
         """Whether all parts are equal."""
@@ -168,11 +166,16 @@ def _share(text: str) -> "tuple[str, float | None, float | None]":
     return text, None, None  # an @ that belongs to a line or a command, or none
 
 
+# SIGTERM where nobody listed it: with a small share, so that the methods that were chosen have the time.
+LAST_RESORT = Method("signal", "SIGTERM")
+_LAST_RESORT_FRACTION, _LAST_RESORT_SECONDS = 0.1, 2.0
+
+
 def with_last_resort(methods: "Sequence[Method]") -> "tuple[Method, ...]":
     """The list with SIGTERM at its end, where it is not in it already: with a tenth of the time, 2 s at most."""
     if any(method.kind == "signal" and method.argument == SIGTERM.argument for method in methods):
         return tuple(methods)
-    return (*methods, Method("signal", SIGTERM.argument, fraction=0.1, seconds=2.0))
+    return (*methods, LAST_RESORT)
 
 
 def turns(methods: "Sequence[Method]", left: float, whole: "float | None" = None) -> "list[float]":
@@ -189,6 +192,10 @@ def turns(methods: "Sequence[Method]", left: float, whole: "float | None" = None
     """
     whole = left if whole is None else whole
     shares = [method.share(whole) for method in methods]
+    if methods[-1] is LAST_RESORT and len(methods) > 1:
+        free = max(0.0, left - sum(share for share in shares[:-1] if share is not None))
+        free /= 1 + (None in shares[:-1])
+        shares[-1] = max(min(_LEAST, left / 2), min(whole * _LAST_RESORT_FRACTION, _LAST_RESORT_SECONDS, free))
     fixed = sum(share for share in shares if share is not None)
     open_ones = sum(share is None for share in shares)
     reserve = min(_LEAST * open_ones, left / 2) if open_ones else 0.0

@@ -205,6 +205,10 @@ class PlayersUnknown(Record):
     unknown: bool
 
 
+class ShortVisit(Record):
+    """Everybody has left, and nobody of them was there long enough to be somebody who plays."""
+
+
 class Kept(Record):
     """Something of the agent's own that has to outlive it, as JSON."""
 

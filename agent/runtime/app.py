@@ -28,8 +28,8 @@ from agent.api.operations import Operations
 from agent.config import model
 from agent.config.injected import Injected, parse
 from agent.config.model import Settings
-from agent.edgegap.late_tags import LateTags
-from agent.edgegap.self_stop import Attempt, Result, SelfStop
+from agent.edgegap.self_stop import Attempt, Outcome, Result, SelfStop
+from agent.edgegap.tags import DeploymentTags
 from agent.errors import AgentError, Problem, SettingsError
 from agent.game.tree import descendants
 from agent.init.supervisor import Supervisor
@@ -47,6 +47,7 @@ from agent.link.messages import (
     ReleaseSettled,
     Serving,
     SettingsRefused,
+    ShortVisit,
     StateChanged,
     StopAcknowledged,
     TimeRunsOut,
@@ -206,7 +207,7 @@ class Agent:
         _route_logging()
         first = self._init.agent.starts <= 1
         if first:
-            self._say_hello()
+            self._say_problems()
         self._link.start()
         await self._serve()
         self._finalizer.begin(self._loop)
@@ -224,16 +225,9 @@ class Agent:
 
     # Beginning -------------------------------------------------------------------------------------------------------
 
-    def _say_hello(self) -> None:
-        deployment = self._injected.deployment
-        for problem in model.unknown_variables(self._init.inputs.environ):
-            log.warning(f"{problem}; it has no effect")
+    def _say_problems(self) -> None:
         for trouble in self._injected.problems:
             log.warning(str(trouble))
-        if deployment.on_platform:
-            log.info(f"version {__version__}, deployment {deployment.request_id}")
-        else:
-            log.info(f"version {__version__}, not on the platform: self-stop, tags and injected values are off")
 
     async def _serve(self) -> None:
         sockets = self._init.sockets
@@ -268,7 +262,13 @@ class Agent:
         if self._count is not None:
             self._tasks.start(
                 player_count.poll(
-                    self._count, self._report, self._mirror.now, settings.players_interval, self._players_unknown
+                    self._count,
+                    self._report,
+                    self._mirror.now,
+                    settings.players_interval,
+                    self._players_unknown,
+                    phase=lambda: self._mirror.state.phase,
+                    short_visit=lambda: self._link.send(ShortVisit()),
                 ),
                 "counting players",
             )
@@ -281,7 +281,9 @@ class Agent:
     def _counter(self) -> player_count.Count | None:
         ports = [port.internal for port in self._injected.deployment.ports.values() if port.protocol != "UDP"]
         try:
-            return player_count.counter(self._settings.players_from, ports)
+            return player_count.counter(
+                self._settings.players_from, ports, self._game_pids, min_stay=self._settings.players_min_stay
+            )
         except AgentError as problem:
             wrong = Problem("AGENT_PLAYERS_FROM", self._settings.players_from, f"cannot be used: {problem}")
             raise SettingsError([wrong]) from None
@@ -369,10 +371,17 @@ class Agent:
             if attempt.retry_in is not None:
                 log.warning(f"{attempt.message} (attempt {attempt.number}, next in {attempt.retry_in:.1f} s)")
 
+        def refused(outcome: Outcome) -> None:
+            again = outcome.ask_again_in or 0.0
+            log.error(
+                f"{outcome.message}. Holding, since another start would be billed as well, and asking again in "
+                f"{again:.0f} s: stop it from a backend"
+            )
+
         outcome = None
         while outcome is None:
             try:
-                outcome = await call.run(note)
+                outcome = await call.insist(note, refused)
             except Exception as problem:
                 # A fault of the agent must not leave a deployment running that nobody plays on.
                 log.fault("cannot self-stop", problem)
@@ -431,9 +440,9 @@ class Agent:
             task.cancel()
 
 
-def _tags(settings: Settings, injected: Injected) -> LateTags:
+def _tags(settings: Settings, injected: Injected) -> DeploymentTags:
     secrets = injected.secrets
-    return LateTags(
+    return DeploymentTags(
         context_url=secrets.context_url.get_secret_value() if secrets.context_url else None,
         context_token=secrets.context_token,
         deployment_id=injected.deployment.request_id,

@@ -3,101 +3,119 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 from agent import log
 from agent.errors import AgentError
 from agent.game.ports import connections
 from agent.lifecycle.game_report import GameReport
+from agent.lifecycle.states import Phase
+from agent.runtime.player_query import ASK_SECONDS, Tally, query
 
-# Short names for what opengsq calls by the game that made each known; any other name of its is taken as it is.
-_PROTOCOLS = {"a2s": "Source", "source": "Source", "minecraft": "Minecraft", "quake3": "Quake3", "samp": "Samp"}
-_ASK_SECONDS = 3.0
+MIN_STAY = 60.0
+"""How long a connection lasts before it is somebody's who plays, in seconds; AGENT_PLAYERS_MIN_STAY."""
+# A game that loads answers no query: this long, in seconds, nothing is said about it while it starts.
+_PATIENCE = 120.0
+# A reason that was said is not said again for so long, in seconds: a game that answers every other query is not news.
+_SAY_AGAIN = 600.0
+# A game is there to be counted.
+_COUNTED_IN = (Phase.STARTING, Phase.READY, Phase.DRAINING)
 
-Count = Callable[[], Awaitable[tuple[int, int | None]]]
+Count = Callable[[], Awaitable[Tally]]
 
 
-def counter(setting: str, ports: Iterable[int]) -> Count | None:
+class ConnectionCount:
+    """Counts the TCP connections to the game.
+
+    Attributes:
+        settled: whether, since there was none, a connection has lasted long enough to be that of somebody who plays.
+            What is shorter is a port probe or a health check.
+    """
+
+    def __init__(
+        self,
+        ports: Iterable[int],
+        own: Callable[[], Iterable[int]] = tuple,
+        *,
+        min_stay: float = MIN_STAY,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Takes where to look.
+
+        Args:
+            ports: the game's.
+            own: the game's processes, whose connections do not count.
+            min_stay: how long a connection lasts before it is somebody's who plays, in seconds.
+            now: the clock, in seconds.
+        """
+        self._ports = tuple(ports)
+        self._own = own
+        self._min_stay = min_stay
+        self._now = now
+        self._since: dict[str, float] = {}
+        self.settled = False
+
+    async def __call__(self) -> Tally:
+        """How many there are at this moment.
+
+        Raises:
+            OSError: the kernel does not tell.
+        """
+        found = await asyncio.to_thread(connections, self._ports, self._own_processes())
+        self.note(found)
+        return Tally(len(found))
+
+    def _own_processes(self) -> Iterator[int]:
+        """Looked for only where a connection comes from the same container."""
+        yield from (os.getpid(), os.getppid())
+        yield from self._own()
+
+    def note(self, found: Iterable[str]) -> None:
+        """Remembers since when each connection is there."""
+        now = self._now()
+        if not self._since:
+            self.settled = False
+        self._since = {name: self._since.get(name, now) for name in found}
+        self.settled = self.settled or any(now - since >= self._min_stay for since in self._since.values())
+
+
+def counter(
+    setting: str,
+    ports: Iterable[int],
+    own: Callable[[], Iterable[int]] = tuple,
+    *,
+    min_stay: float = MIN_STAY,
+) -> Count | None:
     """What counts, by AGENT_PLAYERS_FROM (checked); None where the game reports by itself.
 
     Args:
         setting: `api`, `tcp`, `tcp:PORT`, or `query:PROTOCOL://HOST:PORT`.
         ports: the game's TCP ports, for `tcp`.
+        own: the game's processes, for `tcp`.
+        min_stay: for `tcp`, see `ConnectionCount`.
 
     Raises:
-        AgentError: the library for queries is not installed, or does not know the protocol.
+        AgentError: there is no port, the protocol cannot count, or the library for queries is not installed.
     """
     kind, _, rest = setting.partition(":")
     if kind == "tcp":
         watched = [int(rest)] if rest else list(ports)
         if not watched:
             raise AgentError("cannot count connections: the mapping has no TCP port; name one, as in tcp:7777")
-
-        async def by_connections() -> tuple[int, int | None]:
-            return len(await asyncio.to_thread(connections, watched, ())), None
-
-        return by_connections
+        return ConnectionCount(watched, own, min_stay=min_stay)
     if kind != "query":
         return None
     protocol, _, address = rest.partition("://")
     host, _, port = address.rpartition(":")
-    server = _server(protocol, host.strip("[]"), int(port))
+    ask = query(protocol, host.strip("[]"), int(port))
 
-    async def by_query() -> tuple[int, int | None]:
-        async with asyncio.timeout(_ASK_SECONDS * 2):
-            return _read(await _ask(server))
+    async def by_query() -> Tally:
+        async with asyncio.timeout(ASK_SECONDS * 2):
+            return await ask()
 
     return by_query
-
-
-def _server(protocol: str, host: str, port: int) -> Any:
-    try:
-        known = importlib.import_module("opengsq.protocols")
-    except ImportError:
-        raise AgentError(
-            "cannot query the game: opengsq is not installed; install arbitrium-agent[query], or report players "
-            "over the API"
-        ) from None
-    names = {name.lower(): name for name in dir(known) if name[0].isupper()}
-    name = _PROTOCOLS.get(protocol.lower()) or names.get(protocol.lower())
-    if name is None:
-        raise AgentError(
-            f"cannot query the game: {protocol!r} is no protocol; AGENT_PLAYERS_FROM takes "
-            f"{', '.join([*_PROTOCOLS, *sorted(names)])}"
-        )
-    return getattr(known, name)(host, port, _ASK_SECONDS)
-
-
-async def _ask(server: Any) -> Any:
-    for method in ("get_info", "get_status"):
-        if hasattr(server, method):
-            return await getattr(server, method)()
-    raise AgentError("cannot query the game: this protocol tells no number of players")
-
-
-def _read(answer: Any) -> tuple[int, int | None]:
-    """Players and capacity from an answer; every protocol names them in its own way."""
-    given = answer if isinstance(answer, dict) else getattr(answer, "__dict__", {})
-    flat = {str(key).lower(): value for key, value in given.items()}
-    players = flat.get("players")
-    if isinstance(players, dict):  # Minecraft: {"online": 3, "max": 20}
-        return int(players["online"]), int(players["max"])
-    if isinstance(players, list | tuple):
-        return len(players), _number(flat)
-    for name in ("players", "clients", "num_players", "numplayers"):
-        if flat.get(name) is not None:
-            return int(flat[name]), _number(flat)
-    raise AgentError("cannot read the number of players from what the game answered")
-
-
-def _number(flat: dict[str, Any]) -> int | None:
-    for source in (flat, flat.get("info"), flat.get("server_info")):
-        for name in ("max_players", "maxplayers", "sv_maxclients", "maxclients"):
-            if isinstance(source, dict) and source.get(name) is not None:
-                return int(source[name])
-    return None
 
 
 async def poll(
@@ -106,6 +124,9 @@ async def poll(
     now: Callable[[], float],
     interval: float,
     unknown: Callable[[bool], None],
+    *,
+    phase: Callable[[], Phase] = lambda: Phase.READY,
+    short_visit: Callable[[], None] = lambda: None,
 ) -> None:
     """Counts again and again, until it is cancelled; a failed count counts as occupied: the last number stays.
 
@@ -115,19 +136,93 @@ async def poll(
         now: the moment, in seconds of the monotonic clock.
         interval: seconds between two counts.
         unknown: told after each count whether the number is not known.
+        phase: of the lifecycle. Nobody is counted where there is no game, or one that is ending.
+        short_visit: called when everybody has left, and nobody of them stayed long enough to be somebody who plays.
     """
-    failing = False
+    news = _News(now)
     while True:
-        try:
-            players, capacity = await count()
-            # Some servers let an administrator in beyond their capacity, or name none as 0.
-            report.set_players(now(), players, capacity if capacity is None else max(capacity, players))
-            failing = False
-        except Exception as problem:
-            # Whatever a game answers to a query must not look like nobody: a server would be stopped under its players.
-            if not failing:
-                why = f"{type(problem).__name__}: {problem}"
-                log.warning(f"cannot count players ({why}); the server counts as occupied until that works again")
-            failing = True
-        unknown(failing)
+        if phase() in _COUNTED_IN:
+            before = report.count
+            try:
+                players, capacity, bots = await _guarded(count)
+                # Some servers let an administrator in beyond their capacity, or name none as 0.
+                report.set_players(now(), players, capacity if capacity is None else max(capacity, players))
+            except Exception as problem:
+                # Whatever a game answers to a query must not look like nobody: a server would be stopped under its
+                # players. And whatever happens in a library must not cost more than this count.
+                news.failed(why(problem), starting=phase() is Phase.STARTING)
+                unknown(True)
+            else:
+                news.counted(players, bots)
+                unknown(False)
+                if before and not players and isinstance(count, ConnectionCount) and not count.settled:
+                    short_visit()
+        else:
+            news.forget()
         await asyncio.sleep(interval)
+
+
+async def _guarded(count: Count) -> Tally:
+    """A count that was cancelled inside a library, and not by who wants to end the poll, is one that failed."""
+    try:
+        return await count()
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise AgentError("cannot query the game: the query was cancelled") from None
+
+
+class _News:
+    """What is said of counting: each reason once, and the end of a failure that was said."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._said: dict[str, float] = {}
+        self._failing_since: float | None = None
+        self._told = False
+        self._bots = False
+
+    def failed(self, reason: str, *, starting: bool) -> None:
+        now = self._now()
+        if self._failing_since is None:
+            self._failing_since = now
+        if starting and now - self._failing_since < _PATIENCE:
+            return
+        said_at = self._said.get(reason)
+        if said_at is not None and now - said_at < _SAY_AGAIN:
+            return
+        self._said[reason] = now
+        self._told = True
+        log.warning(f"cannot count players: {reason}; the server counts as occupied until that works again")
+
+    def counted(self, players: int, bots: int | None) -> None:
+        if self._told and self._failing_since is not None:
+            seconds = self._now() - self._failing_since
+            log.info(f"players can be counted again after {seconds:.0f} s: {_number(players, 'player')}")
+        self._failing_since, self._told = None, False
+        if bool(bots) is not self._bots:
+            self._bots = bool(bots)
+            log.info(f"{_number(players, 'player')} and {_number(bots or 0, 'bot')}; bots do not count as players")
+
+    def forget(self) -> None:
+        """The game is ending, or is gone: what comes after a restart is another story."""
+        self._failing_since, self._told = None, False
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def why(problem: BaseException) -> str:
+    """Why a count failed, in words; never empty."""
+    if isinstance(problem, TimeoutError):
+        return "the game does not answer the query"
+    if isinstance(problem, ConnectionRefusedError):
+        return "nothing listens on the port that is asked (connection refused)"
+    if isinstance(problem, OSError) and problem.strerror:
+        return f"{problem.strerror}{f' ({problem.filename})' if problem.filename else ''}"
+    said = str(problem).removeprefix("cannot count players: ").strip()
+    if isinstance(problem, AgentError) and said:
+        return said
+    return f"{type(problem).__name__}: {said}" if said else f"the query failed with {type(problem).__name__}"

@@ -1,4 +1,4 @@
-"""Sees that the game is ready by the port that it listens on (AGENT_READY_WHEN=port)."""
+"""Sees that the game is ready by the port that it listens on (AGENT_READY_WHEN=port), and says what it sees instead."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Callable
 
 from agent import log
 from agent.config.injected import Deployment
-from agent.game.ports import listening
-from agent.lifecycle.states import GameReady, Phase
+from agent.game.ports import listening, what_listens
+from agent.lifecycle.states import Event, GameReady, Phase, Reason, State
 from agent.runtime.mirror import Mirror
 
 _EVERY = 0.2
+# What it listens on instead is looked at this often, and said from then on, whenever it has changed.
+_LOOK_EVERY = 2.0
+_SAY_AFTER = 10.0
 
 
 async def watch_port(setting: str, deployment: Deployment, mirror: Mirror, pids: Callable[[], list[int]]) -> None:
@@ -23,13 +26,34 @@ async def watch_port(setting: str, deployment: Deployment, mirror: Mirror, pids:
         mirror: of the lifecycle.
         pids: every process of the game.
     """
+    ports = _ports(setting, deployment)
+    seen, said, look_at = "", "", 0.0
+
+    def on_transition(before: State, after: State, _event: Event) -> None:
+        if before.stop is None and after.stop is not None and after.stop.reason is Reason.NOT_READY and seen:
+            log.warning(f"the game was not seen ready: {seen} (AGENT_READY_WHEN={setting})")
+
+    if ports:
+        mirror.watch(on_transition)
+    while ports:
+        state = mirror.state
+        if state.phase is Phase.STARTING:
+            if await asyncio.to_thread(lambda: listening(ports, pids())):
+                mirror.post(GameReady(mirror.now()))
+            elif mirror.now() >= look_at:
+                look_at = mirror.now() + _LOOK_EVERY
+                seen = await asyncio.to_thread(lambda: what_listens(ports, pids()))
+                if seen != said and mirror.now() - (state.started_at or mirror.now()) >= _SAY_AFTER:
+                    said = seen
+                    log.warning(f"the game is not ready yet: {seen} (AGENT_READY_WHEN={setting})")
+        await asyncio.sleep(_EVERY)
+
+
+def _ports(setting: str, deployment: Deployment) -> list[int]:
     name = setting.partition(":")[2]
     ports = [port.internal for port in deployment.ports.values() if not name or port.name == name]
     if name.isdigit():
         ports.append(int(name))
     if not ports:
         log.warning(f"cannot see by a port when the game is ready: there is no port {name or 'in the mapping'}")
-    while ports:
-        if mirror.state.phase is Phase.STARTING and await asyncio.to_thread(lambda: listening(ports, pids())):
-            mirror.post(GameReady(mirror.now()))
-        await asyncio.sleep(_EVERY)
+    return ports

@@ -149,29 +149,6 @@ async def test_a_deadline_that_moves_is_told_again(tmp_path: Path, listen: Any) 
 
 
 @EITHER
-async def test_a_stop_is_heard_before_it_is_applied(agent: Agent, listen: Any) -> None:
-    """The announcement is in the listeners' hands before the stop method would be, with `settle` in between."""
-    async with listen(agent) as following, listen(agent) as other:
-        await following()
-        await other()
-        order: list[str] = []
-
-        async def hear(next_event: Next) -> None:
-            while (await next_event())["type"] != "stop":
-                pass
-            order.append("heard")
-
-        listeners = [asyncio.ensure_future(hear(following)), asyncio.ensure_future(hear(other))]
-        agent.conductor.post(StopSignal(agent.conductor.now()))
-        assert agent.effects, "effects were handed over in the same moment, to be carried out by a task"
-        await agent.events.settle(1.0)
-        # Written to the connection; the listeners of this test need their turn to read it.
-        await asyncio.gather(*listeners)
-        order.append("applied")
-        assert order == ["heard", "heard", "applied"]
-
-
-@EITHER
 async def test_a_listener_that_leaves_is_forgotten(agent: Agent, listen: Any) -> None:
     """No subscription is left behind by those who hang up."""
     for _ in range(5):

@@ -88,10 +88,18 @@ def children(pid: int) -> list[int]:
     return found
 
 
+AGENT_NAME = "arbitrium-agent"
+
+
 def descendants(pid: int) -> list[int]:
-    """All children of a process, theirs, and so on."""
-    found = children(pid)
+    """All children of a process, theirs, and so on; without the process of the agent's own."""
+    found = [child for child in children(pid) if status_of(child).get("Name") != AGENT_NAME]
     return found + [below for child in found for below in descendants(child)]
+
+
+def agent_process(pid: int) -> int | None:
+    """The agent's own process below an init; None while there is none."""
+    return next((child for child in children(pid) if status_of(child).get("Name") == AGENT_NAME), None)
 
 
 def status_of(pid: int) -> dict[str, str]:

@@ -17,9 +17,16 @@ WHO = ["sh", "-c", "id -u; id -g; echo $HOME $USER; echo direct > /dev/stdout; e
 @needs_root
 def test_the_game_runs_as_somebody_else(launch: Launcher, mode: Mode) -> None:
     """With that user's groups and home, and may open /dev/stdout; the agent keeps what it needs."""
-    done = launch(WHO, mode=mode, env={"AGENT_GAME_USER": "nobody"}).finish()
+    done = launch(WHO, mode=mode, env={"AGENT_GAME_USER": "nobody", "HOME": "/root"}).finish()
     assert done.stdout.decode().splitlines() == ["65534", "65534", "/nonexistent nobody", "direct", "done"]
     assert done.code == 0
+
+
+@needs_root
+def test_a_home_that_was_set_on_purpose_is_kept(launch: Launcher) -> None:
+    """An image that says where the game keeps its files knows better than /etc/passwd."""
+    done = launch(WHO, env={"AGENT_GAME_USER": "nobody", "HOME": "/srv/game"}).finish()
+    assert done.stdout.decode().splitlines()[2] == "/srv/game nobody"
 
 
 @needs_root

@@ -175,6 +175,7 @@ def test_rcon_stops_a_game(launch: Launcher, tmp_path: Path) -> None:
         run = launch(game("polite", "4"), env=env)
         run.wait_for("ready")
         assert "AGENT_RCON_PASSWORD" not in run.game_environment
+        assert run.is_ready_to_answer()
         done = run.stop()
     finally:
         loop.call_soon_threadsafe(listening.close)

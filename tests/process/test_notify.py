@@ -1,7 +1,6 @@
 """`sd_notify`: games and tools made for systemd speak to the agent as they are."""
 
 import shutil
-import subprocess
 import tempfile
 
 import pytest
@@ -112,11 +111,9 @@ def test_systemds_own_tool(launch: Launcher) -> None:
     """`systemd-notify` of Debian's package systemd."""
     if shutil.which("systemd-notify") is None:
         pytest.skip("systemd-notify is not installed (Debian: systemd)")
-    run = launch(game("polite"), mode="subreaper")
+    script = 'systemd-notify --ready --status="from a script" && exec "$@"'
+    run = launch(["sh", "-c", script, "sh", *game("polite")], mode="subreaper")
     run.wait_for("ready")
-    assert run.is_ready_to_answer()
-    env = {"NOTIFY_SOCKET": run.game_environment["NOTIFY_SOCKET"], "PATH": "/usr/bin:/bin"}
-    subprocess.run(["systemd-notify", "--ready", "--status=from a script"], env=env, check=True, timeout=30)
     eventually(lambda: phase(run) == "ready", "it is ready")
     assert run.http("GET", "/v1/status").json()["text"] == "from a script"
     run.stop()

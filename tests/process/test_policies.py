@@ -3,6 +3,7 @@
 import json
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -142,9 +143,10 @@ def test_ready_when_a_line_of_output_says_so(launch: Launcher) -> None:
 
 
 def test_players_are_counted_by_connections(launch: Launcher) -> None:
-    """AGENT_PLAYERS_FROM=tcp: who is connected plays."""
+    """AGENT_PLAYERS_FROM=tcp: who is connected plays, but for the game itself."""
     port = free_port()
-    source = LISTENS.format(kind="socket.SOCK_STREAM", listen="s.listen(); ")
+    itself = "s.listen(); own = socket.create_connection(s.getsockname()); "
+    source = LISTENS.format(kind="socket.SOCK_STREAM", listen=itself)
     env = {"AGENT_PLAYERS_FROM": f"tcp:{port}", "AGENT_PLAYERS_INTERVAL": "100ms"}
     run = launch([sys.executable, "-c", source, str(port)], env=env, mode="subreaper")
     run.wait_for("bound")
@@ -155,7 +157,63 @@ def test_players_are_counted_by_connections(launch: Launcher) -> None:
     with socket.create_connection(("127.0.0.1", port)), socket.create_connection(("127.0.0.1", port)):
         # Both ends of a connection on this machine have the port; only the server's has it as its own.
         eventually(lambda: players() == 2, "both are counted")
+    eventually(lambda: players() == 0, "the game's connection to itself is none")
     run.stop()
+
+
+@pytest.mark.parametrize("stays", [False, True])
+def test_a_port_probe_does_not_arm_the_empty_timeout(launch: Launcher, stays: bool) -> None:
+    """A health check that connects and leaves is nobody who played; who stayed is."""
+    port = free_port()
+    source = LISTENS.format(kind="socket.SOCK_STREAM", listen="s.listen(); ")
+    env = {
+        "AGENT_PLAYERS_FROM": f"tcp:{port}",
+        "AGENT_PLAYERS_INTERVAL": "50ms",
+        "AGENT_PLAYERS_MIN_STAY": "300ms" if stays else "60s",
+        "AGENT_EMPTY_TIMEOUT": "300ms",
+        "AGENT_READY_WHEN": f"port:{port}",
+    }
+    run = launch([sys.executable, "-c", source, str(port)], env=env, mode="subreaper")
+    run.wait_for("bound")
+    eventually(lambda: run.http("GET", "/readyz").status == 200, "it is seen ready")
+
+    def players() -> int:
+        return int(run.http("GET", "/v1/players").json()["count"])
+
+    with socket.create_connection(("127.0.0.1", port)):
+        eventually(lambda: players() == 1, "it is counted")
+        if stays:
+            time.sleep(0.6)
+    if stays:
+        ended_for(run, "empty")
+        return
+    eventually(lambda: players() == 0, "it has left")
+    time.sleep(1.0)  # three times the timeout: there is nothing to wait for
+    assert run.http("GET", "/v1/status").json()["phase"] == "ready"
+    run.stop()
+
+
+def test_a_game_on_the_wrong_port_is_told_of(launch: Launcher) -> None:
+    """A port that is one off is the commonest reason why a game is never seen ready."""
+    port, expected = free_port(), free_port()
+    source = LISTENS.format(kind="socket.SOCK_DGRAM", listen="")
+    env = {"AGENT_READY_WHEN": f"port:{expected}", "AGENT_READY_TIMEOUT": "3s"}
+    run = launch([sys.executable, "-c", source, str(port)], env=env, mode="subreaper")
+    done = ended_for(run, "not_ready")
+    assert done["cause"] in ("signal", "stopped_as_asked")
+    assert f"the game was not seen ready: it listens on UDP {port}, not on {expected}" in run.stderr.text
+
+
+@pytest.mark.parametrize("protocol", ["palworld", "nonsense"])
+def test_a_query_that_cannot_count_is_refused_before_the_game_starts(launch: Launcher, protocol: str) -> None:
+    """With what can; it sent the agent into its fallback."""
+    run = launch(game("polite"), env={"AGENT_PLAYERS_FROM": f"query:{protocol}://127.0.0.1:7777"})
+    done = run.finish()
+    assert done.code == 78
+    assert "AGENT_PLAYERS_FROM: " in done.stderr
+    assert f"cannot count players by {protocol}, which" in done.stderr
+    assert "a2s" in done.stderr
+    assert done.stdout == b""
 
 
 def test_restarts_and_the_crash_loop(launch: Launcher, tmp_path: Path) -> None:

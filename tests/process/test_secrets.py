@@ -197,7 +197,8 @@ def test_config_masks_secrets(tmp_path: Path) -> None:
 
 def test_a_wrong_setting_with_a_secret_next_to_it(launch: Launcher, platform: FakePlatform) -> None:
     """The list of mistakes names what is wrong and nothing else; the token is in no error."""
-    done = launch(game("polite"), env={**platform.environment(), "AGENT_GRACE_SECONDS": TOKEN[:6]}).finish()
+    env = {**platform.environment(), "AGENT_GRACE_SECONDS": TOKEN[:6], "AGENT_HOLD_SECONDS": "0"}
+    done = launch(game("polite"), env=env).finish()
     assert done.code == 78
     assert_absent(done.stderr.encode(), "an error")
 

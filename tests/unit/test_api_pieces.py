@@ -133,20 +133,16 @@ class TestEventBus:
         bus.close()
         assert [event.id async for event in bus.subscribe([Event(0, "state", text(0))])] == [0]
 
-    async def test_settle(self) -> None:
-        """Ends as soon as all has been taken; a reader that sleeps costs no more than the given time."""
-        bus = EventBus()
-        await bus.settle(60)
-        quick = bus.subscribe()
-        reader = asyncio.ensure_future(quick.next())
-        await asyncio.sleep(0)
-        bus.publish("text", text(1))
-        await bus.settle(60)
-        assert reader.done()
-        bus.subscribe()
-        bus.publish("text", text(2))
-        await bus.settle(0.01)
-        assert bus.subscribers == 2
+    async def test_who_listens_is_told(self) -> None:
+        """A stop method that speaks to listeners has to know whether there are any."""
+        bus, told = EventBus(), list[bool]()
+        bus.on_listeners(lambda: told.append(bus.subscribers > 0))
+        first = bus.subscribe()
+        second = bus.subscribe()
+        first.close()
+        second.close()
+        assert told == [True, True, True, False]
+        assert bus.listened, "a long poll begins again within a second"
 
 
 class TestRouter:

@@ -2,66 +2,16 @@
 
 import argparse
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from agent import doctor
-from agent.doctor.dockerfile import read
 from agent.doctor.findings import Finding, Level, failed
-from agent.doctor.image import Image, check_image, shell_form_of
-
-LOADER = "/lib64/ld-linux-x86-64.so.2"
-
-
-def program(machine: int = 0x3E, loader: str | None = LOADER) -> bytes:
-    """The beginning of a program for a machine."""
-    header = bytearray(64)
-    header[:6] = b"\x7fELF\x02\x01"
-    header[18:20] = machine.to_bytes(2, "little")
-    header[32:40] = (64).to_bytes(8, "little")
-    header[54:56] = (56).to_bytes(2, "little")
-    if loader is None:
-        return bytes(header)
-    header[56:58] = (1).to_bytes(2, "little")
-    name = loader.encode() + b"\0"
-    segment = bytearray(56)
-    segment[0:4] = (3).to_bytes(4, "little")
-    segment[8:16] = (120).to_bytes(8, "little")
-    segment[32:40] = len(name).to_bytes(8, "little")
-    return bytes(header + segment) + name
-
-
-class Tree:
-    """A small image under a directory."""
-
-    def __init__(self, root: Path) -> None:
-        """Makes what every base image has."""
-        self.root = root
-        self.add(LOADER, b"loader")
-        self.add("/bin/sh", program())
-        self.add("/etc/ssl/certs/ca-certificates.crt", b"certificates", mode=0o644)
-        for folder in ("run", "tmp"):
-            (root / folder).mkdir()
-
-    def add(self, name: str, data: bytes | str, mode: int = 0o755) -> None:
-        """Adds a file."""
-        path = self.root / name.lstrip("/")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data.encode() if isinstance(data, str) else data)
-        path.chmod(mode)
-
-    def check(
-        self, *command: str, uid: int = 1000, dockerfile: str | None = None, **environ: str
-    ) -> dict[str, list[Finding]]:
-        """Runs all checks; returns what is no "ok", by check."""
-        image = Image({"PATH": "/usr/bin:/bin", **environ}, uid, "x86_64", root=str(self.root))
-        found: dict[str, list[Finding]] = {}
-        for finding in check_image(image, list(command), read(dockerfile) if dockerfile else None):
-            if finding.level is not Level.OK:
-                found.setdefault(finding.check, []).append(finding)
-        return found
+from agent.doctor.image import shell_form_of
+from tests.doctor_tree import Tree, program
 
 
 @pytest.fixture
@@ -122,6 +72,7 @@ def crlf(tree: Tree) -> None:
 
 def no_interpreter(tree: Tree) -> None:
     """No bash in the image."""
+    (tree.root / "bin/bash").unlink()
     tree.add("/game/server", "#!/bin/bash\nexec /bin/sh\n")
 
 
@@ -211,7 +162,7 @@ def test_traps_of_start_scripts_are_warned_of(tree: Tree) -> None:
     """A trap that the game never hears of, and an environment in the logs; neither is sure to fail."""
     tree.add("/game/start.sh", "#!/bin/sh\nprintenv\ntrap 'kill -TERM $$' SIGTERM\n/game/server\nsleep infinity\n")
     found = tree.check("/game/start.sh")
-    assert set(found) == {"signals", "secrets"}
+    assert set(found) == {"signals", "secrets", "end"}
     assert all(finding.level is Level.WARNING for findings in found.values() for finding in findings)
 
 
@@ -232,10 +183,13 @@ def test_folders_that_nobody_can_write_are_noted(tree: Tree) -> None:
 @pytest.mark.parametrize(
     ("dockerfile", "check"),
     [
-        ("FROM x\nCMD [\"/game/server\"]\n", "entrypoint"),
-        ("FROM x\nENTRYPOINT /opt/arbitrium-agent/entrypoint.sh\nCMD [\"/game/server\"]\n", "entrypoint"),
-        ("FROM x\nENTRYPOINT [\"/opt/arbitrium-agent/bin/arbitrium-agent\"]\nCMD [\"/game/server\"]\n", "entrypoint"),
-        ("FROM x\nENTRYPOINT [\"/opt/arbitrium-agent/entrypoint.sh\"]\n", "command"),
+        ("FROM debian:13-slim\nCMD [\"/game/server\"]\n", "entrypoint"),
+        ("FROM debian:13-slim\nENTRYPOINT /opt/arbitrium-agent/entrypoint.sh\nCMD [\"/game/server\"]\n", "entrypoint"),
+        (
+            "FROM debian:13-slim\nENTRYPOINT [\"/opt/arbitrium-agent/bin/arbitrium-agent\"]\nCMD [\"/game/server\"]\n",
+            "entrypoint",
+        ),
+        ("FROM debian:13-slim\nENTRYPOINT [\"/opt/arbitrium-agent/entrypoint.sh\"]\n", "command"),
     ],
     ids=["none", "shell form", "no run", "no CMD"],
 )  # fmt: skip
@@ -246,7 +200,7 @@ def test_a_wrong_start_is_found_in_the_dockerfile(tree: Tree, dockerfile: str, c
 
 def test_a_proper_dockerfile_gives_the_command(tree: Tree) -> None:
     """It need not be written twice."""
-    dockerfile = 'FROM x\nENTRYPOINT ["/opt/arbitrium-agent/entrypoint.sh"]\nCMD /game/server $ARGS\n'
+    dockerfile = 'FROM debian:13-slim\nENTRYPOINT ["/opt/arbitrium-agent/entrypoint.sh"]\nCMD /game/server $ARGS\n'
     assert tree.check(dockerfile=dockerfile) == {}
     no_program(tree)
     assert only(tree.check(dockerfile=dockerfile)).check == "program"
@@ -284,3 +238,108 @@ def test_wrong_usage_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert "add --image" in capsys.readouterr().err
     assert doctor.run(parser.parse_args(["--image", "--dockerfile", "/none"])) == 2
     assert "cannot read /none: No such file" in capsys.readouterr().err
+
+
+def linked(needed: dict[str, tuple[str, ...]], defines: tuple[str, ...] = (), search: str = "") -> bytes:
+    """A program that needs libraries (and versions of them), or a library that defines versions."""
+    strings = b"\0"
+
+    def text(value: str) -> int:
+        nonlocal strings
+        strings += value.encode() + b"\0"
+        return len(strings) - len(value) - 1
+
+    def pad(data: bytes) -> bytes:
+        return data + bytes(-len(data) % 16)
+
+    tags: list[tuple[int, int]] = [(1, text(name)) for name in needed]
+    if search:
+        tags.append((29, text(search)))
+    needs, last = b"", len([name for name in needed if needed[name]]) - 1
+    versioned = [(name, versions) for name, versions in needed.items() if versions]
+    for index, (name, versions) in enumerate(versioned):
+        size = 16 * (1 + len(versions))
+        needs += struct.pack("<HHIII", 1, len(versions), text(name), 16, 0 if index == last else size)
+        for place, version in enumerate(versions, 1):
+            needs += struct.pack("<IHHII", 0, 0, 2, text(version), 0 if place == len(versions) else 16)
+    defined = b""
+    for index, version in enumerate(defines):
+        defined += struct.pack("<HHHHIII", 1, 0, index + 1, 1, 0, 20, 0 if index == len(defines) - 1 else 28)
+        defined += struct.pack("<II", text(version), 0)
+    start = 64 + 2 * 56
+    places = {"strings": start, "needs": start + len(pad(strings))}
+    places["defined"] = places["needs"] + len(pad(needs))
+    places["dynamic"] = places["defined"] + len(pad(defined))
+    tags += [(5, places["strings"]), (10, len(strings))]
+    if versioned:
+        tags += [(0x6FFFFFFE, places["needs"]), (0x6FFFFFFF, len(versioned))]
+    if defines:
+        tags += [(0x6FFFFFFC, places["defined"]), (0x6FFFFFFD, len(defines))]
+    dynamic = b"".join(struct.pack("<qQ", *tag) for tag in [*tags, (0, 0)])
+    header = bytearray(program(loader=None)[:64])
+    header[56:58] = (2).to_bytes(2, "little")
+    end = places["dynamic"] + len(dynamic)
+    load = struct.pack("<IIQQQQQQ", 1, 4, 0, 0, 0, end, end, 16)
+    segment = struct.pack("<IIQQQQQQ", 2, 4, places["dynamic"], places["dynamic"], 0, len(dynamic), len(dynamic), 8)
+    return bytes(header) + load + segment + pad(strings) + pad(needs) + pad(defined) + dynamic
+
+
+def test_a_missing_library_is_found(tree: Tree) -> None:
+    """Of the program and of its libraries; where ld.so looks, and nowhere else."""
+    tree.add("/lib/x86_64-linux-gnu/libc.so.6", linked({}, ("GLIBC_2.2.5", "GLIBC_2.36")))
+    tree.add("/game/server", linked({"libsteam_api.so": (), "libc.so.6": ("GLIBC_2.2.5",)}))
+    finding = only(tree.check("/game/server"))
+    assert finding.level is Level.ERROR
+    assert "lacks libsteam_api.so" in finding.message
+    tree.add("/game/lib/libsteam_api.so", linked({"libc.so.6": ()}))
+    assert only(tree.check("/game/server")).check == "libraries"
+    assert tree.check("/game/server", LD_LIBRARY_PATH="/game/lib") == {}
+    tree.add("/game/start.sh", "#!/bin/sh\ncd /game\nexport LD_LIBRARY_PATH=./lib:$LD_LIBRARY_PATH\nexec ./server\n")
+    assert tree.check("/game/start.sh") == {}
+    tree.add("/game/server", linked({"libsteam_api.so": ()}, search="$ORIGIN/lib"))
+    assert tree.check("/game/server") == {}
+    tree.add("/game/lib/libsteam_api.so", linked({"libcurl.so.4": ()}))
+    assert "libcurl.so.4 (needed by /game/lib/libsteam_api.so)" in only(tree.check("/game/server")).message
+
+
+def test_a_c_library_that_is_too_old_is_found(tree: Tree) -> None:
+    """With the version that is needed and the one that is there."""
+    tree.add("/lib/x86_64-linux-gnu/libc.so.6", linked({}, ("GLIBC_2.2.5", "GLIBC_2.9", "GLIBC_2.31")))
+    tree.add("/game/server", linked({"libc.so.6": ("GLIBC_2.2.5", "GLIBC_2.34", "GLIBC_2.38")}))
+    finding = only(tree.check("/game/server"))
+    assert finding.check == "libraries"
+    assert "too old: /game/server needs GLIBC_2.38 and the image has GLIBC_2.31" in finding.message
+
+
+def test_a_directory_that_the_user_may_not_enter_is_no_missing_file(tree: Tree) -> None:
+    """The engine says "no such file" or "permission denied" then; the doctor says who may not enter what."""
+    (tree.root / "game").chmod(0o700)
+    finding = only(tree.check("/game/server", uid=1000))
+    assert finding.check == "permission"
+    assert "the user game may not enter /game" in finding.message
+    assert tree.check("/game/server", uid=0) == {}
+    assert only(tree.check("/game/server", uid=0, AGENT_GAME_USER="game")).check == "permission"
+    (tree.root / "game").chmod(0o755)
+    (tree.root / "game/server").chmod(0o744)
+    assert "may not execute" in only(tree.check("/game/server", uid=1000)).message
+    assert only(tree.check("/bin/setpriv", "--reuid=game", "/game/server", uid=0)).check == "permission"
+
+
+def test_a_file_of_a_volume_comes_at_run_time(tree: Tree) -> None:
+    """It cannot be judged, and is no reason to fail."""
+    lines = ['VOLUME ["/data"]', 'ENTRYPOINT ["/opt/arbitrium-agent/entrypoint.sh"]', 'CMD ["/data/server"]']
+    dockerfile = "\n".join(["FROM debian:13-slim", *lines, ""])
+    assert only(tree.check(dockerfile=dockerfile)).level is Level.ERROR, "the doctor was not told of the volume"
+    finding = only(tree.check(dockerfile=dockerfile, volumes=("/data",)))
+    assert finding.level is Level.NOTE
+
+
+def test_an_image_without_a_shell_cannot_use_the_entrypoint_script(tree: Tree) -> None:
+    """Not "ok": no container of it would start."""
+    (tree.root / "bin/sh").unlink()
+    dockerfile = 'FROM scratch\nENTRYPOINT ["/opt/arbitrium-agent/entrypoint.sh"]\nCMD ["/game/server"]\n'
+    finding = only(tree.check(dockerfile=dockerfile))
+    assert finding.level is Level.ERROR
+    assert '"run", "--"' in finding.remedy
+    dockerfile = dockerfile.replace('entrypoint.sh"', 'bin/arbitrium-agent", "run", "--"')
+    assert tree.check(dockerfile=dockerfile) == {}

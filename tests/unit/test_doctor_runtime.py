@@ -61,6 +61,9 @@ def test_this_machines_open_ports_are_read() -> None:
     [
         (["/opt/arbitrium-agent/bin/arbitrium-agent", "run", "--", "/game/server"], "init", Level.OK),
         (["/bin/sh", "-c", "/opt/arbitrium-agent/entrypoint.sh"], "entrypoint", Level.ERROR),
+        (["/usr/bin/python3", "/usr/local/bin/arbitrium-agent", "run", "--", "/game/server"], "init", Level.OK),
+        (["/usr/local/bin/python3.12", "-X", "utf8", "-m", "agent", "run"], "init", Level.OK),
+        (["/usr/bin/python3", "server.py"], "init", Level.WARNING),
         (["/usr/bin/tini", "--", "/opt/arbitrium-agent/entrypoint.sh"], "init", Level.WARNING),
     ],
 )

@@ -17,6 +17,8 @@ from rich.console import Console, RenderableType
 from agent.edgegap import charts, cli, given, models, tables
 from agent.edgegap.commands import COMMANDS
 from agent.edgegap.progress import shown_progress
+from agent.edgegap.show import Output
+from agent.errors import AgentError
 
 ID = "61b1be8f54d9"
 
@@ -244,6 +246,24 @@ def test_a_deployment_is_shown_with_its_state_and_ports() -> None:
     shown = text_of(tables.deployment(status))
     for fact in ("ready", "203.0.113.7", "none", "gameport", "7777", "31000", "UDP"):
         assert fact in shown
+
+
+def test_nothing_from_the_platform_can_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Tags, ports and messages with escape sequences, line ends and overrides are shown, not obeyed."""
+    bad = "red\x1b]0;title\x07\n\u202efake\x9b2J"
+    item = models.DeploymentListItem(request_id=ID, tags=[bad], ports={bad: models.Port(name=bad, protocol=bad)})
+    status = models.DeploymentStatus(request_id=bad, error_detail=bad, tags=[bad], ports=item.ports)
+    for table in (tables.deployments([item]), tables.deployment(status), tables.line(bad)):
+        shown = text_of(table)
+        assert not {"\x07", "\x9b", "\u202e", "\r"} & set(shown)
+        assert "]0;title" in shown
+        assert "\x1b]" not in shown
+    Output(as_json=True).model(item, lambda: None)
+    said = capsys.readouterr().out
+    assert not {"\x1b", "\x9b", "\u202e"} & set(said)
+    assert json.loads(said)["tags"] == [bad]
+    assert Output(as_json=False).fail(AgentError(f"cannot: {bad}"), 1) == 1
+    assert capsys.readouterr().err == "cannot: red\\x1b]0;title\\x07\\n\\u202efake\\x9b2J\n"
 
 
 def test_how_a_container_ended_is_said_beside_its_logs() -> None:

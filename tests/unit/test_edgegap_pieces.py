@@ -18,6 +18,7 @@ from agent.edgegap.limits import Limit, Limiter, SlidingWindow
 from agent.edgegap.models import DeploymentStatus, State
 from agent.edgegap.pages import Pagination, next_number
 from agent.edgegap.tags import DeploymentTags
+from agent.retry import RetryPolicy
 from tests.edgegap_fakes import FakeSleep, serving
 
 ID = "61b1be8f54d9"
@@ -174,7 +175,7 @@ def statuses(*steps: str | Exception) -> waiting.GetStatus:
 @pytest.fixture
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Poll at once."""
-    monkeypatch.setattr(waiting, "FIRST_POLL", 0.001)
+    monkeypatch.setattr(waiting, "POLLS", RetryPolicy(first=0.001, cap=0.001))
 
 
 @pytest.mark.usefixtures("_quick")

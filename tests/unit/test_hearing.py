@@ -1,40 +1,68 @@
 """Whether the game would hear its stop."""
 
+import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
-from agent.game.signal_handling import advice, handled
+from agent.game.signal_handling import Judgement, Listener, advice, judge, listeners, unclear
+
+TERM, INT = (1 << (number - 1) for number in (signal.SIGTERM, signal.SIGINT))
+GO = 0xFFFFFFFD7FC1FEFF  # SigCgt of a Go program that asks for no signal
 
 
-def status(caught: int = 0, ignored: int = 0) -> str:
-    """What /proc/<pid>/status says of signals."""
-    return f"Name:\tgame\nSigIgn:\t{ignored:016x}\nSigCgt:\t{caught:016x}\n"
-
-
-TERM = 1 << (signal.SIGTERM - 1)
+def process(name: str = "server", caught: int = 0, ignored: int = 0) -> Listener:
+    """A process of the game."""
+    return Listener(name, caught, ignored)
 
 
 @pytest.mark.parametrize(
-    ("statuses", "how"),
+    ("processes", "how"),
     [
-        ([status(caught=TERM)], "handled"),
-        ([status(), status(caught=TERM)], "handled"),
-        ([status(ignored=TERM)], "ignored"),
-        ([status(), status(ignored=TERM)], "ignored"),
-        ([status(caught=2)], "default"),
+        ([process(caught=TERM)], "handled"),
+        ([process(), process(caught=TERM)], "handled"),
+        ([process(ignored=TERM)], "ignored"),
+        ([process(), process(ignored=TERM)], "ignored"),
+        ([process(caught=INT)], "default"),
         ([], "unknown"),
-        (["Name:\tzombie\n"], "unknown"),
+        ([process("bash"), process(caught=TERM)], "handled"),
+        ([process("bash", caught=TERM), process()], "script"),
+        ([process("bash", caught=TERM)], "handled"),
+        ([process("bash", ignored=TERM), process()], "default"),
+        ([process(), process("Xvfb", caught=TERM)], "default"),
+        ([process("tini", caught=TERM), process(caught=TERM)], "handled"),
+        ([process("tail")], "default"),
+        ([process(caught=GO)], "runtime"),
+        ([process("node", caught=TERM | INT)], "runtime"),
+        ([process("node", caught=TERM), process("java", caught=TERM)], "handled"),
     ],
 )
-def test_how_a_group_takes_a_signal(statuses: list[str], how: str) -> None:
-    """One process with a handler is enough: the signal goes to all of them."""
-    assert handled(statuses, signal.SIGTERM) == how
+def test_how_a_game_takes_a_signal(processes: list[Listener], how: str) -> None:
+    """The server counts, not the shell or the helper beside it; a language's own handler tells nothing."""
+    assert judge(processes, signal.SIGTERM).how == how
 
 
-def test_the_advice_says_what_to_set() -> None:
+def test_the_advice_says_what_to_set_and_what_would_be_heard() -> None:
     """Where all is well, or nothing is known, nothing is said."""
-    assert advice("handled", signal.SIGTERM) == advice("unknown", signal.SIGTERM) == ""
-    assert "the game does not handle SIGTERM" in advice("default", signal.SIGTERM)
-    assert "AGENT_STOP" in advice("ignored", signal.SIGTERM)
-    assert "ignores it" in advice("ignored", signal.SIGTERM)
+    assert advice(Judgement("handled"), signal.SIGTERM) == advice(Judgement("unknown"), signal.SIGTERM) == ""
+    found = advice(judge([process(caught=INT)], signal.SIGTERM), signal.SIGTERM)
+    assert "the game does not handle SIGTERM (it does handle SIGINT)" in found
+    assert "AGENT_STOP" in found
+    assert "ignores it" in advice(judge([process(ignored=TERM)], signal.SIGTERM), signal.SIGTERM)
+    assert "Node.js" in unclear(judge([process("node", caught=TERM)], signal.SIGTERM), signal.SIGTERM)
+    assert "start script" in unclear(judge([process("sh", caught=TERM), process()], signal.SIGTERM), signal.SIGTERM)
+
+
+def test_a_real_process_is_read() -> None:
+    """Its program, its handlers; one that is gone is left out."""
+    code = "import signal; signal.signal(signal.SIGUSR2, print); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        (found,) = listeners([child.pid, 2**22 + 1])
+        child.communicate(b"\n")
+    assert found.name == os.path.basename(os.path.realpath(sys.executable))
+    assert found.handles(signal.SIGUSR2)
+    assert not found.handles(signal.SIGTERM)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.api.notify import parse
+from agent.init.notify import parse
 
 
 def test_assignments_are_read_line_by_line() -> None:

@@ -6,18 +6,16 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from agent.runtime.policy_timer import Watch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.errors import AgentError
-from agent.lifecycle.driver import Conductor
+from agent.init.policy_timer import PolicyTimer
+from agent.lifecycle.driver import Driver
 from agent.lifecycle.game_report import GameReport
 from agent.lifecycle.policies import Facts, Limits, stops, warnings
 from agent.lifecycle.record import replace
 from agent.lifecycle.states import GameReady, GameStarted, Phase, Reason, Rules, Source
 from agent.lifecycle.transition import initial
-from agent.runtime.player_count import _read, counter, poll
 
 ALL = Limits(ready=10, first_player=20, empty=30, health=5, duration=600, warnings=(300, 60), reserve=10)
 READY = Facts(Phase.READY, began=0.0, started_at=1.0, ready_at=2.0)
@@ -113,7 +111,7 @@ class FakeLoop:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.calls: list[tuple[float, int, Callable[[], None]]] = []
+        self.calls: list[tuple[float, int, Callable[[], object]]] = []
 
     def time(self) -> float:
         """The present moment."""
@@ -127,9 +125,9 @@ class FakeLoop:
         """At the present moment."""
         return self.call_at(self.now, call, *arguments)
 
-    def call_at(self, at: float, call: Callable[..., None], *arguments: object) -> Handle:
+    def call_at(self, when: float, callback: Callable[..., object], *args: object) -> Handle:
         """Later."""
-        entry = (at, len(self.calls), lambda: call(*arguments))
+        entry = (when, len(self.calls), lambda: callback(*args))
         self.calls.append(entry)
         return Handle(self, entry)
 
@@ -146,7 +144,7 @@ class FakeLoop:
 class Handle:
     """Cancels a call."""
 
-    def __init__(self, loop: FakeLoop, entry: tuple[float, int, Callable[[], None]]) -> None:
+    def __init__(self, loop: FakeLoop, entry: tuple[float, int, Callable[[], object]]) -> None:
         self._loop = loop
         self._entry = entry
 
@@ -164,8 +162,8 @@ class World:
         self.report = GameReport()
         self.hung = 0
         self.warned: list[float] = []
-        self.conductor = Conductor(initial(Rules(), 0.0), lambda *_: None, self.loop)  # type: ignore[arg-type]
-        self.watch = Watch(
+        self.conductor = Driver(initial(Rules(), 0.0), lambda *_: None, self.loop)
+        self.watch = PolicyTimer(
             self.conductor,
             self.report,
             limits,
@@ -282,68 +280,26 @@ async def test_a_pause_of_the_whole_container_is_no_hang() -> None:
     assert world.reason is Reason.HEARTBEAT_LOST
 
 
-async def test_polling_takes_numbers_and_survives_failures(capfd: pytest.CaptureFixture[str]) -> None:
-    """The failure is said once, and the last number stays."""
-    report, told = GameReport(), list[bool]()
-    answers: list[tuple[int, int | None] | Exception] = [(3, 16), OSError("no answer"), OSError("no answer"), (2, 16)]
-
-    async def count() -> tuple[int, int | None]:
-        if not answers:
-            await asyncio.Event().wait()
-        answer = answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    task = asyncio.create_task(poll(count, report, lambda: 1.0, 0.001, told.append))
-    async with asyncio.timeout(10):
-        while len(told) < 4:  # noqa: ASYNC110 - it tells nobody when it has counted
-            await asyncio.sleep(0.001)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    assert told == [False, True, True, False]
-    assert (report.count, report.capacity) == (2, 16)
-    assert capfd.readouterr().err.count("cannot count players") == 1
-
-
-@pytest.mark.parametrize(("answer", "unknown"), [((5, 4), False), ((-1, 4), True)])
-async def test_a_number_that_cannot_be_is_never_taken_for_nobody(answer: tuple[int, int], unknown: bool) -> None:
-    """More players than places are players; nonsense is a count that failed."""
-    report, told = GameReport(), asyncio.get_running_loop().create_future()
-
-    async def count() -> tuple[int, int | None]:
-        return answer
-
-    task = asyncio.create_task(poll(count, report, lambda: 1.0, 60.0, told.set_result))
-    async with asyncio.timeout(10):
-        assert await told is unknown
-    assert report.count == (0 if unknown else 5)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-
-
-@pytest.mark.parametrize(
-    ("answer", "players"),
-    [
-        ({"players": {"online": 3, "max": 20}}, (3, 20)),
-        ({"players": 4, "max_players": 16}, (4, 16)),
-        ({"info": {"sv_maxclients": "8"}, "players": [{"name": "ada"}]}, (1, 8)),
-        ({"clients": "2", "sv_maxclients": "12"}, (2, 12)),
-    ],
-)
-def test_answers_of_different_games(answer: dict[str, object], players: tuple[int, int]) -> None:
-    """Each protocol has its own words for the same two numbers."""
-    assert _read(answer) == players
-
-
-def test_where_players_come_from() -> None:
-    """The game's own word needs no counter."""
-    assert counter("api", []) is None
-    assert counter("tcp", [7777]) is not None
-    assert counter("query:a2s://127.0.0.1:27015", []) is not None
-
-
-def test_connections_cannot_be_counted_without_a_port() -> None:
-    """A game on UDP alone would look empty for ever, and be stopped under its players."""
-    with pytest.raises(AgentError, match="the mapping has no TCP port"):
-        counter("tcp", [])
+async def test_a_port_probe_is_as_if_nobody_had_come() -> None:
+    """It neither arms the empty timeout, nor puts one off that runs."""
+    world = World(Limits(first_player=20, empty=30))
+    for at in (5.0, 10.0):
+        world.loop.advance(at)
+        world.report.set_players(at, 1)
+        world.report.set_players(at + 1.0, 0)
+        world.watch.short_visit()
+    world.loop.advance(19.9)
+    assert world.reason is None
+    world.report.set_players(19.9, 1)
+    world.loop.advance(25.0)
+    assert world.reason is None, "who is there may be a player"
+    world.report.set_players(100.0, 0)
+    world.loop.advance(120.0)
+    world.report.set_players(120.0, 1)
+    world.loop.advance(129.0)
+    world.report.set_players(129.0, 0)
+    world.watch.short_visit()
+    world.loop.advance(129.9)
+    assert world.reason is None
+    world.loop.advance(130.0)
+    assert world.reason is Reason.EMPTY

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from agent.edgegap.backoff import RETRY_AFTER_LIMIT, Backoff, retry_after_seconds
 from agent.edgegap.masking import clean, mask_url, secret_of_url
+from agent.edgegap.retry_after import RETRY_AFTER_LIMIT, retry_after_seconds
 from agent.edgegap.self_stop import Attempt, Outcome, Result, SelfStop
+from agent.retry import RetryPolicy
 from tests.edgegap_fakes import CannedAnswers, FakeSleep, Handler, answers, hang, reset, serving
 
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -278,6 +279,90 @@ async def test_retry_after_is_honoured_as_seconds_and_as_a_date(seen: Recorder) 
     assert 12.0 <= seen.waits[1] <= 13.2
 
 
+@pytest.mark.parametrize("asked", ["0", formatdate(1_600_000_000.0, usegmt=True)])
+async def test_a_retry_after_of_nothing_does_not_switch_the_policy_off(seen: Recorder, asked: str) -> None:
+    """0, or a date that is past: the waits still grow."""
+    with CannedAnswers() as mocked:
+        for _ in range(12):
+            mocked.delete(ASKED, status=429, headers={"Retry-After": asked})
+        mocked.delete(ASKED, status=202)
+        await stop(seen)
+    assert sum(seen.waits[:6]) > 1.0
+    assert max(seen.waits) > 5.0
+
+
+PAGE = b"<!DOCTYPE html><html><body>Sign in to the network</body></html>"
+
+
+@pytest.mark.parametrize(
+    ("status", "content_type", "body"),
+    [(200, "text/html", PAGE), (202, "text/html", PAGE), (200, "application/json", b"\xef\xbb\xbf \n" + PAGE)],
+)
+async def test_a_web_page_is_no_confirmation(seen: Recorder, status: int, content_type: str, body: bytes) -> None:
+    """A captive portal, or a proxy's own page, says 200 to everything: the next answer is waited for."""
+
+    async def portal(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=status, body=body, content_type=content_type)
+
+    async with platform(portal, accept) as url:
+        outcome = await stop(seen, url)
+    assert outcome.confirmed
+    assert seen.results == [Result.UNEXPECTED, Result.CONFIRMED]
+    assert "web page" in seen.attempts[0].message
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"Transfer-Encoding: chunked\r\n\r\nnot a chunk size\r\n",
+        b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\xff\xff\xff\xff",
+        b"Content-Length: -1\r\n\r\n{}",
+        b"Content-Length: 100\r\n\r\nhalf",
+        b"no colon in this line\r\n\r\n",
+    ],
+)
+@pytest.mark.parametrize("status", [b"202 Accepted", b"410 Gone"])
+async def test_a_status_line_decides_though_what_follows_in_the_same_packet_is_damaged(
+    seen: Recorder, status: bytes, rest: bytes
+) -> None:
+    """Head and body come together, and the body cannot be parsed: confirmed at the first attempt all the same."""
+
+    async def damaged(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 " + status + b"\r\n" + rest)
+        writer.close()
+
+    server = await asyncio.start_server(damaged, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        outcome = await stop(seen, f"http://127.0.0.1:{port}/v1/self/stop/23c01225b99d/463660")
+    assert (outcome.confirmed, outcome.attempts) == (True, 1)
+    assert outcome.status == int(status[:3])
+
+
+async def test_a_refusal_says_when_to_ask_again_and_insisting_does(seen: Recorder) -> None:
+    """The caller holds meanwhile: whoever exits instead is started again, and billed again."""
+    refusals: list[Outcome] = []
+    with CannedAnswers() as mocked:
+        for status in (401, 404, 503, 400):
+            mocked.delete(ASKED, status=status)
+        mocked.delete(ASKED, status=202)
+        call = SelfStop(URL, SecretStr(TOKEN), sleep=seen.sleep, rng=random.Random(7))
+        outcome = await call.insist(seen.attempts.append, refusals.append)
+    assert (outcome.confirmed, outcome.attempts, outcome.ask_again_in) == (True, 5, None)
+    assert [refusal.status for refusal in refusals] == [401, 404, 400]
+    holds = [refusal.ask_again_in for refusal in refusals]
+    assert all(hold is not None and hold >= 15 for hold in holds)
+    assert set(holds) <= set(seen.waits)
+    assert [attempt.number for attempt in seen.attempts] == [1, 2, 3, 4, 5]
+
+
+async def test_values_that_cannot_be_used_are_not_asked_again() -> None:
+    """No time makes a URL out of what is none."""
+    outcome = await SelfStop("nonsense", SecretStr(TOKEN)).insist()
+    assert (outcome.result, outcome.ask_again_in) == (Result.REFUSED, None)
+
+
 async def test_a_counter_that_fails_does_not_stop_the_stopping(
     seen: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -364,10 +449,10 @@ async def test_neither_token_nor_stop_key_gets_into_a_message(seen: Recorder, ca
 @given(st.integers(0, 10_000), st.randoms(use_true_random=False))
 def test_the_wait_is_a_draw_below_a_ceiling_that_doubles_up_to_the_cap(retry: int, rng: random.Random) -> None:
     """Full jitter: between zero and min(30, 0.2 * 2^n) seconds."""
-    backoff = Backoff()
-    ceiling = backoff.ceiling(retry)
+    policy = RetryPolicy()
+    ceiling = policy.ceiling(retry)
     assert ceiling == (min(30.0, 0.2 * 2**retry) if retry < 100 else 30.0)
-    assert 0.0 <= backoff.wait(retry, rng) <= ceiling
+    assert 0.0 <= policy.wait(retry, rng) <= ceiling
 
 
 @given(st.text(max_size=40))

@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from agent.config import parsers
-from agent.config.model import Settings, load, unknown_variables
-from agent.config.names import SETTINGS, game_environment, option, variable
+from agent.config.model import Settings, load
+from agent.config.names import game_environment, option, unknown_variables, variable
+from agent.config.table import TABLE
 from agent.errors import SettingsError
 
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in SETTINGS:
+    for name in TABLE:
         monkeypatch.delenv(variable(name), raising=False)
 
 
@@ -30,7 +31,7 @@ def problems(options: dict[str, str] | None = None) -> dict[str, str]:
 
 def test_boot_and_the_model_know_the_same_settings() -> None:
     """Boot keeps every setting from the game; one that it does not know would be passed on."""
-    assert set(Settings.model_fields) == SETTINGS
+    assert set(Settings.model_fields) == set(TABLE)
 
 
 def test_every_setting_is_described() -> None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.init.templates import TemplateError, expand, pairs, write
+from agent.config.parsers import templates as pairs
+from agent.init.templates import TemplateError, expand, write
 
 
 def test_only_one_syntax_is_known() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -11,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import AgentError
+from agent.init.stop_sequence import StopSequence, Turn
 from agent.lifecycle.states import GameStarted, PlayersGone, Reason, Rules, Source, State, StopRequest, StopRequested
 from agent.lifecycle.stop_methods import SIGTERM, Method, parse
 from agent.lifecycle.stop_plan import Step, plan_stop
 from agent.lifecycle.transition import initial, transition
-from agent.runtime.stop_sequence import Stopping, Turn
 from tests.virtual_time import run
 
 BEGAN = 1000.0
@@ -43,10 +42,11 @@ class FakeGame:
         self._useless = useless
         self._useless_later = useless_later
 
-    async def settle(self) -> None:
+    def prepare(self) -> float:
         """Nobody listens."""
+        return 0.0
 
-    def ask(self, method: Method, _state: State, _ends: float, failed: Callable[[str], None]) -> str:
+    def apply(self, _turn: Turn, method: Method, _state: State, _ends: float, failed: Callable[[str], None]) -> str:
         """Notes it."""
         loop = asyncio.get_running_loop()
         self.asked.append((round(loop.time() - BEGAN, 3), str(method)))
@@ -54,12 +54,9 @@ class FakeGame:
             loop.call_later(1.0, failed, "it failed")
         return "of no use" if str(method).startswith(tuple(self._useless)) else ""
 
-    async def end(self) -> None:
+    def end(self) -> None:
         """Notes it."""
         self.ended.append(round(asyncio.get_running_loop().time() - BEGAN, 3))
-
-    def helper_ended(self, pid: int, status: int) -> None:
-        """There are no helpers here."""
 
 
 def play(
@@ -67,24 +64,25 @@ def play(
     seconds: float,
     *,
     game: FakeGame | None = None,
-    meanwhile: Sequence[tuple[float, Callable[[Stopping], object]]] = (),
+    meanwhile: Sequence[tuple[float, Callable[[StopSequence], object]]] = (),
     state: State | None = None,
     gone_after: float | None = None,
-) -> tuple[FakeGame, Stopping]:
+) -> tuple[FakeGame, StopSequence]:
     """Runs all turns of AGENT_STOP=`text`; what happens `meanwhile` has its moment, in seconds after the beginning."""
     game = game or FakeGame()
     state = state or stopping_state(seconds)
 
-    async def go() -> Stopping:
+    async def go() -> StopSequence:
         loop = asyncio.get_running_loop()
-        stopping = Stopping(parse(text), game, state)
+        until = state.due(Step.STOP)
+        stopping = StopSequence(parse(text), game, state, loop)
         for after, act in meanwhile:
             loop.call_at(BEGAN + after, act, stopping)
-        work = loop.create_task(stopping.run(state, state.due(Step.STOP)))
-        if gone_after is not None:
-            loop.call_at(BEGAN + gone_after, work.cancel)
-        with contextlib.suppress(asyncio.CancelledError):
-            await work
+        stopping.start(state, until)
+        over = loop.create_future()
+        loop.call_at(until + 0.001 if gone_after is None else BEGAN + gone_after, over.set_result, None)
+        await over
+        stopping.end()
         return stopping
 
     return game, run(go())
@@ -141,7 +139,7 @@ def test_more_time_comes_from_the_methods_behind() -> None:
         "notify@2s,signal:SIGINT", 10.0, meanwhile=[(1.0, lambda it: granted.append(it.acknowledge(2.0)))]
     )
     assert granted == [pytest.approx(2.0)]
-    assert [when for when, _ in game.asked] == [0.0, 4.0, 7.0]
+    assert [when for when, _ in game.asked] == [0.0, 4.0, 9.0]
     assert stopping.turns[0].acknowledged
     assert stopping.turns[0].more_seconds == pytest.approx(2.0)
     assert game.ended[-1] == 10.0
@@ -151,7 +149,7 @@ def test_more_time_is_given_once_and_inside_the_deadline() -> None:
     """However much is asked for, a tenth is kept for what comes after; an acknowledgement alone may be repeated."""
     granted: list[float] = []
 
-    def ask(stopping: Stopping) -> None:
+    def ask(stopping: StopSequence) -> None:
         granted.append(stopping.acknowledge(1000.0))
         granted.append(stopping.acknowledge(0.0))
         with pytest.raises(AgentError, match="given once before"):
@@ -170,10 +168,14 @@ def test_what_is_asked_for_while_players_drain_is_kept() -> None:
 
     async def go() -> list[Turn]:
         game = FakeGame()
-        stopping = Stopping(parse("notify@1s"), game, state)
+        loop = asyncio.get_running_loop()
+        stopping = StopSequence(parse("notify@1s"), game, state, loop)
         granted.append(stopping.acknowledge(2.0))
         drained, _ = transition(state, PlayersGone(BEGAN))
-        await stopping.run(drained, drained.due(Step.STOP))
+        until = drained.due(Step.STOP)
+        stopping.start(drained, until)
+        await asyncio.sleep(until - loop.time())
+        stopping.end()
         return stopping.turns
 
     turns = run(go())
@@ -221,7 +223,7 @@ def test_turns_are_never_late_and_never_cut_short(
     sooner: tuple[float, float] | None,
 ) -> None:
     """Whatever fails, is asked for or hurried: methods come in order, and the last turn ends at the deadline."""
-    meanwhile: list[tuple[float, Callable[[Stopping], object]]] = []
+    meanwhile: list[tuple[float, Callable[[StopSequence], object]]] = []
     end = seconds
     if more is not None:
         meanwhile.append((more[0], lambda it: it.acknowledge(more[1])))

@@ -1,0 +1,73 @@
+"""Answers in the agent's place, where the agent cannot be started: with an error, so that no call hangs for ever.
+
+While the agent starts again calls wait in the backlog of the listening sockets. After some starts in a row that all
+failed nobody knows when it will be there, and a game that waits for its answer may wait for ever.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from functools import partial
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from agent.init.agent_process import AgentProcess
+    from agent.init.loop import Loop
+    from agent.init.sockets import Sockets
+
+AFTER_STARTS = 3
+"""Starts in a row that failed."""
+_AT_ONCE = 32
+_READ_SECONDS = 0.2
+_BODY = (
+    b'{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"cannot answer: the agent cannot be '
+    b"started; its log says why. The game's stop and logs are looked after all the same\"}"
+)
+_HTTP = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nConnection: close\r\n"
+    b"Content-Length: %d\r\n\r\n%s" % (len(_BODY), _BODY)
+)
+_RPC = b'{"jsonrpc":"2.0","id":null,"error":{"code":-32003,"message":"cannot answer: the agent cannot be started"}}\n'
+
+
+class Unavailable:
+    """Listens on the agent's sockets only while the agent cannot be started."""
+
+    def __init__(self, loop: Loop, sockets: Sockets, agent: AgentProcess) -> None:
+        """Answers nothing yet."""
+        self._loop = loop
+        self._agent = agent
+        self._answers: list[tuple[socket.socket, bytes]] = []
+        for port in (sockets.control, sockets.metrics):
+            if port is not None:
+                self._answers.append((port.sock, _HTTP))
+        if sockets.unix is not None:
+            self._answers.append((sockets.unix.sock, _RPC))
+        agent.on_up(self._stop)
+        agent.on_down(self._start)
+
+    def _start(self) -> None:
+        if self._agent.failed_starts >= AFTER_STARTS:
+            for listener, answer in self._answers:
+                self._loop.add_reader(listener.fileno(), partial(_answer, self._loop, listener, answer))
+
+    def _stop(self) -> None:
+        for listener, _ in self._answers:
+            self._loop.remove_reader(listener.fileno())
+
+
+def _answer(loop: Loop, listener: socket.socket, answer: bytes) -> None:
+    for _ in range(_AT_ONCE):
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        connection.setblocking(False)
+        with contextlib.suppress(OSError):  # it is gone already
+            connection.send(answer)
+            connection.shutdown(socket.SHUT_WR)
+        # Closed at once, what was sent but not read would become a reset, and the answer would be lost with it.
+        loop.call_later(_READ_SECONDS, connection.close)

@@ -1,0 +1,55 @@
+"""Makes text of unknown origin harmless to print on a terminal.
+
+Names, tags, messages and game output come from outside. Printed as they are, they can move the cursor, change the
+window's title, answer queries into the shell, or let one line look like two. Everything that prints such text uses
+`safe`. Standard library only: commands that have to start fast use it too.
+"""
+
+import re
+
+_RESET = "\x1b[0m"
+_COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
+"""SGR: the one control sequence that only changes how text looks (ECMA-48, 8.3.117)."""
+_HARMFUL = re.compile(
+    "["
+    "\x00-\x08\x0a-\x1f\x7f"  # C0 controls but for the tab, line ends among them, and DEL
+    "\x80-\x9f"  # C1 controls: some terminals read U+009B as ESC [
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional marks, embeddings, overrides and isolates
+    "\u2028\u2029"  # line and paragraph separator
+    "\u200b\u2060\ufeff\U000e0000-\U000e007f"  # invisible: two names that look alike
+    "\ud800-\udfff"  # lone surrogates: not printable as UTF-8 at all
+    "]"
+)
+_SHORT = {"\n": "\\n", "\r": "\\r"}
+
+
+def safe(text: str, *, keep_colours: bool = False) -> str:
+    r"""One line of text that can do nothing to a terminal but show characters.
+
+    Control characters, line ends, bidirectional overrides and invisible characters are shown as escapes (`\x1b`, `\n`,
+    `\u202e`); a tab stays. For text of several lines, call it for each line.
+
+    Args:
+        text: from outside.
+        keep_colours: keep sequences that set colours and styles; the line then ends with a reset, so that they end
+            with it.
+
+    Returns:
+        The text itself where nothing in it is harmful.
+    """
+    if not keep_colours:
+        return _HARMFUL.sub(_escaped, text)
+    shown, end, coloured = [], 0, False
+    for match in _COLOUR.finditer(text):
+        shown += [_HARMFUL.sub(_escaped, text[end : match.start()]), match[0]]
+        end, coloured = match.end(), True
+    shown.append(_HARMFUL.sub(_escaped, text[end:]))
+    return "".join(shown) + (_RESET if coloured else "")
+
+
+def _escaped(match: re.Match[str]) -> str:
+    character = match[0]
+    code = ord(character)
+    if character in _SHORT:
+        return _SHORT[character]
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
