@@ -48,12 +48,12 @@ def message(package: str, of: dict[str, list[tuple[str, int, int, bool, str]]], 
             described.field.add(
                 name=field,
                 number=number,
-                type=type_number,  # type: ignore[arg-type]
-                label=3 if repeated else 1,  # type: ignore[arg-type]
+                type=type_number,
+                label=3 if repeated else 1,
                 type_name=f".{package}.{refers}" if refers else None,
             )
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)  # type: ignore[no-untyped-call]
+    pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}"))
 
 
@@ -101,8 +101,8 @@ class Receiver:
         async def take(request: web.BaseRequest) -> web.StreamResponse:
             body = await request.read()
             assert isinstance(request, web.BaseRequest)
-            self.requests.append((request, body))  # type: ignore[arg-type]
-            return self._answer(request, body)  # type: ignore[arg-type]
+            self.requests.append((request, body))
+            return self._answer(request, body)
 
         self._runner = web.ServerRunner(web.Server(take))
         await self._runner.setup()
