@@ -28,7 +28,7 @@ def bind_sockets(inputs: Inputs) -> Sockets:
     """Binds the listening sockets; one that cannot be had is a wrong setting, or said and done without."""
     sockets = Sockets()
     sockets.control = _port(inputs, "control_port", _LOOPBACK)
-    sockets.metrics = _port(inputs, "metrics_port", inputs.setting("metrics_host"))
+    sockets.metrics = _port(inputs, "metrics_port", inputs.setting("metrics_host"), _metrics_port(inputs.environ))
     try:
         sockets.unix, why = listen_unix(inputs.setting("socket_path"))
         if why:
@@ -65,6 +65,8 @@ def prepare_game(inputs: Inputs, sockets: Sockets, output: Output, reaper: Reape
     _user(inputs, process, sockets)
     if inputs.setting("intercept"):
         _intercept(inputs, process, sockets)
+    if inputs.raw("compat") is not None:
+        _compat(inputs, process, sockets)
     _files(inputs, process)
     return process
 
@@ -87,6 +89,19 @@ def _user(inputs: Inputs, process: GameProcess, sockets: Sockets) -> None:
                 log.warning(f"cannot give {unix.path} to the game's group ({problem.strerror}): it has to use HTTP")
 
 
+def _compat(inputs: Inputs, process: GameProcess, sockets: Sockets) -> None:
+    """What games built for other hosts look for."""
+    hosts = inputs.setting("compat")
+    if inputs.problems:
+        return
+    from agent.compat.prepare import prepare  # noqa: PLC0415 - most games do without
+
+    owner = (process.user.uid, process.user.gid) if process.user is not None else None
+    sockets.compat = prepare(hosts, inputs.environ, inputs.raw, process.env, owner)
+    for name, takes in sockets.compat.problems:
+        inputs.wrong(name, takes)
+
+
 def _files(inputs: Inputs, process: GameProcess) -> None:
     """Writes the files of AGENT_TEMPLATE."""
     pairs = inputs.setting("template")
@@ -102,9 +117,15 @@ def _files(inputs: Inputs, process: GameProcess) -> None:
             inputs.wrong("template", str(wrong))
 
 
-def _port(inputs: Inputs, name: str, host: str) -> Port | None:
-    wanted = inputs.setting(name)
+def _metrics_port(environ: dict[str, str]) -> int | None:
+    """The port that the version declares under the name `metrics`, which is the one that is mapped to the outside."""
+    declared = environ.get("ARBITRIUM_PORT_METRICS_INTERNAL", "")
+    return int(declared) if declared.isascii() and declared.isdigit() and 0 < int(declared) < 65536 else None
+
+
+def _port(inputs: Inputs, name: str, host: str, default: int | None = None) -> Port | None:
     explicit = inputs.raw(name) is not None
+    wanted = inputs.setting(name) if explicit or default is None else default
     try:
         port = listen_tcp(host, wanted, explicit=explicit)
     except TakenError as taken:

@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import socket
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import JsonValue
 
@@ -25,7 +25,9 @@ from agent.api.events import COMES_BACK, EventBus
 from agent.api.feed import Feed
 from agent.api.models import WarningEvent
 from agent.api.operations import Operations
+from agent.api.page import OUTPUT_BYTES, StatusPage
 from agent.config import model
+from agent.config.cli import shown_settings
 from agent.config.injected import Injected, parse
 from agent.config.model import Settings
 from agent.edgegap.self_stop import Attempt, Outcome, Result, SelfStop
@@ -37,6 +39,8 @@ from agent.lifecycle.game_report import Fact, HeartbeatReported, ReportCleared
 from agent.lifecycle.states import Event, GameStarted, Phase, State
 from agent.link.messages import (
     FactTold,
+    HealthLimited,
+    Held,
     Kept,
     Leave,
     ListenersChanged,
@@ -51,6 +55,7 @@ from agent.link.messages import (
     ShortVisit,
     StateChanged,
     StopAcknowledged,
+    TailAsked,
     TimeRunsOut,
 )
 from agent.metrics.counts import LogCounts, LogSource
@@ -65,6 +70,12 @@ from agent.runtime.remote_spool import RemoteSpool
 from agent.runtime.stop_methods import RemoteMethods
 from agent.runtime.tasks import Tasks
 
+_PAGE_TOKEN = "page token"  # noqa: S105 - the name of what is kept, not a secret
+if TYPE_CHECKING:
+    from agent.compat.hosts import Compat
+    from agent.compat.prepare import Prepared
+
+_KEPT_COMPAT = "compat"
 # Servers that do not end by themselves by then are left to the end of the process.
 _CLOSE_SECONDS = 0.25
 _METRICS_KEPT = "metrics"
@@ -191,7 +202,8 @@ class Agent:
         self._feed = Feed(self._mirror, self._report, self._events, self._operations.view)
         self._metrics_again()
         self._count = self._counter()
-        self._methods = RemoteMethods(settings, link, self._tasks)
+        self._compat: Compat | None = None
+        self._methods = RemoteMethods(settings, link, self._tasks, self._ask_host)
         self._mirror.watch(self._feed.on_transition)
         self._mirror.watch(self._on_transition)
         self._events.on_listeners(self._tell_listeners)
@@ -237,9 +249,12 @@ class Agent:
         sockets = self._init.sockets
         on_request = self._metrics.on_request
         if sockets.control is not None:
+            page = self._page()
             self._servers.append(
-                await http.serve(sockets.control.sock, self._operations, self._feed, on_request=on_request)
+                await http.serve(sockets.control.sock, self._operations, self._feed, on_request=on_request, page=page)
             )
+            if self._init.agent.starts <= 1:
+                log.info(f"status page: {page.address(f'http://127.0.0.1:{sockets.control.number}')}")
         if sockets.unix is not None:
             user = self._init.process.user
             self._servers.append(
@@ -252,10 +267,53 @@ class Agent:
                     users=allowed_users(*(() if user is None else (user.uid,))),
                 )
             )
+        if sockets.compat is not None:
+            await self._serve_other_hosts(sockets.compat)
         if sockets.metrics is not None:
             self._servers.append(await self._metrics.serve(sockets.metrics.sock))
         if sockets.statsd is not None:
             self._servers.append(await self._metrics.listen_statsd(sockets.statsd))
+
+    def _page(self) -> StatusPage:
+        settings, redactor = self._settings, self._init.output.redactor
+        page = StatusPage(
+            self._operations,
+            metrics=self._metrics.expose,
+            output=self._tail,
+            settings={name: redactor.text(text) for name, text in shown_settings(settings).items()},
+            token=settings.page_token.get_secret_value() if settings.page_token is not None else "",
+            made_up=self._init.kept.get(_PAGE_TOKEN, ""),
+        )
+        # Whoever has the page open keeps the button when this process is started again.
+        self._link.send(Kept(_PAGE_TOKEN, page.token))
+        return page
+
+    async def _tail(self) -> bytes:
+        _, tail = await self._link.ask(lambda ask: TailAsked(ask, OUTPUT_BYTES))
+        return tail
+
+    async def _serve_other_hosts(self, prepared: Prepared) -> None:
+        from agent.compat import hosts  # noqa: PLC0415 - only where AGENT_COMPAT asks for it
+
+        kept = self._init.kept.get(_KEPT_COMPAT)
+        self._compat = await hosts.serve(
+            prepared,
+            self._operations,
+            self._events,
+            self._report,
+            settings=self._settings,
+            deployment=self._injected.deployment,
+            phase=lambda: self._mirror.state.phase,
+            limit_health=lambda seconds: self._link.send(HealthLimited(seconds)),
+            hold=lambda seconds: self._link.send(Held(seconds)),
+            saved=json.loads(kept) if kept else None,
+            save=lambda snapshot: self._link.send(Kept(_KEPT_COMPAT, json.dumps(snapshot))),
+            on_request=self._metrics.on_request,
+        )
+        self._servers.append(self._compat)
+
+    def _ask_host(self, kind: str, seconds: float) -> str:
+        return self._compat.ask_to_stop(kind, seconds) if self._compat is not None else "AGENT_COMPAT is not set"
 
     def _begin_tasks(self, first: bool) -> None:
         settings = self._settings
