@@ -78,6 +78,8 @@ if TYPE_CHECKING:
 _KEPT_COMPAT = "compat"
 # Servers that do not end by themselves by then are left to the end of the process.
 _CLOSE_SECONDS = 0.25
+_METRICS_KEPT = "metrics"
+_KEEP_EVERY = 2.0
 _AFTER_FAULT = 5.0
 # Heartbeats may come thousands of times a second; the init is told this often.
 _HEARTBEATS_EVERY = 0.05
@@ -198,6 +200,7 @@ class Agent:
             drop_in=_drop_in(init, self._injected),
         )
         self._feed = Feed(self._mirror, self._report, self._events, self._operations.view)
+        self._metrics_again()
         self._count = self._counter()
         self._compat: Compat | None = None
         self._methods = RemoteMethods(settings, link, self._tasks, self._ask_host)
@@ -316,6 +319,7 @@ class Agent:
         settings = self._settings
         if self._exports.wanted:
             self._tasks.start(self._exports.run(), "pushing metrics")
+        self._tasks.start(self._keep_metrics(), "keeping the game's figures for a later process of the agent")
         if settings.tags and first:
             self._tasks.start(self._tag(), "adding the tags of AGENT_TAGS")
         if self._count is not None:
@@ -346,6 +350,22 @@ class Agent:
         except AgentError as problem:
             wrong = Problem("AGENT_PLAYERS_FROM", self._settings.players_from, f"cannot be used: {problem}")
             raise SettingsError([wrong]) from None
+
+    def _metrics_again(self) -> None:
+        """What an earlier process of this agent knew of the game's figures, where the game is still the same."""
+        kept = json.loads(self._init.kept.get(_METRICS_KEPT) or "{}")
+        if kept.get("attempt") == self._mirror.state.attempt:
+            self._report.metrics.load(kept["metrics"])
+
+    async def _keep_metrics(self) -> None:
+        before = ""
+        while True:
+            await asyncio.sleep(_KEEP_EVERY)
+            document = {"attempt": self._mirror.state.attempt, "metrics": self._report.metrics.dump()}
+            text = json.dumps(document)
+            if text != before and (document["metrics"] or before):
+                self._link.send(Kept(_METRICS_KEPT, text))
+                before = text
 
     async def _tag(self) -> None:
         """Gives the deployment the tags of AGENT_TAGS."""
