@@ -14,6 +14,7 @@ import signal
 from agent import log
 from agent.errors import EXIT_BAD_SETTINGS, AgentError
 from agent.game import signal_handling
+from agent.game.cgroup import read_cgroup
 from agent.game.main_process import MainProcess
 from agent.game.process import send
 from agent.init.agent_process import AgentProcess
@@ -261,6 +262,7 @@ class Supervisor:
         return Attempt(self.process, main, actions)
 
     def _new_sequence(self, attempt: Attempt, state: State) -> StopSequence:
+        attempt.at_stop = read_cgroup()
         return StopSequence(self.inputs.setting("stop"), attempt.actions, state, self.loop)
 
     # What happens ----------------------------------------------------------------------------------------------------
