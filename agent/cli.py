@@ -32,6 +32,7 @@ COMMANDS = {
     "doctor": ("agent.doctor", "what will fail, and what to do about it"),
     "platform": ("agent.edgegap.cli", "call the platform's API"),
     "emulate": ("agent.emulator.cli", "serve the platform's API, to develop without an account"),
+    "completion": ("agent.completion", "completion of this command line for bash, zsh or fish"),
     "demo": ("agent.demo", "a whole life of a game server in this terminal"),
 }
 _RUN = "start the game and look after it: the command of a container"

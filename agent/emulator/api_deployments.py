@@ -63,9 +63,8 @@ async def deploy_beta(request: web.Request) -> web.Response:
         users=[User(user_type="ip_address", user_data=UserData(ip_address=user.ip_address)) for user in body.users],
         environment_variables=body.environment_variables,
         tags=body.tags,
-        webhook_on_ready=body.webhook,
-        webhook_on_error=body.webhook,
     )
+    wanted.webhook_on_ready = wanted.webhook_on_error = body.webhook
     return _accepted(request, wanted)
 
 
@@ -95,8 +94,8 @@ async def deploy_v1(request: web.Request) -> web.Response:
             DeploymentVariable(key=each.key, value=each.value, is_hidden=each.hidden) for each in body.env_vars
         ],
         tags=body.tags,
-        webhook_on_ready=Webhook(url=body.webhook_url) if body.webhook_url else None,
     )
+    wanted.webhook_on_ready = Webhook(url=body.webhook_url) if body.webhook_url else None
     deployment = platform.deploy(
         wanted,
         unknown_status=404,

@@ -350,6 +350,8 @@ def _updated(body: Body, update: BaseModel) -> Body:
         ApiError: 400, the result breaks a rule that holds between members.
     """
     try:
-        return type(body).model_validate({**body.model_dump(), **update.model_dump(exclude_unset=True)})
+        return type(body).model_validate(
+            {**body.model_dump(exclude_none=True), **update.model_dump(exclude_unset=True)}
+        )
     except ValidationError as error:
         raise body_faults(error) from None

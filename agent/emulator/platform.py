@@ -68,7 +68,7 @@ class Platform(Services):
         version = self._version_for(request, unknown_status)
         if changes:
             try:
-                version = VersionBody.model_validate({**version.model_dump(), **changes})
+                version = VersionBody.model_validate({**version.model_dump(exclude_none=True), **changes})
             except ValidationError as error:
                 raise body_faults(error) from None
         if not places:

@@ -27,6 +27,7 @@ from agent.emulator.records import Records
 from agent.emulator.sampler import Sampler
 from agent.emulator.settings import EmulatorSettings
 from agent.emulator.state import keep_in, use_versions_file
+from agent.emulator.tls import default_directory, prepare
 from agent.emulator.web import (
     FAULTS,
     LIMITS,
@@ -102,6 +103,9 @@ class Emulator:
             use_versions_file(platform, self.settings.versions_file)
         if self.settings.fleets_file:
             platform.hosts.load(self.settings.fleets_file)
+        tls = None
+        if self.settings.tls_port is not None:
+            tls = prepare(self.settings.tls_directory or default_directory())
         app = web.Application(
             middlewares=[
                 recorded,
@@ -132,6 +136,16 @@ class Emulator:
         self._runner = runner
         host, port = runner.addresses[0][:2]
         platform.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        if tls is not None:
+            secure = web.TCPSite(runner, self.settings.host, self.settings.tls_port, ssl_context=tls.context)
+            try:
+                await secure.start()
+            except BaseException:
+                await runner.cleanup()
+                self._runner = None
+                raise
+            platform.tls_port = runner.addresses[-1][1]
+            platform.tls_authority = tls.authority_file
         self._sampler = Sampler(platform)
         self._sampler.start()
 

@@ -28,6 +28,8 @@ class Services:
 
     Attributes:
         url: the emulator's own URL, known once it listens.
+        tls_port: of HTTPS, None where it is not served.
+        tls_authority: the file with the certificate that clients have to trust then.
         closing: set when the emulator closes: nothing new begins.
         hurry: set when it closes without waiting for any grace.
         warnings: what somebody sent and the emulator does nothing with, for its log and page.
@@ -37,6 +39,8 @@ class Services:
         """See the class."""
         self.settings = settings
         self.url = ""
+        self.tls_port: int | None = None
+        self.tls_authority = ""
         self.catalogue = Catalogue()
         self.hosts = Hosts(settings.public_ip)
         self.port_book = PortBook(settings.public_ip, settings.external_ports)

@@ -60,6 +60,10 @@ class EmulatorSettings:
     """What follows a deployment's id in its `fqdn`; empty makes the `fqdn` the public address itself."""
     print_hosts: bool = False
     """Whether the command prints a line for the hosts file with every deployment that is ready."""
+    tls_port: int | None = None
+    """Where HTTPS is served too, with a certificate for the platform's own name; None for nowhere, 0 for a free one."""
+    tls_directory: str | None = None
+    """Where the authority of that certificate is kept; None for the user's state directory."""
     strict: bool = False
     """Whether a request with members or parameters that nothing reads is refused (400) rather than remarked on."""
     delays: Delays = field(default_factory=Delays)

@@ -63,6 +63,7 @@ def catalogue(platform: Platform) -> dict[str, Any]:
         "url": platform.url,
         "sample_seconds": platform.settings.sample_seconds,
         "warnings": platform.warnings,
+        "tls": {"port": platform.tls_port, "authority": platform.tls_authority} if platform.tls_port else None,
         "cities": [place.city for place in PLACES],
         "versions": [
             {"application": application.body.name, "version": version}
