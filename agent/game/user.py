@@ -68,8 +68,8 @@ def find(text: str) -> User:
         raise ValueError(f"takes nobody but {own} here, who the agent is: only root can become somebody else")
     if (uid, gid) != (os.geteuid(), os.getegid()) and (lacking := missing_capabilities()):
         raise ValueError(
-            f"takes nobody but root here: this container lacks {' and '.join(lacking)}, which becoming somebody else "
-            f"needs (--cap-add {','.join(name.removeprefix('CAP_') for name in lacking)}, or USER in the Dockerfile instead)"
+            f"takes nobody but root here: this container lacks {' and '.join(lacking)}, which becoming somebody else needs "
+            f"(--cap-add {','.join(name.removeprefix('CAP_') for name in lacking)}, or USER in the Dockerfile instead)"
         )
     groups = os.getgrouplist(entry.pw_name, gid) if entry else [gid]
     return User(uid, gid, groups, entry.pw_name if entry else name, entry.pw_dir if entry else "/")
