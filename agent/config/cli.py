@@ -76,6 +76,11 @@ def _refused_at_the_start(settings: Settings) -> list[Problem]:
     return [Problem(variable(name), os.environ.get(variable(name)), takes) for name, takes in wrong]
 
 
+def shown_settings(settings: Settings) -> dict[str, str]:
+    """The effective settings as variables and text; a secret is a mask."""
+    return {variable(name): shown_text(_shown(settings, name)) for name in Settings.model_fields}
+
+
 def _shown(settings: Settings, name: str) -> object:
     value = getattr(settings, name)
     if is_secret(name):

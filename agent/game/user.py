@@ -68,7 +68,7 @@ def find(text: str) -> User:
         raise ValueError(f"takes nobody but {own} here, who the agent is: only root can become somebody else")
     if (uid, gid) != (os.geteuid(), os.getegid()) and (lacking := missing_capabilities()):
         raise ValueError(
-            f"takes nobody but root here: this container lacks {' and '.join(lacking)}, which becoming somebody else needs "
+            f"takes nobody but root here: this container lacks {' and '.join(lacking)}, which that needs "
             f"(--cap-add {','.join(name.removeprefix('CAP_') for name in lacking)}, or USER in the Dockerfile instead)"
         )
     groups = os.getgrouplist(entry.pw_name, gid) if entry else [gid]

@@ -17,6 +17,15 @@ if TYPE_CHECKING:  # `typing` itself takes 5 ms
     from typing import Any
 
 
+# Read by the SDK of OpenTelemetry itself: https://opentelemetry.io/docs/specs/otel/protocol/exporter/
+OTLP_ENDPOINTS = (
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
+)
+
+
 class Inputs:
     """Command, options and environment, and what is wrong with them.
 
@@ -53,6 +62,11 @@ class Inputs:
         except ValueError as wrong:
             self.wrong(name, str(wrong))
             return None
+
+    @property
+    def exports_last(self) -> bool:
+        """Whether metrics or traces are sent somewhere when the game has ended."""
+        return bool(self.raw("metrics_push_url")) or any(self.environ.get(name) for name in OTLP_ENDPOINTS)
 
     def setting(self, name: str) -> Any:
         """The value of a setting; a wrong one is noted and the default taken, since nothing starts then anyway."""
