@@ -135,7 +135,7 @@ def copy_dependencies(source: Path, target: Path) -> None:
         }
 
     shutil.copytree(source, target, ignore=left_out)
-    _without_xml_protocol(target / "opengsq/protocols/__init__.py")
+    _fit_query_library(target / "opengsq/protocols")
     for package in PACKAGES_WITHOUT:
         for metadata in target.glob(f"{package.replace('_', '[-_]')}*.dist-info"):
             shutil.rmtree(metadata)
@@ -144,13 +144,20 @@ def copy_dependencies(source: Path, target: Path) -> None:
         metadata.write_text(header + "\n", encoding="utf-8")
 
 
-def _without_xml_protocol(package: Path) -> None:
-    """Takes out the one query protocol that needs XML, which the runtime has not; the package imports all of them."""
+def _fit_query_library(protocols: Path) -> None:
+    """Takes out of opengsq what the runtime has no modules for, since its package imports all protocols at once.
+
+    The protocol nadeo needs XML. Source needs bzip2 for answers that only servers of 2006 compressed; such an answer is
+    a failed count then.
+    """
+    package, source = protocols / "__init__.py", protocols / "source.py"
     lines = package.read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [line for line in lines if "nadeo" not in line.lower()]
-    if len(kept) != len(lines) - 2:
-        raise SystemExit(f"cannot leave out the protocol nadeo: {package} is not what it was")
+    text = source.read_text(encoding="utf-8")
+    if len(kept) != len(lines) - 2 or text.count("import bz2\n") != 1:
+        raise SystemExit(f"cannot fit {protocols} to the runtime: it is not what it was")
     package.write_text("".join(kept), encoding="utf-8")
+    source.write_text(text.replace("import bz2\n", "bz2 = None\n"), encoding="utf-8")
 
 
 def compile_without_sources(top: Path, optimize: int, keep: tuple[str, ...] = ()) -> None:

@@ -11,8 +11,8 @@ import importlib.util
 import sys
 from pathlib import Path
 
-# Not in the runtime: an optional extra, and what is only used on a workstation (see assemble.py).
-OPTIONAL = {"matplotlib", "rich"}
+# Not in the runtime: optional extras, and what is only used on a workstation or beside Prometheus (see assemble.py).
+OPTIONAL = {"duckdb", "google", "matplotlib", "opentelemetry", "prometheus_client", "rich"}
 # Imported by name, which no import statement tells.
 BY_NAME = ("opengsq.protocols", "opengsq.protocols.warfork")
 

@@ -48,8 +48,7 @@ def test_a_recipe_works_as_written(engine: Engine, make_image: Make, recipe: str
     container = engine.run(image)
     container.said("ready")
     container.execute("arbitrium-agent", "status")
-    for user in ("0", "1000"):
-        container.execute("arbitrium-agent", "healthcheck", user=user)
+    container.execute("arbitrium-agent", "healthcheck")
     container.execute("arbitrium-agent", "ready", user="0")
     container.stop(10)
     assert container.wait() == 0

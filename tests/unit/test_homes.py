@@ -1,10 +1,11 @@
-"""Where commands look for an agent that has no settings."""
+"""Where commands look for an agent that has no settings, and what becoming another user needs."""
 
 import os
 from pathlib import Path
 
 import pytest
 
+from agent.game.user import missing_capabilities
 from agent.init import homes
 
 
@@ -33,3 +34,13 @@ def test_nobody_else_looks_at_another_user(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(os, "getuid", lambda: 1000)
     (tmp_path / "arbitrium-agent-1001").mkdir()
     assert homes.homes() == [f"{tmp_path}/arbitrium-agent-1000"]
+
+
+def test_a_capability_that_is_missing_is_named(tmp_path: Path) -> None:
+    """By its name; where nothing can be seen, nothing is said."""
+    status = tmp_path / "status"
+    status.write_text("Name:\tx\nCapEff:\t00000000a80425fb\n")
+    assert missing_capabilities(str(status)) == []
+    status.write_text("Name:\tx\nCapEff:\t00000000a804257b\n")
+    assert missing_capabilities(str(status)) == ["CAP_SETUID"]
+    assert missing_capabilities(str(tmp_path / "none")) == []
