@@ -151,7 +151,7 @@ FLEET: dict[str, tuple[Shown, ...]] = {
             (
                 Query(
                     f"topk(10, rate(arbitrium_container_cpu_throttled_periods_total{{{_F}}}[$__rate_interval]) "
-                    f"/ (rate(arbitrium_container_cpu_periods_total{{{_F}}}[$__rate_interval]) > 0))",
+                    f"/ rate(arbitrium_container_cpu_periods_total{{{_F}}}[$__rate_interval]))",
                     "{{deployment}}",
                 ),
             ),
