@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
+import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -84,3 +86,43 @@ def test_the_dashboards_are_what_their_code_makes() -> None:
     """`python -m deploy.dashboards` writes them."""
     for name, text in dashboards.build().items():
         assert (dashboards.FOLDER / name).read_text() == text, f"{name} is old: run python -m deploy.dashboards"
+
+
+def test_the_compose_file_mounts_what_there_is() -> None:
+    """A file that is not there becomes an empty directory in the container, and Prometheus does not start."""
+    folder = ROOT / "deploy"
+    services = yaml.safe_load((folder / "compose.yaml").read_text())["services"]
+    mounts = [volume.split(":") for service in services.values() for volume in service.get("volumes", [])]
+    paths = [folder / source for source, *_ in mounts if source.startswith(".")]
+    assert len(paths) > 5
+    assert [path for path in paths if not path.exists()] == []
+    for service in services.values():
+        depends = service.get("depends_on", [])
+        assert set(depends) <= set(services)
+
+
+@needs_promtool
+def test_prometheus_takes_the_configuration_of_the_compose_file(tmp_path: Path) -> None:
+    """With the rules beside it, as the container has them."""
+    folder = ROOT / "deploy"
+    for path in (folder / "compose" / "prometheus.yml", RULES):
+        (tmp_path / path.name).write_text(path.read_text())
+    done = subprocess.run(
+        ["promtool", "check", "config", str(tmp_path / "prometheus.yml")], text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_emulator_takes_the_versions_of_the_compose_file() -> None:
+    """Each declares the port that discovery looks for."""
+    versions = tomllib.loads((ROOT / "deploy" / "compose" / "versions.toml").read_text())["applications"][0]["versions"]
+    assert len(versions) == 2
+    for version in versions:
+        assert "metrics" in {port["name"] for port in version["ports"]}
+    done = subprocess.run(
+        [sys.executable, "-m", "agent", "emulate", "--check", str(ROOT / "deploy" / "compose" / "versions.toml")],
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
