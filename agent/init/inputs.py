@@ -6,6 +6,7 @@ import os
 import time
 
 from agent import log
+from agent.config.checks import relations
 from agent.config.names import SECRETS, option, suggestion, text_of, variable
 from agent.config.table import TABLE
 from agent.errors import Problem, SettingsError
@@ -83,6 +84,8 @@ class Inputs:
         """Looks at every setting and option, and notes what is wrong."""
         for name in TABLE:
             self.setting(name)
+        for name, takes in relations(self.setting):
+            self.wrong(name, takes)
         for name in self.options:
             if name not in TABLE:
                 self.problems.append(Problem(option(name), None, f"is not an option{suggestion(name, option)}"))

@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import socket
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import JsonValue
 
@@ -39,6 +39,8 @@ from agent.lifecycle.game_report import Fact, HeartbeatReported, ReportCleared
 from agent.lifecycle.states import Event, GameStarted, Phase, State
 from agent.link.messages import (
     FactTold,
+    HealthLimited,
+    Held,
     Kept,
     Leave,
     ListenersChanged,
@@ -69,6 +71,11 @@ from agent.runtime.stop_methods import RemoteMethods
 from agent.runtime.tasks import Tasks
 
 _PAGE_TOKEN = "page token"  # noqa: S105 - the name of what is kept, not a secret
+if TYPE_CHECKING:
+    from agent.compat.hosts import Compat
+    from agent.compat.prepare import Prepared
+
+_KEPT_COMPAT = "compat"
 # Servers that do not end by themselves by then are left to the end of the process.
 _CLOSE_SECONDS = 0.25
 _AFTER_FAULT = 5.0
@@ -192,7 +199,8 @@ class Agent:
         )
         self._feed = Feed(self._mirror, self._report, self._events, self._operations.view)
         self._count = self._counter()
-        self._methods = RemoteMethods(settings, link, self._tasks)
+        self._compat: Compat | None = None
+        self._methods = RemoteMethods(settings, link, self._tasks, self._ask_host)
         self._mirror.watch(self._feed.on_transition)
         self._mirror.watch(self._on_transition)
         self._events.on_listeners(self._tell_listeners)
@@ -256,6 +264,8 @@ class Agent:
                     users=allowed_users(*(() if user is None else (user.uid,))),
                 )
             )
+        if sockets.compat is not None:
+            await self._serve_other_hosts(sockets.compat)
         if sockets.metrics is not None:
             self._servers.append(await self._metrics.serve(sockets.metrics.sock))
         if sockets.statsd is not None:
@@ -278,6 +288,29 @@ class Agent:
     async def _tail(self) -> bytes:
         _, tail = await self._link.ask(lambda ask: TailAsked(ask, OUTPUT_BYTES))
         return tail
+
+    async def _serve_other_hosts(self, prepared: Prepared) -> None:
+        from agent.compat import hosts  # noqa: PLC0415 - only where AGENT_COMPAT asks for it
+
+        kept = self._init.kept.get(_KEPT_COMPAT)
+        self._compat = await hosts.serve(
+            prepared,
+            self._operations,
+            self._events,
+            self._report,
+            settings=self._settings,
+            deployment=self._injected.deployment,
+            phase=lambda: self._mirror.state.phase,
+            limit_health=lambda seconds: self._link.send(HealthLimited(seconds)),
+            hold=lambda seconds: self._link.send(Held(seconds)),
+            saved=json.loads(kept) if kept else None,
+            save=lambda snapshot: self._link.send(Kept(_KEPT_COMPAT, json.dumps(snapshot))),
+            on_request=self._metrics.on_request,
+        )
+        self._servers.append(self._compat)
+
+    def _ask_host(self, kind: str, seconds: float) -> str:
+        return self._compat.ask_to_stop(kind, seconds) if self._compat is not None else "AGENT_COMPAT is not set"
 
     def _begin_tasks(self, first: bool) -> None:
         settings = self._settings
