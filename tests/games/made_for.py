@@ -10,10 +10,10 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent.parent / "examples"))
-from udp_game.agones_link import AgonesLink
-from udp_game.multiplay_link import MultiplayLink
-from udp_game.playfab_link import PlayFabLink
+sys.path.insert(0, str(Path(__file__).parent.parent.parent))
+from examples.udp_game.agones_link import AgonesLink
+from examples.udp_game.multiplay_link import MultiplayLink
+from examples.udp_game.playfab_link import PlayFabLink
 
 host, behaviour = sys.argv[1:3]
 signal.signal(signal.SIGTERM, lambda *_: os._exit(9))
