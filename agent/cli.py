@@ -31,6 +31,8 @@ COMMANDS = {
     "autopsy": ("agent.logs.cli", "why a deployment ended"),
     "doctor": ("agent.doctor", "what will fail, and what to do about it"),
     "platform": ("agent.edgegap.cli", "call the platform's API"),
+    "discover": ("agent.discover.cli", "tell Prometheus where the organisation's game servers are"),
+    "fleet": ("agent.fleet.cli", "why servers ended, over a whole fleet: a report, or SQL"),
     "emulate": ("agent.emulator.cli", "serve the platform's API, to develop without an account"),
     "demo": ("agent.demo", "a whole life of a game server in this terminal"),
 }

@@ -80,6 +80,7 @@ DEPENDENCY_FILES_WITHOUT = (
     # The only thing that needs libstdc++ (2.4 MB, 1.4 MB of it resident); falls back to Python, and is used for a few
     # lists that are set up once.
     "frozenlist/_frozenlist*.so",
+    "opengsq/cli.py", "opengsq/rcon_protocols", "opengsq/protocols/nadeo.py", "opengsq/responses/nadeo",
 )  # fmt: skip
 # Of the agent: what it does not import, but gives to an interpreter of its own.
 EXECUTED_BY_PATH = ("emulator/shim.py",)
@@ -134,12 +135,22 @@ def copy_dependencies(source: Path, target: Path) -> None:
         }
 
     shutil.copytree(source, target, ignore=left_out)
+    _without_xml_protocol(target / "opengsq/protocols/__init__.py")
     for package in PACKAGES_WITHOUT:
         for metadata in target.glob(f"{package.replace('_', '[-_]')}*.dist-info"):
             shutil.rmtree(metadata)
     for metadata in target.glob("*.dist-info/METADATA"):  # the long description is of no use here
         header, _, _ = metadata.read_text(encoding="utf-8").partition("\n\n")
         metadata.write_text(header + "\n", encoding="utf-8")
+
+
+def _without_xml_protocol(package: Path) -> None:
+    """Takes out the one query protocol that needs XML, which the runtime has not; the package imports all of them."""
+    lines = package.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if "nadeo" not in line.lower()]
+    if len(kept) != len(lines) - 2:
+        raise SystemExit(f"cannot leave out the protocol nadeo: {package} is not what it was")
+    package.write_text("".join(kept), encoding="utf-8")
 
 
 def compile_without_sources(top: Path, optimize: int, keep: tuple[str, ...] = ()) -> None:

@@ -16,10 +16,11 @@ from pydantic.fields import FieldInfo
 from pydantic_core.core_schema import ValidationInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from agent.config.checks import relations
 from agent.config.names import option, suggestion, text_of, variable
 from agent.config.table import TABLE
 from agent.errors import Problem, SettingsError
-from agent.lifecycle.stop_methods import HOSTS, Method
+from agent.lifecycle.stop_methods import Method
 
 
 def _row(name: str) -> Any:
@@ -57,8 +58,13 @@ class Settings(BaseSettings):
     players_interval: float = _row("players_interval")
     players_min_stay: float = _row("players_min_stay")
     control_port: int = _row("control_port")
+    page_token: SecretStr | None = _row("page_token")
     metrics_port: int = _row("metrics_port")
     metrics_host: str = _row("metrics_host")
+    statsd: int | str | None = _row("statsd")
+    metrics_push_url: str | None = _row("metrics_push_url")
+    metrics_push_interval: float = _row("metrics_push_interval")
+    metrics_push_auth: SecretStr | None = _row("metrics_push_auth")
     socket_path: str | None = _row("socket_path")
     workdir: str | None = _row("workdir")
     game_user: str | None = _row("game_user")
@@ -160,14 +166,12 @@ def load(options: Mapping[str, str] | None = None) -> Settings:
 
 def check_together(settings: Settings, options: Mapping[str, str]) -> list[Problem]:
     """What is wrong with settings that are right each for itself."""
-    if settings.rcon_address is None and any(method.kind == "rcon" for method in settings.stop):
-        shown = option("stop") if options.get("stop") else variable("stop")
-        return [Problem(shown, None, "takes rcon only where AGENT_RCON_ADDRESS says where the game listens")]
-    asked = {method.kind for method in settings.stop} & set(HOSTS)
-    if "auto" not in settings.compat and (missing := sorted(asked - set(settings.compat))):
-        shown = option("stop") if options.get("stop") else variable("stop")
-        return [Problem(shown, None, f"takes {missing[0]} only where AGENT_COMPAT has it")]
-    return []
+    return [
+        Problem(
+            option(name) if options.get(name) else variable(name), options.get(name) or text_of(name, os.environ), takes
+        )
+        for name, takes in relations(lambda name: getattr(settings, name))
+    ]
 
 
 def _problem(entry: dict[str, Any], options: Mapping[str, str]) -> Problem:

@@ -222,6 +222,32 @@ def address(value: str) -> str:
     return f"{name}:{port(number)}"
 
 
+def statsd(value: str) -> "int | str | None":
+    """A UDP port, the absolute path of a Unix datagram socket, or `off`."""
+    if value.strip().lower() in _FALSE:
+        return None
+    if value.startswith("/"):
+        return socket_path(value)
+    try:
+        return port(value)
+    except ValueError:
+        raise ValueError("takes a port, the absolute path of a socket (at most 107 bytes), or off") from None
+
+
+def push_url(value: str) -> str:
+    """Where metrics are pushed to: a Pushgateway (its path has `/metrics/job/`), or a remote-write receiver."""
+    scheme, _, rest = value.strip().partition("://")
+    host_part, slash, path = rest.partition("/")
+    if scheme not in ("http", "https") or not host_part or not slash or not path:
+        raise ValueError(
+            "takes the http or https URL of a remote-write receiver, such as http://HOST:9090/api/v1/write, or of a "
+            "Pushgateway with a job, such as http://HOST:9091/metrics/job/game"
+        )
+    if "@" in host_part:
+        raise ValueError("takes a URL without a user and password; they go into AGENT_METRICS_PUSH_AUTH")
+    return value.strip()
+
+
 def host(value: str) -> str:
     """An IPv4 or IPv6 address to listen on."""
     import socket  # noqa: PLC0415 - boot has it anyway; `config` in a shell should not pay for it

@@ -177,8 +177,57 @@ _ROWS = (
             "found by the game in AGENT_URL; a port set here that is taken is an error."
         ),
     ),
-    Setting("metrics_port", parsers.port, 9464, "Port of /metrics; taken or not, as with AGENT_CONTROL_PORT."),
+    Setting(
+        "page_token",
+        parsers.text,
+        None,
+        (
+            "What the stop button of the status page (GET / of the local API) takes. Not set: one is made up, and is "
+            "in the page's address in the agent's log."
+        ),
+        secret=True,
+    ),
+    Setting(
+        "metrics_port",
+        parsers.port,
+        9464,
+        (
+            "Port of /metrics; taken or not, as with AGENT_CONTROL_PORT. Where the version declares a port named "
+            "metrics, that one is the default."
+        ),
+    ),
     Setting("metrics_host", parsers.host, "0.0.0.0", "Address that /metrics listens on."),  # noqa: S104 - Prometheus scrapes from outside
+    Setting(
+        "statsd",
+        parsers.statsd,
+        None,
+        (
+            "Takes the game's own figures as StatsD or DogStatsD: a UDP port on 127.0.0.1, or the path of a Unix "
+            "datagram socket. Off by default; the game finds it in AGENT_STATSD_URL."
+        ),
+    ),
+    Setting(
+        "metrics_push_url",
+        parsers.push_url,
+        None,
+        (
+            "Where the last values of all metrics go when the game has ended: a Prometheus remote-write receiver, or "
+            "a Pushgateway (http://HOST:9091/metrics/job/JOB)."
+        ),
+    ),
+    Setting(
+        "metrics_push_interval",
+        parsers.duration,
+        0.0,
+        "Seconds between two pushes while the game runs, for fleets whose ports cannot be reached; 0: only at the end.",
+    ),
+    Setting(
+        "metrics_push_auth",
+        parsers.text,
+        None,
+        "What the receiver of pushed metrics wants: a bearer token, or USER:PASSWORD.",
+        secret=True,
+    ),
     Setting(
         "socket_path",
         parsers.socket_path,

@@ -227,8 +227,6 @@ class Story:
 
     async def _show_metrics(self) -> None:
         """What Prometheus would read now, in one line."""
-        from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415 - for this one line
-
         from agent.api.client import AgentClient  # noqa: PLC0415 - likewise
 
         def ask() -> str:
@@ -241,9 +239,11 @@ class Story:
             answer.raise_for_status()
             text = await answer.text()
         total: dict[str, float] = {}
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                total[sample.name] = total.get(sample.name, 0.0) + sample.value
+        for line in text.splitlines():
+            if not line.startswith("#"):
+                series, _, value = line.rpartition(" ")
+                name = series.partition("{")[0]
+                total[name] = total.get(name, 0.0) + float(value)
         cpu, memory = total["arbitrium_game_cpu_seconds_total"], total["arbitrium_game_resident_memory_bytes"] / 1e6
         self._say(
             "metrics",

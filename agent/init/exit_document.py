@@ -114,6 +114,8 @@ def exit_document(
         deployment=json.loads(deployment) if deployment else {"request_id": inputs.deployment_id or None},
         command=[output.redactor.text(word) for word in inputs.command],
         agent_version=__version__,
+        application=inputs.setting("app_name"),
+        version=inputs.setting("app_version"),
     )
     document["agent_starts"] = agent_starts
     return document

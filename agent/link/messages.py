@@ -261,6 +261,18 @@ class CountersAsked(Record):
     ask: int
 
 
+class TailAsked(Record):
+    """Answered with the last bytes of the game's output, redacted, as the payload.
+
+    Attributes:
+        ask: number of the question.
+        size: how many bytes at most.
+    """
+
+    ask: int
+    size: int
+
+
 class LogAppended(Record):
     """Bytes for the spool, redacted, as the payload.
 

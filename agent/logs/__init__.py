@@ -1,1 +1,1 @@
-"""Bytes: capture, spool, ship, bundle, redact."""
+"""Log files and output: captured, redacted, spooled, shipped, and read again."""

@@ -1,4 +1,4 @@
-"""Everything as one object, for a presigned URL: a tar file whose members are what a store would have as objects.
+"""Uploads a run as one tar archive, for a presigned URL; its members are what a store would have as objects.
 
 Such a URL permits one key, and each upload replaces what was there. So the segments stay in the spool until the end,
 and the archive of all that is held is uploaded again and again: what arrived last is complete in itself.
@@ -14,8 +14,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, TypeAlias
 
-from agent.logs import bundle, objects, rundir
-from agent.logs.outbox import Manner, Outbox
+from agent.logs import bundle, objects, runs
+from agent.logs.outbox import Outbox, RetryPolicy
 from agent.logs.redact import Redactor
 from agent.logs.runs import Segment
 from agent.logs.spool_like import SpoolLike
@@ -41,9 +41,9 @@ class Archive:
         spool: SpoolLike,
         worker: Worker,
         form: objects.Form,
-        parts: Mapping[str, rundir.Parts],
+        parts: Mapping[str, runs.Parts],
     ) -> None:
-        """Takes the way to the store and what is uploaded."""
+        """Uploads nothing yet."""
         self.rate: float | None = None
         self._outbox = outbox
         self._spool = spool
@@ -51,7 +51,7 @@ class Archive:
         self._form = form
         self._parts = parts
 
-    async def keep_up(self, interval: float, first: list[Member], manner: Manner) -> None:
+    async def keep_up(self, interval: float, first: list[Member], policy: RetryPolicy) -> None:
         """Uploads whenever there is something new, every `interval` seconds or more rarely where that takes long."""
         uploaded = -1
         while True:
@@ -61,11 +61,11 @@ class Archive:
                 self._spool.seal()
                 await self._worker.do(self._spool.flush, time.monotonic() + interval)
                 began = time.monotonic()
-                await self.upload(first, self._spool.segments(), manner)
+                await self.upload(first, self._spool.segments(), policy)
                 uploaded, took = received, time.monotonic() - began
             await asyncio.sleep(max(interval, took / _SHARE))
 
-    async def upload(self, members: list[Member], held: list[Segment], manner: Manner) -> None:
+    async def upload(self, members: list[Member], held: list[Segment], policy: RetryPolicy) -> None:
         """Uploads one archive of these members and segments; raises StoreError."""
 
         def build() -> IO[bytes]:
@@ -80,7 +80,7 @@ class Archive:
         with file:
             size = file.seek(0, io.SEEK_END)
             began = time.monotonic()
-            await self._outbox.put_file("logs.tar", file, manner)
+            await self._outbox.put_file("logs.tar", file, policy)
             self.rate = size / max(0.001, time.monotonic() - began)
 
     def fitting(self, held: list[Segment], seconds: float) -> list[Segment]:
@@ -120,7 +120,7 @@ class Archive:
                 data = objects.encode(segment, self._form, self._spool.dropped_before(segment))
             except OSError:
                 continue  # its file is gone; the missing number says so
-            key = rundir.key_of(self._parts[segment.run], segment.number)
+            key = runs.key_of(self._parts[segment.run], segment.number)
             yield f"{key}/{objects.name(segment, self._form)}", data
 
 

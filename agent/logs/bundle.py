@@ -1,4 +1,4 @@
-"""Files kept beside the log: replays, crash dumps, a core. Finds them, reads them, says what is missing."""
+"""Finds and reads the files to keep beside the log (replays, crash dumps, a core); lists what is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ships what is left when the game has ended: most useful first, inside a deadline, and says what did not make it."""
+"""Ships what is left after the game's exit: most useful first, until a deadline; reports what was not shipped."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.logs import bundle, objects, rundir
+from agent.logs import bundle, objects, runs
 from agent.logs.archive import Archive, Member
-from agent.logs.outbox import Manner, Outbox
+from agent.logs.outbox import Outbox, RetryPolicy
 from agent.logs.redact import Redactor
 from agent.logs.runs import Segment
 from agent.logs.spool_like import SpoolLike
@@ -44,7 +44,7 @@ class ShipReport:
 
 
 class Ending:
-    """One end of a run. Fill in, then `run`.
+    """Ships the end of one run: `main_part`, then `last_word`.
 
     Attributes:
         outbox: the way to the store, or None where logs go nowhere.
@@ -73,7 +73,7 @@ class Ending:
         keep: list[str],
         core: str | None,
     ) -> None:
-        """Takes all it needs; see the class."""
+        """Uploads nothing yet; the arguments are the attributes."""
         self.outbox = outbox
         self.spool = spool
         self.worker = worker
@@ -83,13 +83,13 @@ class Ending:
         self.tail = tail
         self.keep = keep
         self.core = core
-        self.parts: Mapping[str, rundir.Parts] = {}
+        self.parts: Mapping[str, runs.Parts] = {}
         self.archive: Archive | None = None
         self.about = b""
         self.result = ShipReport(destination=outbox.target.shown if outbox else None)
         self._left: dict[str, tuple[int, str]] = {}  # what the store does not have yet: bytes, and why not
         if outbox is not None:
-            self._left = {rundir.EXIT: (0, _NO_TIME), "tail.log": (len(tail), _NO_TIME)}
+            self._left = {runs.EXIT: (0, _NO_TIME), "tail.log": (len(tail), _NO_TIME)}
         self._manifest = bundle.Manifest()
         self._complete = False
         self._disk_patience = 1.0
@@ -117,8 +117,8 @@ class Ending:
             self._complete = True
             await self._write_locally()
             return
-        small = Manner(patience=max(1.0, seconds / 3), first=0.1, longest=1.0, give_up=True)
-        large = Manner(patience=None, first=0.1, longest=1.0, give_up=True)
+        small = RetryPolicy(patience=max(1.0, seconds / 3), first=0.1, longest=1.0, give_up=True)
+        large = RetryPolicy(patience=None, first=0.1, longest=1.0, give_up=True)
         self._left |= {
             **{objects.name(segment, self.form): (segment.size, _NO_TIME) for segment in segments},
             **{kept.path: (kept.size, _NO_TIME) for kept in files + core},
@@ -129,10 +129,10 @@ class Ending:
             return
         try:
             # exit.json alone first: on a slow line, whatever goes beside it makes it later.
-            await self.outbox.put(self._key(rundir.EXIT), self._exit_json(), small)
+            await self.outbox.put(self._key(runs.EXIT), self._exit_json(), small)
             await self.outbox.put(self._key("tail.log"), self.tail, small)
             if self.about:
-                await self.outbox.put(self._key(rundir.RUN), self.about, small)
+                await self.outbox.put(self._key(runs.RUN), self.about, small)
         except StoreError as problem:
             self._left = {name: (size, self.redactor.text(str(problem))) for name, (size, _) in self._left.items()}
             return
@@ -144,10 +144,10 @@ class Ending:
             await self._manifest_too(small)
         await self._segments([segment for segment in self.spool.segments() if not self._is_own(segment)], large)
 
-    async def _manifest_too(self, manner: Manner) -> None:
+    async def _manifest_too(self, policy: RetryPolicy) -> None:
         assert self.outbox is not None, "main_part looked"
         try:
-            await self.outbox.put(self._key("manifest.json"), self._manifest_json(), manner)
+            await self.outbox.put(self._key("manifest.json"), self._manifest_json(), policy)
         except StoreError as problem:
             self._left["manifest.json"] = (0, self.redactor.text(str(problem)))
         else:
@@ -158,8 +158,8 @@ class Ending:
         archive: Archive,
         segments: list[Segment],
         files: list[bundle.Kept],
-        small: Manner,
-        large: Manner,
+        small: RetryPolicy,
+        large: RetryPolicy,
         seconds: float,
     ) -> None:
         """One object: first what surely fits in the time, because each upload replaces the one before; then all."""
@@ -172,7 +172,7 @@ class Ending:
             )
             members.append((self._key("manifest.json"), self._manifest_json()))
             self._complete = True
-            names = [name for name in self._left if name != rundir.EXIT]
+            names = [name for name in self._left if name != runs.EXIT]
             await self._upload(archive, names, members, everything, large)
         except StoreError as problem:
             self._left = {name: (size, self.redactor.text(str(problem))) for name, (size, _) in self._left.items()}
@@ -181,21 +181,21 @@ class Ending:
             self._complete = False
         for segment in everything:
             await self.worker.do(self.spool.confirm, segment)
-        await self.worker.do(rundir.mark_shipped, self.spool.run)
+        await self.worker.do(runs.mark_shipped, self.spool.run)
 
     async def _upload(
-        self, archive: Archive, names: list[str], members: list[Member], segments: list[Segment], manner: Manner
+        self, archive: Archive, names: list[str], members: list[Member], segments: list[Segment], policy: RetryPolicy
     ) -> None:
         """Uploads the story and these members; what they are called counts as shipped, in its `exit.json` already."""
         before, shipped = dict(self._left), list(self.result.shipped)
-        self.result.shipped = [rundir.EXIT, *(name for name in shipped if name != rundir.EXIT)]
+        self.result.shipped = [runs.EXIT, *(name for name in shipped if name != runs.EXIT)]
         for name in names:
             if name in self._left:
                 self._done(name)
-        documents = {rundir.EXIT: self._exit_json(), "tail.log": self.tail, rundir.RUN: self.about}
+        documents = {runs.EXIT: self._exit_json(), "tail.log": self.tail, runs.RUN: self.about}
         story: list[Member] = [(self._key(name), content) for name, content in documents.items()]
         try:
-            await archive.upload([*story, *members], segments, manner)
+            await archive.upload([*story, *members], segments, policy)
         except BaseException:
             self._left, self.result.shipped = before, shipped
             raise
@@ -204,7 +204,7 @@ class Ending:
         """Writes `exit.json` once more, now that it is known what became of everything else."""
         result = self.result
         self._complete = True
-        exit_left = self._left.pop(rundir.EXIT, None)
+        exit_left = self._left.pop(runs.EXIT, None)
         result.not_shipped = [{"what": name, "bytes": size, "why": why} for name, (size, why) in self._left.items()]
         result.spool = self.spool.counters()
         if self.outbox is None or exit_left is None or self.archive is not None:
@@ -212,29 +212,29 @@ class Ending:
             return
         document = self._exit_json()
         # Until the store has it, the local copy says that it has not.
-        missing: dict[str, object] = {"what": rundir.EXIT, "bytes": len(document), "why": _NO_TIME}
+        missing: dict[str, object] = {"what": runs.EXIT, "bytes": len(document), "why": _NO_TIME}
         result.not_shipped.append(missing)
         await self._write_locally()
         if not result.directory:
             return  # not even the first step, which names it, was done in time
-        manner = Manner(patience=max(0.5, seconds / 2), first=0.1, longest=0.5, give_up=True)
+        policy = RetryPolicy(patience=max(0.5, seconds / 2), first=0.1, longest=0.5, give_up=True)
         try:
-            await self.outbox.put(self._key(rundir.EXIT), document, manner)
+            await self.outbox.put(self._key(runs.EXIT), document, policy)
         except StoreError as problem:
             missing["why"] = self.redactor.text(str(problem))
         else:
             result.not_shipped.remove(missing)
-            result.shipped.insert(0, rundir.EXIT)
-            await self.worker.do(rundir.mark_shipped, self.spool.run)
+            result.shipped.insert(0, runs.EXIT)
+            await self.worker.do(runs.mark_shipped, self.spool.run)
         await self._write_locally()
 
-    async def _segments(self, segments: list[Segment], manner: Manner) -> None:
+    async def _segments(self, segments: list[Segment], policy: RetryPolicy) -> None:
         """The segments that are left, the newest first: they say most about the end."""
         waiting = iter(segments)
 
         async def some() -> None:
             for segment in waiting:
-                await self._segment(segment, manner)
+                await self._segment(segment, policy)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(_AT_ONCE, len(segments))):
@@ -242,17 +242,17 @@ class Ending:
 
     def _is_own(self, segment: Segment) -> bool:
         """Whether it belongs to the attempt that ends here, and not to an earlier one or an earlier run."""
-        return rundir.key_of(self.parts[segment.run], segment.number) == self.result.directory
+        return runs.key_of(self.parts[segment.run], segment.number) == self.result.directory
 
-    async def _segment(self, segment: Segment, manner: Manner) -> None:
+    async def _segment(self, segment: Segment, policy: RetryPolicy) -> None:
         assert self.outbox is not None, "main_part looked"
         name = objects.name(segment, self.form)
-        directory = rundir.key_of(self.parts[segment.run], segment.number)
+        directory = runs.key_of(self.parts[segment.run], segment.number)
         own = directory == self.result.directory
         segment.busy = True
         try:
             data = await self.worker.do(objects.encode, segment, self.form, self.spool.dropped_before(segment))
-            await self.outbox.put(f"{directory}/{name}", data, manner)
+            await self.outbox.put(f"{directory}/{name}", data, policy)
         except (OSError, StoreError) as problem:
             if own:
                 self._left[name] = (segment.size, self.redactor.text(str(problem)))
@@ -263,7 +263,7 @@ class Ending:
             self._done(name)
         await self.worker.do(self.spool.confirm, segment)
 
-    async def _file(self, kept: bundle.Kept, name: str, manner: Manner) -> None:
+    async def _file(self, kept: bundle.Kept, name: str, policy: RetryPolicy) -> None:
         assert self.outbox is not None, "main_part looked"
 
         async def pieces() -> AsyncIterator[bytes]:
@@ -272,7 +272,7 @@ class Ending:
                 yield piece
 
         try:
-            await self.outbox.put_pieces(self._key(name), pieces, manner)
+            await self.outbox.put_pieces(self._key(name), pieces, policy)
         except (OSError, StoreError) as problem:
             why = self.redactor.text(str(problem))
             self._left[kept.path] = (kept.size, why)
@@ -297,7 +297,7 @@ class Ending:
         not_shipped = result.not_shipped or [
             {"what": name, "bytes": size, "why": "not yet"}
             for name, (size, _) in self._left.items()
-            if name != rundir.EXIT
+            if name != runs.EXIT
         ]
         shipping = {
             "destination": result.destination,
@@ -307,11 +307,14 @@ class Ending:
             "not_shipped": not_shipped if not self._complete else result.not_shipped,
             "spool": self.spool.counters(),
         }
-        return _json(self._scrub({**self.report, "shipping": shipping, "bundle": self._manifest.as_dict()}))
+        # On one line: Athena and Trino read JSON by lines.
+        return _json(
+            self._scrub({**self.report, "shipping": shipping, "bundle": self._manifest.as_dict()}), indent=None
+        )
 
     async def _write_locally(self) -> None:
         # A disk that hangs is given up here, so that the store still gets its copy.
-        write = self.worker.within(self._disk_patience, rundir.write, self.spool.run, rundir.EXIT, self._exit_json())
+        write = self.worker.within(self._disk_patience, runs.write, self.spool.run, runs.EXIT, self._exit_json())
         self.result.local = await write or self.result.local
 
     def _scrub(self, value: Any) -> Any:
@@ -328,5 +331,5 @@ def _next(source: Iterator[bytes]) -> bytes | None:
     return next(source, None)
 
 
-def _json(value: object) -> bytes:
-    return json.dumps(value, indent=2, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace") + b"\n"
+def _json(value: object, indent: int | None = 2) -> bytes:
+    return json.dumps(value, indent=indent, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace") + b"\n"

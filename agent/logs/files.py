@@ -1,4 +1,4 @@
-"""Follows the log files of a game that writes files instead of to its stdout: into the same spool.
+"""Follows the log files of a game that does not log to its stdout, into the same spool (AGENT_LOG_FILES).
 
 Found by patterns again and again, followed through rotation (the name belongs to another file now) and truncation (the
 file begins anew). A file is known by its device and inode while it is held open, so that one that was only renamed is

@@ -1,4 +1,4 @@
-"""The form of log bytes in the spool: one frame for each piece that was read. Standard library only, quick to import.
+"""Reads and writes the spool's file format: one frame for each piece read. Standard library only, quick to import.
 
 Nothing is parsed while the game writes: a frame is sixteen bytes in front of the bytes as they came, so that capturing
 costs little. Lines, time stamps as text and compression are made when a segment is shipped.

@@ -1,15 +1,28 @@
-"""How a segment becomes an object in a store: its name, its lines, compressed."""
+"""Turns a segment of the spool into an object for a store: its key, its lines, compressed.
+
+One line of NDJSON:
+
+    {"ts": "2025-11-24T08:12:00.123456Z", "stream": "stdout", "line": "player joined"}
+
+`line` has no line break at its end. Where the bytes are not UTF-8, `line` is an approximation and `base64` has them
+exactly. `"partial": true` says that the line goes on in the next object of the same stream: it was very long, or was
+not finished when the segment was closed. `dropped_bytes` says how much is missing at this place.
+"""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from json.encoder import encode_basestring  # the C function under json.dumps
 from typing import Literal
 
-from agent.logs import lines
+from agent.logs import frames
 from agent.logs.runs import Segment
 
 Form = Literal["ndjson", "verbatim"]
 
+LONGEST = 256 * 1024  # bytes of a line in one object; a longer one continues in the next
 _LEVEL = 3  # of zstd: makes a usual log 10 to 20 times smaller, at several hundred MB/s
 _WHY = "the spool was full (AGENT_SPOOL_MAX)"
 
@@ -19,13 +32,13 @@ def name(segment: Segment, form: Form) -> str:
 
     It depends on nothing else, so that a segment that is shipped twice replaces itself.
     """
-    time_text = lines.stamp(segment.since)[:23].replace(":", "").replace("-", "")
+    time_text = stamp(segment.since)[:23].replace(":", "").replace("-", "")
     return f"{segment.number:06d}-{time_text}Z.{'ndjson' if form == 'ndjson' else 'log'}.zst"
 
 
 def text(segment: Segment, form: Form, dropped_before: int) -> Iterator[bytes]:
     """The lines of a segment; raises OSError where its file cannot be read."""
-    write = lines.ndjson if form == "ndjson" else lines.verbatim
+    write = ndjson if form == "ndjson" else verbatim
     return write(segment.pieces(), dropped_before, _WHY)
 
 
@@ -43,3 +56,98 @@ def compress(pieces: Iterable[bytes]) -> Iterator[bytes]:
 def encode(segment: Segment, form: Form, dropped_before: int) -> bytes:
     """The whole object."""
     return b"".join(compress(text(segment, form, dropped_before)))
+
+
+def stamp(ns: int) -> str:
+    """Nanoseconds since 1970 as ISO 8601 in UTC, to the microsecond."""
+    seconds, rest = divmod(ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest // 1000:06d}Z"
+
+
+def gap_text(dropped: int, why: str) -> str:
+    """The line that stands where bytes are missing."""
+    return f"[arbitrium-agent] {dropped} bytes of log are missing here: {why}"
+
+
+def ndjson(pieces: Iterable[bytes], dropped_before: int = 0, why: str = "") -> Iterator[bytes]:
+    """The lines of a segment as JSON objects, one a line, some at a time.
+
+    Args:
+        pieces: the segment's bytes, cut anywhere.
+        dropped_before: bytes that are missing before it.
+        why: why they are.
+    """
+    unfinished: dict[str, tuple[str, bytes]] = {}
+    first = True
+    for kind, ns, stream, body in frames.parse(pieces):
+        ts = stamp(ns)
+        if first and dropped_before:
+            yield _gap(ts, dropped_before, why)
+        first = False
+        if kind == frames.GAP:
+            count, _, reason = body.partition(b" ")
+            yield _gap(ts, int(count), reason.decode("utf-8", "replace"))
+            continue
+        began, before = unfinished.pop(stream, (ts, b""))
+        data = before + body if before else body
+        cut = data.rfind(b"\n")
+        head = f'"stream":{_quoted(stream)},"line":'
+        if cut >= 0:
+            yield _whole(began, ts, head, data[:cut])
+            began = ts
+        rest = data[cut + 1 :]
+        if len(rest) > LONGEST:
+            yield _object(began, head, rest, partial=True)
+        elif rest:
+            unfinished[stream] = (began, rest)
+    for stream, (began, rest) in unfinished.items():
+        yield _object(began, f'"stream":{_quoted(stream)},"line":', rest, partial=True)
+
+
+def verbatim(pieces: Iterable[bytes], dropped_before: int = 0, why: str = "") -> Iterator[bytes]:
+    """The bytes of a segment as they were, all streams in the order in which they were read; arguments as `ndjson`."""
+    if dropped_before:
+        yield f"{gap_text(dropped_before, why)}\n".encode()
+    for kind, _, _, body in frames.parse(pieces):
+        if kind == frames.GAP:
+            count, _, reason = body.partition(b" ")
+            yield f"{gap_text(int(count), reason.decode('utf-8', 'replace'))}\n".encode()
+        else:
+            yield body
+
+
+def _quoted(text: str) -> str:
+    """As JSON; with the characters escaped that some readers take for line breaks (U+0085, U+2028, U+2029)."""
+    quoted = encode_basestring(text)
+    if not quoted.isascii():
+        for character in "\x85\u2028\u2029":
+            quoted = quoted.replace(character, f"\\u{ord(character):04x}")
+    return quoted
+
+
+def _gap(ts: str, dropped: int, why: str) -> bytes:
+    line = _quoted(gap_text(dropped, why))
+    return f'{{"ts":"{ts}","stream":"{frames.AGENT}","line":{line},"dropped_bytes":{dropped}}}\n'.encode()
+
+
+def _whole(began: str, ts: str, head: str, data: bytes) -> bytes:
+    """Complete lines; the first of them began at `began`, the others at `ts`."""
+    try:
+        decoded = data.decode().split("\n")
+    except UnicodeDecodeError:
+        raw = data.split(b"\n")
+        return b"".join([_object(began, head, raw[0])] + [_object(ts, head, line) for line in raw[1:]])
+    prefix = f'{{"ts":"{ts}",{head}'
+    out = [prefix + _quoted(line) + "}\n" for line in decoded]
+    if began != ts:
+        out[0] = f'{{"ts":"{began}",{head}{_quoted(decoded[0])}}}\n'
+    return "".join(out).encode()
+
+
+def _object(ts: str, head: str, line: bytes, *, partial: bool = False) -> bytes:
+    try:
+        text, exact = line.decode(), ""
+    except UnicodeDecodeError:
+        text, exact = line.decode("utf-8", "replace"), f',"base64":"{base64.b64encode(line).decode()}"'
+    end = ',"partial":true' if partial else ""
+    return f'{{"ts":"{ts}",{head}{_quoted(text)}{exact}{end}}}\n'.encode()

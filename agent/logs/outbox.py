@@ -1,4 +1,4 @@
-"""Hands objects to the store, again and again until it has them, and says so once when it does not take any."""
+"""Puts objects into the store, with retries; a failing store is reported once, and its recovery too."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from agent.logs.target import Target
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
-    """How hard to try.
+class RetryPolicy:
+    """How often and for how long an upload is tried.
 
     Attributes:
-        patience: seconds for one attempt, or None for as long as the caller lets it go on.
-        first: seconds before the second attempt; doubles with each, with jitter.
-        longest: the longest such pause.
-        give_up: whether a final refusal ends the attempts; otherwise somebody may set it right meanwhile.
+        patience: timeout of one attempt in seconds, or None for no other than the caller's.
+        first: seconds before the second attempt; doubles with each attempt, with jitter.
+        longest: upper bound of that pause, in seconds.
+        give_up: whether a final refusal ends the attempts; otherwise they go on, since the store may be repaired.
     """
 
     patience: float | None
@@ -32,7 +32,7 @@ class Manner:
 
 
 class Outbox:
-    """The way to one store.
+    """Uploads to one store, and counts what was confirmed.
 
     Attributes:
         target: where to.
@@ -68,20 +68,20 @@ class Outbox:
         self._environ = environ
         self._store = store
 
-    async def put(self, key: str, data: bytes, manner: Manner) -> None:
+    async def put(self, key: str, data: bytes, policy: RetryPolicy) -> None:
         """Returns when the store has confirmed the object.
 
         Raises:
             StoreError: the store cannot be used as it is configured, or (with `give_up`) refused for good.
         """
-        await self._attempts(lambda store: store.put(key, data), len(data), manner)
+        await self._attempts(lambda store: store.put(key, data), len(data), policy)
 
-    async def put_file(self, key: str, file: IO[bytes], manner: Manner) -> None:
+    async def put_file(self, key: str, file: IO[bytes], policy: RetryPolicy) -> None:
         """As `put`, for a file, from its beginning."""
         size = file.seek(0, io.SEEK_END)
-        await self._attempts(lambda store: store.put_file(key, file), size, manner)
+        await self._attempts(lambda store: store.put_file(key, file), size, policy)
 
-    async def put_pieces(self, key: str, pieces: Callable[[], AsyncIterator[bytes]], manner: Manner) -> int:
+    async def put_pieces(self, key: str, pieces: Callable[[], AsyncIterator[bytes]], policy: RetryPolicy) -> int:
         """As `put`, for an object that is made anew for each attempt.
 
         Returns:
@@ -101,7 +101,7 @@ class Outbox:
 
             await store.put_pieces(key, counted())
 
-        await self._attempts(attempt, 0, manner)
+        await self._attempts(attempt, 0, policy)
         self.bytes += size
         return size
 
@@ -110,21 +110,23 @@ class Outbox:
         if self._store is not None:
             await self._store.close()
 
-    async def _attempts(self, attempt: Callable[[Store], Coroutine[Any, Any, None]], size: int, manner: Manner) -> None:
-        delay = manner.first
+    async def _attempts(
+        self, attempt: Callable[[Store], Coroutine[Any, Any, None]], size: int, policy: RetryPolicy
+    ) -> None:
+        delay = policy.first
         while True:
             try:
                 if self._store is None:
                     self._store = open_store(self.target, self._environ)
-                async with asyncio.timeout(manner.patience):
+                async with asyncio.timeout(policy.patience):
                     await attempt(self._store)
             except (StoreError, TimeoutError) as raised:
                 problem = raised
                 if not isinstance(raised, StoreError):
-                    problem = StoreError(f"no answer within {manner.patience:.3g} s", final=False)
+                    problem = StoreError(f"no answer within {policy.patience:.3g} s", final=False)
                 assert isinstance(problem, StoreError), "a timeout was made one above"
                 self._failed(problem)
-                if manner.give_up and problem.final:
+                if policy.give_up and problem.final:
                     raise problem from None
             else:
                 self.objects += 1
@@ -134,7 +136,7 @@ class Outbox:
                     self._say("the store takes logs again")
                 return
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
-            delay = min(delay * 2, manner.longest)
+            delay = min(delay * 2, policy.longest)
 
     def _failed(self, problem: StoreError) -> None:
         self.failures += 1

@@ -1,4 +1,4 @@
-"""An `exit.json` as people read it."""
+"""Renders an `exit.json` as text."""
 
 from __future__ import annotations
 

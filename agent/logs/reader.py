@@ -1,4 +1,4 @@
-"""Finds the runs of deployments among what was shipped, and puts their logs together again, gaps and all."""
+"""Lists the runs of deployments in a store, and reads their logs line by line, with the gaps marked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from agent.logs import rundir
+from agent.logs import runs
 from agent.logs.sources import Source, SourceError
 
 _RUN = re.compile(r"^(?:(?P<above>.*?)/)?(?P<time>\d{8}T\d{6}Z)-(?P<id>[^/]+)-(?P<attempt>\d+)/(?P<name>.+)$")
@@ -92,7 +92,7 @@ def find_runs(source: Source, deployment_id: str | None = None) -> list[Run]:
     return sorted(found.values(), key=lambda run: (run.time, run.attempt))
 
 
-def document(source: Source, run: Run, name: str = rundir.EXIT) -> dict[str, object] | None:
+def document(source: Source, run: Run, name: str = runs.EXIT) -> dict[str, object] | None:
     """A JSON document of a run, such as its `exit.json`; None where there is none."""
     try:
         content = json.loads(source.get(f"{run.directory}/{name}"))
@@ -115,7 +115,7 @@ class LogReader:
         """Reads nothing yet."""
         self._source = source
         self._run = run
-        about = document(source, run, rundir.RUN) or {}
+        about = document(source, run, runs.RUN) or {}
         first = about.get("first_segment")
         self._next = first if isinstance(first, int) else (1 if run.attempt <= 1 else None)
         self._seen = 0  # items that were given of the next segment, which was still being written

@@ -1,4 +1,4 @@
-"""Ships the log while the game runs, and the rest when it has ended.
+"""Uploads the log while the game runs, and the rest after its exit.
 
 A segment is deleted only after the store confirmed it. Its key depends on nothing but the run and the segment's number
 and time, so that one that is shipped twice (the agent was killed between the confirmation and the deletion) replaces
@@ -14,10 +14,10 @@ import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
-from agent.logs import lines, objects, rundir, runs
+from agent.logs import objects, runs
 from agent.logs.archive import Archive
 from agent.logs.ending import Ending, ShipReport
-from agent.logs.outbox import Manner, Outbox
+from agent.logs.outbox import Outbox, RetryPolicy
 from agent.logs.redact import Redactor
 from agent.logs.runs import Segment
 from agent.logs.spool_like import SpoolLike
@@ -29,7 +29,7 @@ __all__ = ["ShipReport", "Shipper"]
 
 
 _NOWHERE = Target("file:///nowhere")
-_STEADY = Manner(patience=60.0, first=0.5, longest=60.0, give_up=False)
+_STEADY = RetryPolicy(patience=60.0, first=0.5, longest=60.0, give_up=False)
 
 
 class Shipper:
@@ -90,7 +90,7 @@ class Shipper:
         self._worker = Worker("ship")
         self._first = spool.next_number if first is None else first
         self._on_prepared = on_prepared
-        self._parts: dict[str, rundir.Parts] = {}  # by directory of the run: where its segments go
+        self._parts: dict[str, runs.Parts] = {}  # by directory of the run: where its segments go
         self._archive: Archive | None = None
         if self._outbox is not None and self._outbox.target.single:
             self._archive = Archive(self._outbox, spool, self._worker, form, self._parts)
@@ -218,7 +218,7 @@ class Shipper:
         self._spool.seal_after(self._interval)
         self._spool.listen(lambda: _soon(loop, self._wakeup))
         # The first object shows at once whether the store can be used.
-        key = f"{self.directory}/{rundir.RUN}"
+        key = f"{self.directory}/{runs.RUN}"
         if self._archive is not None:
             await self._archive.keep_up(self._interval, [(key, self._about())], _STEADY)
         await self._outbox.put(key, self._about(), _STEADY)
@@ -234,7 +234,7 @@ class Shipper:
 
     async def _ship(self, segment: Segment) -> None:
         assert self._outbox is not None, "_run looked"
-        directory = rundir.key_of(self._parts[segment.run], segment.number)
+        directory = runs.key_of(self._parts[segment.run], segment.number)
         segment.busy = True
         try:
             data = await self._worker.do(objects.encode, segment, self._form, self._spool.dropped_before(segment))
@@ -259,21 +259,21 @@ class Shipper:
             identity["deployment_id"] = f"local-{spool.run_id[-8:]}"
         # Those that were killed before they could count themselves come first.
         for run in await do(spool.adopt):
-            self._parts[run] = await do(rundir.parts, run) or await self._count(run)
+            self._parts[run] = await do(runs.parts, run) or await self._count(run)
         if not identity.get("attempt"):
-            identity["attempt"] = str(await do(rundir.count_attempt, spool.directory, identity["deployment_id"]))
+            identity["attempt"] = str(await do(runs.count_attempt, spool.directory, identity["deployment_id"]))
         self.directory = (self._target or _NOWHERE).directory(identity, _time(spool.run_id))
-        self._parts[spool.run] = await do(rundir.add_part, spool.run, self._first, self.directory)
+        self._parts[spool.run] = await do(runs.add_part, spool.run, self._first, self.directory)
         self._on_prepared(self._first, int(identity["attempt"]))
 
-    async def _count(self, run: str) -> rundir.Parts:
+    async def _count(self, run: str) -> runs.Parts:
         """An earlier run that was killed in its first moments: counts it as the attempt that it was."""
         owner = await self._worker.do(runs.owner_of, run)
         deployment_id = owner or self._identity["deployment_id"]
-        attempt = await self._worker.do(rundir.count_attempt, self._spool.directory, deployment_id)
+        attempt = await self._worker.do(runs.count_attempt, self._spool.directory, deployment_id)
         identity = {**self._identity, "deployment_id": deployment_id, "attempt": str(attempt)}
         key = (self._target or _NOWHERE).directory(identity, _time(os.path.basename(run)))
-        return await self._worker.do(rundir.add_part, run, 1, key)
+        return await self._worker.do(runs.add_part, run, 1, key)
 
     async def _release(self) -> None:
         """Lets go of the earlier runs of which nothing is left to ship."""
@@ -281,18 +281,18 @@ class Shipper:
         held = {segment.run for segment in self._spool.segments()}
         done = [run for run in self._parts if run not in held and run != self._spool.run]
         for run in done:
-            data = await do(rundir.unshipped_exit, run)
+            data = await do(runs.unshipped_exit, run)
             if data is not None and self._outbox is not None and self._archive is None:
-                await self._outbox.put(f"{self._parts[run][-1][1]}/{rundir.EXIT}", data, _STEADY)
-                await do(rundir.mark_shipped, run)
+                await self._outbox.put(f"{self._parts[run][-1][1]}/{runs.EXIT}", data, _STEADY)
+                await do(runs.mark_shipped, run)
             del self._parts[run]
         if done:
-            for run in await do(rundir.stale, self._spool.directory, done):
+            for run in await do(runs.stale, self._spool.directory, done):
                 await do(lambda run=run: self._spool.release(run, delete=True))
 
     def _about(self) -> bytes:
         """The content of run.json, which says what run it is that is still under way."""
-        started = lines.stamp(self._spool.started_ns)
+        started = objects.stamp(self._spool.started_ns)
         content = {"started": started, "form": self._form, "first_segment": self._first, **self._identity}
         return json.dumps(content, indent=2).encode() + b"\n"
 

@@ -1,4 +1,4 @@
-"""Where shipped logs are read from: a store, a directory, an archive, or a spool on this machine."""
+"""Opens the places that logs are read from: a store, a directory, an archive, or a spool on this machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from agent.errors import AgentError
-from agent.logs import lines, objects, rundir, runs
+from agent.logs import objects, runs
 from agent.logs.store import explain, open_obstore
 from agent.logs.target import KEY, Target
 
@@ -154,7 +154,7 @@ class SpoolSource:
     """What is in a spool directory: of agents that have no store, or that could not ship it (yet)."""
 
     def __init__(self, directory: str) -> None:
-        """Takes the directory."""
+        """Reads nothing yet."""
         self.shown = directory
         self._segments: dict[str, runs.Segment] = {}
         self._files: dict[str, str] = {}
@@ -165,16 +165,16 @@ class SpoolSource:
         """As `Source`; the keys that these would have in a store."""
         self._segments, self._files = {}, {}
         for run in runs.all_runs(self.shown):
-            parts = rundir.parts(run) or [(1, f"_/_/{os.path.basename(run).partition('-')[0]}-_-0")]
+            parts = runs.parts(run) or [(1, f"_/_/{os.path.basename(run).partition('-')[0]}-_-0")]
             found, gaps = runs.load(run, clean=False)
             for segment in found:
-                key = f"{rundir.key_of(parts, segment.number)}/{objects.name(segment, 'ndjson')}"
+                key = f"{runs.key_of(parts, segment.number)}/{objects.name(segment, 'ndjson')}"
                 self._segments[key] = segment
                 self._gaps[key] = gaps.get(segment.number, 0)
             for number, (first, directory) in enumerate(parts, 1):
-                self._about[f"{directory}/{rundir.RUN}"] = json.dumps({"first_segment": first}).encode()
-                name = rundir.EXIT if number == len(parts) else f"exit-{number}.json"
-                self._files[f"{directory}/{rundir.EXIT}"] = f"{run}/{name}"
+                self._about[f"{directory}/{runs.RUN}"] = json.dumps({"first_segment": first}).encode()
+                name = runs.EXIT if number == len(parts) else f"exit-{number}.json"
+                self._files[f"{directory}/{runs.EXIT}"] = f"{run}/{name}"
         keys = [*self._segments, *self._about, *(key for key, path in self._files.items() if os.path.exists(path))]
         return [key for key in keys if key.startswith(below) and key > after]
 
@@ -187,7 +187,7 @@ class SpoolSource:
                 segment = self._segments[key]
                 if self.grows(key) and not os.path.exists(str(segment.path)):
                     segment.path = str(segment.path).removesuffix(runs.OPEN) + runs.DONE  # closed meanwhile
-                text = lines.ndjson(segment.pieces(), self._gaps[key], "the spool was full")
+                text = objects.ndjson(segment.pieces(), self._gaps[key], "the spool was full")
                 return b"".join(objects.compress(text))
             with open(self._files[key], "rb") as file:
                 return file.read()

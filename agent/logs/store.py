@@ -28,7 +28,12 @@ class StoreError(Exception):
     """
 
     def __init__(self, message: str, *, final: bool) -> None:
-        """Takes one line for people, without secrets."""
+        """Makes the error.
+
+        Args:
+            message: one line for people, without secrets.
+            final: as the attribute.
+        """
         super().__init__(message)
         self.final = final
 
@@ -107,7 +112,11 @@ class HttpStore:
     """PUT to a URL: a server that takes files, or a presigned URL."""
 
     def __init__(self, url: str) -> None:
-        """Takes the URL; the key goes in the place of `{key}` or behind the path. A presigned one has no such place."""
+        """Opens nothing yet.
+
+        Args:
+            url: the key goes in the place of `{key}` or behind the path; a presigned one has no such place.
+        """
         self._url = url
         self._session: aiohttp.ClientSession | None = None
 

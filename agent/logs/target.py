@@ -1,4 +1,4 @@
-"""`AGENT_LOG_URL`: where logs go, as what keys, and which variables hold the credentials. Standard library only.
+"""Parses `AGENT_LOG_URL`: the store, the keys, and which variables hold its credentials. Standard library only.
 
 Boot needs a part of it before the game is spawned (what to keep from the game), so it imports little.
 """

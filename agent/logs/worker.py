@@ -1,4 +1,4 @@
-"""A thread for work that must not hold up the event loop, and that nobody waits for when the agent leaves.
+"""A daemon thread for blocking work: it neither blocks the event loop nor delays the agent's exit.
 
 `asyncio.to_thread` would do but for one thing: the interpreter joins its threads at exit, and a thread that hangs in a
 read from a dead disk would keep the agent from leaving.

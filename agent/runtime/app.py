@@ -25,7 +25,9 @@ from agent.api.events import COMES_BACK, EventBus
 from agent.api.feed import Feed
 from agent.api.models import WarningEvent
 from agent.api.operations import Operations
+from agent.api.page import OUTPUT_BYTES, StatusPage
 from agent.config import model
+from agent.config.cli import shown_settings
 from agent.config.injected import Injected, parse
 from agent.config.model import Settings
 from agent.edgegap.self_stop import Attempt, Outcome, Result, SelfStop
@@ -53,9 +55,11 @@ from agent.link.messages import (
     ShortVisit,
     StateChanged,
     StopAcknowledged,
+    TailAsked,
     TimeRunsOut,
 )
 from agent.metrics.counts import LogCounts, LogSource
+from agent.metrics.exports import Exports
 from agent.metrics.registry import Metrics
 from agent.runtime import player_count
 from agent.runtime.finalizer import Finalizer, GameStart, kept_place, working_directory
@@ -66,6 +70,7 @@ from agent.runtime.remote_spool import RemoteSpool
 from agent.runtime.stop_methods import RemoteMethods
 from agent.runtime.tasks import Tasks
 
+_PAGE_TOKEN = "page token"  # noqa: S105 - the name of what is kept, not a secret
 if TYPE_CHECKING:
     from agent.compat.hosts import Compat
     from agent.compat.prepare import Prepared
@@ -144,6 +149,13 @@ class Agent:
         self._mirror = Mirror(init.driver.state, init.posted, link.send, loop)
         self._tags = _tags(settings, self._injected)
         self._spool = RemoteSpool(link, **init.spool_view)
+        self._exports = Exports(
+            settings,
+            init.inputs.environ,
+            self._injected.deployment,
+            lambda: self._metrics.collect(),  # noqa: PLW0108 - they are made below, from this
+            began=init.inputs.began + init.inputs.wall_offset,
+        )
         self._finalizer = Finalizer(
             settings,
             self._injected.deployment,
@@ -155,6 +167,7 @@ class Agent:
             kept=kept_place(init.kept),
             attempt=self._mirror.state.attempt,
             game=self._game_start,
+            exports=self._exports if self._exports.wanted else None,
         )
         self._metrics = Metrics(
             version=__version__,
@@ -165,6 +178,7 @@ class Agent:
             report=self._report,
             logs=LogSource(self._log_counts, self._spool.refresh),
             attempt_results=list(Result),
+            trace_id=self._exports.trace_id,
         )
         self._operations = Operations(
             self._mirror,
@@ -232,9 +246,12 @@ class Agent:
         sockets = self._init.sockets
         on_request = self._metrics.on_request
         if sockets.control is not None:
+            page = self._page()
             self._servers.append(
-                await http.serve(sockets.control.sock, self._operations, self._feed, on_request=on_request)
+                await http.serve(sockets.control.sock, self._operations, self._feed, on_request=on_request, page=page)
             )
+            if self._init.agent.starts <= 1:
+                log.info(f"status page: {page.address(f'http://127.0.0.1:{sockets.control.number}')}")
         if sockets.unix is not None:
             user = self._init.process.user
             self._servers.append(
@@ -251,6 +268,26 @@ class Agent:
             await self._serve_other_hosts(sockets.compat)
         if sockets.metrics is not None:
             self._servers.append(await self._metrics.serve(sockets.metrics.sock))
+        if sockets.statsd is not None:
+            self._servers.append(await self._metrics.listen_statsd(sockets.statsd))
+
+    def _page(self) -> StatusPage:
+        settings, redactor = self._settings, self._init.output.redactor
+        page = StatusPage(
+            self._operations,
+            metrics=self._metrics.expose,
+            output=self._tail,
+            settings={name: redactor.text(text) for name, text in shown_settings(settings).items()},
+            token=settings.page_token.get_secret_value() if settings.page_token is not None else "",
+            made_up=self._init.kept.get(_PAGE_TOKEN, ""),
+        )
+        # Whoever has the page open keeps the button when this process is started again.
+        self._link.send(Kept(_PAGE_TOKEN, page.token))
+        return page
+
+    async def _tail(self) -> bytes:
+        _, tail = await self._link.ask(lambda ask: TailAsked(ask, OUTPUT_BYTES))
+        return tail
 
     async def _serve_other_hosts(self, prepared: Prepared) -> None:
         from agent.compat import hosts  # noqa: PLC0415 - only where AGENT_COMPAT asks for it
@@ -277,6 +314,8 @@ class Agent:
 
     def _begin_tasks(self, first: bool) -> None:
         settings = self._settings
+        if self._exports.wanted:
+            self._tasks.start(self._exports.run(), "pushing metrics")
         if settings.tags and first:
             self._tasks.start(self._tag(), "adding the tags of AGENT_TAGS")
         if self._count is not None:
@@ -382,6 +421,7 @@ class Agent:
         secrets = self._injected.secrets
         assert secrets.delete_url is not None, "the lifecycle releases only where there is what it takes"
         assert secrets.delete_token is not None, "as above"
+        began = self._loop.time()
         call = SelfStop(secrets.delete_url.get_secret_value(), secrets.delete_token, log_storage)
         log.info(f"stopping the deployment: DELETE {call.shown_url}")
 
@@ -407,7 +447,9 @@ class Agent:
                 await asyncio.sleep(_AFTER_FAULT)
         if not outcome.confirmed:
             log.error(f"{outcome.message}. The deployment may go on to be billed: stop it from a backend")
-        self._link.send(ReleaseSettled("confirmed" if outcome.confirmed else "refused"))
+        settled = "confirmed" if outcome.confirmed else "refused"
+        self._link.send(ReleaseSettled(settled))
+        await self._exports.step("release", began, self._loop.time(), outcome=settled)
 
     # What is known ---------------------------------------------------------------------------------------------------
 

@@ -347,13 +347,15 @@ async def test_a_segment_that_is_shipped_twice_is_there_once(ship: Ship, tmp_pat
 
 
 async def test_each_attempt_of_one_run_has_its_own_directory(ship: Ship) -> None:
-    """A game that was started again by the agent: two stories, told one after the other."""
+    """A game that was started again by the agent: one directory for each start, one `exit.json` in each."""
     ship.run()
     first = write(ship.spool, 0, 500)
+    ship.spool.put_file("exit.json", b"{}\n")  # as the init does as soon as the game is gone
     one = await ship.finish(tail=b"first end")
     ship.shipper = ship.make()
     ship.run()
     second = write(ship.spool, 500, 500)
+    ship.spool.put_file("exit.json", b"{}\n")
     two = await ship.finish(tail=b"second end")
     assert (one.directory[-2:], two.directory[-2:]) == ("-1", "-2")
     stored = ship.stored()

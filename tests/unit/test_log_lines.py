@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.logs import frames, lines
+from agent.logs import frames, objects
 
 
 def segment(*reads: tuple[str, bytes], ts: int = 1_700_000_000_123_456_789) -> bytes:
@@ -27,9 +27,9 @@ def segment(*reads: tuple[str, bytes], ts: int = 1_700_000_000_123_456_789) -> b
     return out
 
 
-def objects(data: bytes, dropped: int = 0) -> list[dict[str, object]]:
+def parsed(data: bytes, dropped: int = 0) -> list[dict[str, object]]:
     """What the lines of a segment say."""
-    text = b"".join(lines.ndjson([data], dropped, "why")).decode()
+    text = b"".join(objects.ndjson([data], dropped, "why")).decode()
     return [json.loads(line) for line in text.splitlines()]
 
 
@@ -50,7 +50,7 @@ reads = st.lists(st.tuples(st.sampled_from(["stdout", "stderr"]), st.binary(min_
 @given(reads)
 def test_all_bytes_can_be_put_together_again(what: list[tuple[str, bytes]]) -> None:
     """For any bytes, cut into reads anywhere, of two interleaved streams."""
-    found = objects(segment(*what))
+    found = parsed(segment(*what))
     for stream in ("stdout", "stderr"):
         assert reassembled(found, stream) == b"".join(data for name, data in what if name == stream)
 
@@ -84,7 +84,7 @@ def test_a_damaged_frame_ends_the_segment() -> None:
 
 def test_a_line_carries_the_time_of_its_first_byte() -> None:
     """A line that came in two reads began with the first."""
-    found = objects(segment(("stdout", b"a\nbegun "), ("stdout", b"ended\nc\n")))
+    found = parsed(segment(("stdout", b"a\nbegun "), ("stdout", b"ended\nc\n")))
     assert [(item["line"], item["ts"]) for item in found] == [
         ("a", "2023-11-14T22:13:20.123456Z"),
         ("begun ended", "2023-11-14T22:13:20.123456Z"),
@@ -95,7 +95,7 @@ def test_a_line_carries_the_time_of_its_first_byte() -> None:
 def test_a_very_long_line_is_given_in_parts() -> None:
     """Memory is bounded, and the parts say that they go on."""
     data = b"x" * 100_000
-    found = objects(segment(*[("stdout", data)] * 10, ("stdout", b"end\n")))
+    found = parsed(segment(*[("stdout", data)] * 10, ("stdout", b"end\n")))
     assert len(found) > 2
     assert all(item.get("partial") for item in found[:-1])
     assert reassembled(found, "stdout") == data * 10 + b"end\n"
@@ -103,7 +103,7 @@ def test_a_very_long_line_is_given_in_parts() -> None:
 
 def test_bytes_that_are_no_text_are_kept_exactly() -> None:
     """`line` is for people, `base64` for programs."""
-    [item] = objects(segment(("stderr", b"caf\xc3\xa9 \xff\n")))
+    [item] = parsed(segment(("stderr", b"caf\xc3\xa9 \xff\n")))
     assert item["line"] == "café \ufffd"
     assert base64.b64decode(str(item["base64"])) == b"caf\xc3\xa9 \xff"
 
@@ -111,10 +111,10 @@ def test_bytes_that_are_no_text_are_kept_exactly() -> None:
 def test_what_is_missing_is_said_at_its_place() -> None:
     """Before the segment, and inside it."""
     data = segment(("stdout", b"one\n")) + frames.gap(77, "the disk was slow", 0) + segment(("stdout", b"two\n"))
-    found = objects(data, dropped=1234)
+    found = parsed(data, dropped=1234)
     assert [item.get("dropped_bytes") for item in found] == [1234, None, 77, None]
     assert "1234 bytes of log are missing here: why" in str(found[0]["line"])
-    text = b"".join(lines.verbatim([data], 1234, "why"))
+    text = b"".join(objects.verbatim([data], 1234, "why"))
     assert text.splitlines()[0].startswith(b"[arbitrium-agent] 1234 bytes")
     assert text.splitlines()[2].startswith(b"[arbitrium-agent] 77 bytes")
 
@@ -122,10 +122,10 @@ def test_what_is_missing_is_said_at_its_place() -> None:
 @given(reads)
 def test_verbatim_gives_the_bytes_as_they_were(what: list[tuple[str, bytes]]) -> None:
     """In the order in which they were read."""
-    assert b"".join(lines.verbatim([segment(*what)])) == b"".join(data for _, data in what)
+    assert b"".join(objects.verbatim([segment(*what)])) == b"".join(data for _, data in what)
 
 
 @pytest.mark.parametrize("line", ['"quoted" \\ back', "tab\tand\x1b[31mcolour\x07", "\u2028 separators", "windows\r"])
 def test_awkward_characters_survive_json(line: str) -> None:
     """Every JSON reader gives the line back."""
-    assert objects(segment(("stdout", f"{line}\n".encode())))[0]["line"] == line
+    assert parsed(segment(("stdout", f"{line}\n".encode())))[0]["line"] == line
