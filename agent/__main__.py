@@ -1,6 +1,6 @@
 """Argument vector to exit code."""
 
-import _signal
+import _signal  # type: ignore[import-not-found]  # the C part of `signal`
 import os
 import sys
 

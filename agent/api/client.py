@@ -11,8 +11,8 @@ import socket
 import time
 from typing import Any, Self
 
+from agent.config.homes import homes
 from agent.errors import AgentError
-from agent.init.homes import homes
 from agent.init.sockets import default_socket_paths
 
 _OFF = ("off", "false", "no", "0")

@@ -73,7 +73,7 @@ def unset_in_templates(value: Callable[[str], Any], environ: Mapping[str, str]) 
         value: the value of a setting by its name.
         environ: what is set.
     """
-    from agent.init.templates import names  # noqa: PLC0415 - most games do without
+    from agent.config.templates import names  # noqa: PLC0415 - most games do without
 
     found: dict[str, None] = {}
     for source, _ in value("template"):

@@ -6,7 +6,7 @@ import os
 import time
 
 from agent import log
-from agent.init.homes import home
+from agent.config.homes import home
 from agent.logs.capture import Capture
 from agent.logs.redact import Redactor
 from agent.logs.sink import Sink

@@ -107,7 +107,7 @@ def _files(inputs: Inputs, process: GameProcess) -> None:
     pairs = inputs.setting("template")
     if not pairs or inputs.problems:
         return
-    from agent.init import templates  # noqa: PLC0415 - most games do without
+    from agent.config import templates  # noqa: PLC0415 - most games do without
 
     owner = (process.user.uid, process.user.gid) if process.user is not None else None
     for source, target in pairs:

@@ -10,7 +10,7 @@ import os
 import socket
 import stat
 
-from agent.init.homes import home
+from agent.config.homes import home
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -158,7 +158,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def _source(arguments: argparse.Namespace) -> Source:
     if arguments.spool or not arguments.url:
-        from agent.init.homes import homes  # noqa: PLC0415 - only where it is asked for
+        from agent.config.homes import homes  # noqa: PLC0415 - only where it is asked for
 
         default = [f"{home}/spool" for home in homes()]
         found = next((place for place in default if os.path.isdir(place)), default[0])

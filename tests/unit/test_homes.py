@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.config import homes
 from agent.game.user import missing_capabilities
-from agent.init import homes
 
 
 def test_root_finds_the_agent_of_another_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.config.parsers import templates as pairs
-from agent.init.templates import TemplateError, expand, write
+from agent.config.templates import TemplateError, expand, write
 
 
 def test_only_one_syntax_is_known() -> None:
