@@ -216,7 +216,7 @@ class TestBadInput:
         is_problem(answer)
         assert phase(shared) == "starting"
 
-    @pytest.mark.parametrize("path", ["/", "/v1", "/v1/nothing", "/v1/players/a/b/c", "/v2/status", "/v1/self/stop"])
+    @pytest.mark.parametrize("path", ["/v0", "/v1", "/v1/nothing", "/v1/players/a/b/c", "/v2/status", "/v1/self/stop"])
     def test_an_unknown_route(self, shared: Run, path: str) -> None:
         """404 as a problem document."""
         answer = shared.http("GET", path)

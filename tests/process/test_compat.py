@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -185,14 +186,14 @@ def test_without_the_setting_there_is_nothing_of_it(launch: Launcher) -> None:
 
 def test_a_port_that_is_taken_is_refused_where_it_was_named(launch: Launcher) -> None:
     """As with the control port: nothing is started."""
-    taken = free_port()
-    run = launch(
-        game("polite"),
-        mode="subreaper",
-        env=PORTS
-        | {"AGENT_COMPAT": "agones", "AGENT_AGONES_HTTP_PORT": str(taken), "AGENT_AGONES_GRPC_PORT": str(taken)},
-    )
-    finished = run.finish()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        run = launch(
+            game("polite"),
+            mode="subreaper",
+            env=PORTS | {"AGENT_COMPAT": "agones", "AGENT_AGONES_GRPC_PORT": str(taken)},
+        )
+        finished = run.finish()
     assert finished.code == 78
     assert f"AGENT_AGONES_GRPC_PORT: got '{taken}' and takes a free port" in finished.stderr
 

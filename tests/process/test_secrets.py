@@ -84,7 +84,9 @@ def test_the_token_is_nowhere(launch: Launcher, intercept: str) -> None:
         run.wait_for("ready")
         said = answers_of(run)
         run.http("POST", "/v1/stop")
-        done = run.finish()
+        platform.wait_for_calls(2)
+        run.stderr.wait_for("asking again in")
+        done = run.stop()
         assert len(platform.calls) == 2
         assert {call.authorization for call in platform.calls} == {TOKEN}
     assert_absent(said, "an answer of the API")

@@ -135,12 +135,14 @@ def test_a_platform_that_refuses_connections_at_first(launch: Launcher) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
-def test_refused_for_good(launch: Launcher, status: int) -> None:
-    """A final refusal is not repeated; it is said without the token, and the container ends after the hold."""
+def test_a_refusal_is_held(launch: Launcher, status: int) -> None:
+    """A refusal is said without the token, and held: an exit would be started again, and billed again."""
     with FakePlatform([Reply(status)] * 5) as platform:
         run = start(launch, platform, AGENT_HOLD_SECONDS="1")
         run.http("POST", "/v1/stop")
-        done = run.finish()
+        run.stderr.wait_for("asking again in")
+        assert run.process.poll() is None
+        done = run.stop()
         assert done.code == 0
         assert len(platform.calls) == 1
         said = [line for line in done.stderr.splitlines() if "cannot" in line and str(status) in line]
@@ -223,7 +225,7 @@ def test_the_token_does_not_follow_a_redirect(launch: Launcher) -> None:
 
 def test_retry_after_as_a_date(launch: Launcher) -> None:
     """`Retry-After` may be a date; the next call does not come before it."""
-    date = email.utils.formatdate(time.time() + 3, usegmt=True)
+    date = email.utils.formatdate(time.time() + 8, usegmt=True)
     with FakePlatform([Reply(503, {"Retry-After": date})]) as platform:
         run = start(launch, platform)
         run.http("POST", "/v1/stop")
