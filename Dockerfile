@@ -9,20 +9,29 @@
 #
 # docs/image.md tells how it is made and what was measured.
 
-FROM debian:13-slim AS python
+# What the release is built from: packaging/bases.env names a digest, `make image` passes it.
+ARG BASE=debian:13-slim
+FROM ${BASE} AS python
 RUN apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
         binutils ca-certificates dpkg-dev gcc libc6-dev libffi-dev libssl-dev libzstd-dev make musl-tools pkgconf \
         python3 python3-pip xz-utils zlib1g-dev \
+ && mkdir /build \
+ && dpkg-query -W -f '${Package}=${Version}\n' | xargs apt-cache show 2>/dev/null \
+  | grep -E '^(Package|Version|SHA256):|^$' >/build/packages \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
-COPY packaging/python.sh packaging/profile.py packaging/
-RUN packaging/python.sh python
+COPY packaging/python.sh packaging/profile.py packaging/sources.sha256 packaging/
+# `--build-arg PROFILE=on`: a faster interpreter that is not the same twice (docs/image.md).
+ARG PROFILE=off
+RUN PROFILE=$PROFILE packaging/python.sh python
 
 FROM python AS build
-COPY requirements.lock ./
-RUN python3 -m pip install --quiet --no-cache-dir --no-compile --root-user-action=ignore --disable-pip-version-check \
-        --require-hashes --only-binary :all: --target dependencies -r requirements.lock
+COPY requirements.lock requirements-query.lock ./
+RUN python3 -m pip download --quiet --no-cache-dir --disable-pip-version-check --require-hashes --only-binary :all: \
+        --dest wheels -r requirements.lock -r requirements-query.lock \
+ && python3 -m pip install --quiet --no-cache-dir --no-compile --root-user-action=ignore --disable-pip-version-check \
+        --no-deps --no-index --target dependencies wheels/*.whl
 COPY packaging packaging
 COPY agent agent
 RUN python3 packaging/assemble.py --home /opt/arbitrium-agent --source python/source --dependencies dependencies \
@@ -31,11 +40,11 @@ COPY LICENSE ./
 COPY entrypoint.sh /opt/arbitrium-agent/entrypoint.sh
 ARG VERSION=
 RUN python3 packaging/sbom.py --home /opt/arbitrium-agent --origins origins --agent agent --version "$VERSION" \
-        --licence LICENSE \
+        --licence LICENSE --licences packaging/licenses --packages packages --wheels wheels \
  && /opt/arbitrium-agent/bin/python packaging/check.py agent
 
 # A game that needs nothing but the runtime's own interpreter: the whole life of a server, without an engine.
-FROM debian:13-slim AS demo
+FROM ${BASE} AS demo
 COPY --from=build /opt/arbitrium-agent /opt/arbitrium-agent
 COPY examples/udp_game /game/udp_game
 WORKDIR /game

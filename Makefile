@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 WORKERS ?= 4
 
-.PHONY: help demo test test-slow conformance test-image lint format bench docs lock clean
+.PHONY: help demo test test-slow conformance test-image lint format bench docs lock clean image release audit bump
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
@@ -38,6 +38,19 @@ conformance: $(VENV)/.dev ## schemathesis over the platform's contract against t
 test-image: $(VENV)/.dev ## build the image and run it on every base image (needs buildah, podman or docker)
 	$(BIN)/pytest -m image tests
 
+image: ## build the image with podman, docker or buildah; prints its size, its layer and the time
+	@$(PYTHON) packaging/image.py
+
+release: $(VENV)/.run ## everything of a tagged version in dist/ (TRIAL=1: of any checkout)
+	$(BIN)/python packaging/release.py $(if $(TRIAL),--trial)
+
+audit: $(VENV)/.run ## licences, and known vulnerabilities where the advisories can be reached
+	@$(PIP) install --quiet pip-audit
+	$(BIN)/python packaging/audit.py
+
+bump: ## move the pinned base image and the interpreter's source package to those of today
+	$(PYTHON) packaging/bump.py
+
 lint: $(VENV)/.dev ## ruff and mypy (strict), over tests too
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -58,6 +71,7 @@ lock: $(VENV)/.python ## resolve the dependencies again and lock them with hashe
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group build -c requirements.lock -o requirements-build.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group dev -c requirements.lock -c requirements-build.lock pyproject.toml -o requirements-dev.lock
+	echo opengsq | $(BIN)/uv pip compile --quiet --no-deps --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -c requirements-dev.lock - -o requirements-query.lock
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) .build .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

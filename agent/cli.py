@@ -31,7 +31,10 @@ COMMANDS = {
     "autopsy": ("agent.logs.cli", "why a deployment ended"),
     "doctor": ("agent.doctor", "what will fail, and what to do about it"),
     "platform": ("agent.edgegap.cli", "call the platform's API"),
+    "discover": ("agent.discover.cli", "tell Prometheus where the organisation's game servers are"),
+    "fleet": ("agent.fleet.cli", "why servers ended, over a whole fleet: a report, or SQL"),
     "emulate": ("agent.emulator.cli", "serve the platform's API, to develop without an account"),
+    "completion": ("agent.completion", "completion of this command line for bash, zsh or fish"),
     "demo": ("agent.demo", "a whole life of a game server in this terminal"),
 }
 _RUN = "start the game and look after it: the command of a container"

@@ -80,6 +80,7 @@ DEPENDENCY_FILES_WITHOUT = (
     # The only thing that needs libstdc++ (2.4 MB, 1.4 MB of it resident); falls back to Python, and is used for a few
     # lists that are set up once.
     "frozenlist/_frozenlist*.so",
+    "opengsq/cli.py", "opengsq/rcon_protocols", "opengsq/protocols/nadeo.py", "opengsq/responses/nadeo",
 )  # fmt: skip
 # Of the agent: what it does not import, but gives to an interpreter of its own.
 EXECUTED_BY_PATH = ("emulator/shim.py",)
@@ -134,12 +135,29 @@ def copy_dependencies(source: Path, target: Path) -> None:
         }
 
     shutil.copytree(source, target, ignore=left_out)
+    _fit_query_library(target / "opengsq/protocols")
     for package in PACKAGES_WITHOUT:
         for metadata in target.glob(f"{package.replace('_', '[-_]')}*.dist-info"):
             shutil.rmtree(metadata)
     for metadata in target.glob("*.dist-info/METADATA"):  # the long description is of no use here
         header, _, _ = metadata.read_text(encoding="utf-8").partition("\n\n")
         metadata.write_text(header + "\n", encoding="utf-8")
+
+
+def _fit_query_library(protocols: Path) -> None:
+    """Takes out of opengsq what the runtime has no modules for, since its package imports all protocols at once.
+
+    The protocol nadeo needs XML. Source needs bzip2 for answers that only servers of 2006 compressed; such an answer is
+    a failed count then.
+    """
+    package, source = protocols / "__init__.py", protocols / "source.py"
+    lines = package.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if "nadeo" not in line.lower()]
+    text = source.read_text(encoding="utf-8")
+    if len(kept) != len(lines) - 2 or text.count("import bz2\n") != 1:
+        raise SystemExit(f"cannot fit {protocols} to the runtime: it is not what it was")
+    package.write_text("".join(kept), encoding="utf-8")
+    source.write_text(text.replace("import bz2\n", "bz2 = None\n"), encoding="utf-8")
 
 
 def compile_without_sources(top: Path, optimize: int, keep: tuple[str, ...] = ()) -> None:

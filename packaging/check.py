@@ -11,8 +11,10 @@ import importlib.util
 import sys
 from pathlib import Path
 
-# Not in the runtime: the optional extras, and what is only used on a workstation (see assemble.py).
-OPTIONAL = {"matplotlib", "opengsq", "rich"}
+# Not in the runtime: optional extras, and what is only used on a workstation or beside Prometheus (see assemble.py).
+OPTIONAL = {"duckdb", "google", "matplotlib", "opentelemetry", "prometheus_client", "rich"}
+# Imported by name, which no import statement tells.
+BY_NAME = ("opengsq.protocols", "opengsq.protocols.warfork")
 
 
 def imported_by(source: Path, package: str) -> set[str]:
@@ -39,6 +41,7 @@ def main() -> int:
         wanted.setdefault(module, "the agent")
         for name in imported_by(source, package):
             wanted.setdefault(name, module)
+    wanted.update((name, "AGENT_PLAYERS_FROM") for name in BY_NAME)
     for name, by in wanted.items():
         if name.split(".")[0] in OPTIONAL or name.endswith("__main__"):
             continue

@@ -9,10 +9,14 @@
  *      was copied to another place than it was built for, that loader is called by its path instead;
  *   4. fails open: if nothing of this works, `run -- COMMAND` executes the game itself and says so.
  *
+ * A copy of this file in a directory of PATH finds the runtime in its usual place, so that one line of a Dockerfile puts
+ * `arbitrium-agent` on PATH in any image, also in one without a shell.
+ *
  * Called as `python` (a symbolic link) it starts the runtime's interpreter instead of the agent.
  * `--check-runtime` answers with its exit code whether the runtime is complete; entrypoint.sh asks it.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,10 +81,22 @@ int main(int argc, char **argv) {
     find_home();
     if (argc < 1) return 78;
     const char *reason = missing();
+    if (reason && strcmp(home, RUNTIME_HOME) != 0) {
+        /* This program alone was copied, to a directory of PATH: the runtime is in its usual place then. */
+        strcpy(home, RUNTIME_HOME);
+        reason = missing();
+    }
     int check_only = argc == 2 && strcmp(argv[1], "--check-runtime") == 0;
     if (check_only && !reason) return 0;
     if (!reason) {
+        /* A stop signal is held back until the agent has handlers: the kernel drops it for a PID 1 without any. */
+        sigset_t stop, before;
+        sigemptyset(&stop);
+        sigaddset(&stop, SIGTERM);
+        sigaddset(&stop, SIGINT);
+        sigprocmask(SIG_BLOCK, &stop, &before);
         start_agent(argc, argv);
+        sigprocmask(SIG_SETMASK, &before, NULL);
         reason = strerror(errno);
         fprintf(stderr, "arbitrium-agent: cannot start the runtime in %s: %s\n", home, reason);
     } else {

@@ -2,10 +2,12 @@
 # Builds CPython from Debian's source package (Debian's patches and security updates in it) as one executable: every
 # extension module that the agent can use, and OpenSSL, zlib, libffi and zstd from Debian's static libraries, linked in.
 # Compared with Debian's own binary and its shared libraries that is 1.5 MB less in the compressed layer and 4 MB less of
-# resident memory (docs/image.md). Takes two and a half minutes on two cores: it is built twice, the second time with what
-# a profile of the first has shown (profile.py).
+# resident memory (docs/image.md).
 #
-# Usage: python.sh DIRECTORY      a fresh directory; leaves source/ in it, built in source/build up to the last link
+# PROFILE=on builds it twice, the second time with what a profile of the first has shown (profile.py): faster, but a
+# profile is never the same twice, and so neither are the bytes. A release is built without.
+#
+# Usage: [PROFILE=on] python.sh DIRECTORY      a fresh directory; leaves source/ in it, built up to the last link
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1"
@@ -18,14 +20,23 @@ done
 [ ! -e /etc/apt/sources.list ] || sed -n 's/^deb /deb-src /p' /etc/apt/sources.list >/etc/apt/sources.list.d/sources.list
 apt-get update -qq
 version=$(python3 -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
-apt-get source -qq -o APT::Sandbox::User=root "$version"
-mv "$version"-*/ source
+apt-get source -qq --download-only -o APT::Sandbox::User=root "$version"
+# apt has checked the archive's signature; this says which version of it a commit stands for.
+sha256sum --quiet --check "$here/sources.sha256" || {
+  echo "cannot build the interpreter: Debian's source package of $version is another one than packaging/sources.sha256" \
+    "names ($(ls ./*.dsc)); run make bump, look at what changed, and commit it" >&2
+  exit 1
+}
+dpkg-source --no-check -x ./*.dsc source >/dev/null
+# What gcc writes into __DATE__ and __TIME__: the day of Debian's change, not that of the build.
+SOURCE_DATE_EPOCH=$(dpkg-parsechangelog -l source/debian/changelog -S Timestamp)
+export SOURCE_DATE_EPOCH
 rm -rf /var/lib/apt/lists/*
 
 mkdir source/build
 cd source/build
 ../configure --quiet --prefix=/opt/arbitrium-agent --without-doc-strings --disable-test-modules \
-  --without-ensurepip --without-static-libpython --with-ssl-default-suites=openssl --enable-optimizations \
+  --without-ensurepip --without-static-libpython --with-ssl-default-suites=openssl $([ "${PROFILE:-off}" = off ] || echo --enable-optimizations) \
   MODULE_BUILDTYPE=static \
   CFLAGS="-g0 -O2 -fno-pie -fstack-protector-strong -D_FORTIFY_SOURCE=2 -ffunction-sections -fdata-sections" \
   LDFLAGS=-no-pie ZLIB_LIBS=-l:libz.a LIBFFI_LIBS=-l:libffi.a
@@ -41,7 +52,11 @@ make --silent Makefile # takes that list in
 # configure insists on -lssl -lcrypto; the static libraries are meant.
 sed -i 's/-lssl -lcrypto/-lcrypto/; s/-lcrypto/-l:libssl.a -l:libcrypto.a -l:libz.a -l:libzstd.a -pthread/' Makefile
 gcc="gcc -no-pie -Wl,-O1,--gc-sections,-z,relro,--exclude-libs,libssl.a:libcrypto.a:libz.a:libffi.a:libzstd.a"
-make --silent -j "$(nproc)" profile-opt PROFILE_TASK="$here/profile.py" CC="$gcc"
+if [ "${PROFILE:-off}" = off ]; then
+  make --silent -j "$(nproc)" python CC="$gcc"
+else
+  make --silent -j "$(nproc)" profile-opt PROFILE_TASK="$here/profile.py" CC="$gcc"
+fi
 # The last step, for assemble.py, which puts another main program and other paths in.
 rm python
 make --silent --dry-run python CC="$gcc \$\$OPTIONS" | grep -e ' -o python ' >link

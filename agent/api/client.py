@@ -12,6 +12,7 @@ import time
 from typing import Any, Self
 
 from agent.errors import AgentError
+from agent.init.homes import homes
 from agent.init.sockets import default_socket_paths
 
 _OFF = ("off", "false", "no", "0")
@@ -150,7 +151,7 @@ def socket_paths() -> "list[str]":
     """
     named = os.environ.get("AGENT_SOCKET") or os.environ.get("AGENT_SOCKET_PATH")
     if not named:
-        return default_socket_paths()
+        return list(dict.fromkeys([*default_socket_paths(), *(f"{home}/agent.sock" for home in homes())]))
     if named.strip().lower() in _OFF:
         raise CannotReachError("cannot reach the agent: its socket is off (AGENT_SOCKET_PATH); use HTTP (AGENT_URL)")
     return [named]

@@ -24,6 +24,7 @@ from agent.api.feed import Feed
 from agent.api.http_input import check_sender, gather, read_body
 from agent.api.openapi import document
 from agent.api.operations import Operations
+from agent.api.page import StatusPage, Stream
 from agent.api.problems import FieldProblem, Kind, OperationError, internal
 from agent.api.routes import Router
 from agent.api.table import OPERATIONS, Operation
@@ -56,6 +57,7 @@ async def serve(
     feed: Feed,
     *,
     on_request: OnRequest | None = None,
+    page: StatusPage | None = None,
 ) -> HttpServer:
     """Serves the operations.
 
@@ -64,11 +66,12 @@ async def serve(
         operations: what is served.
         feed: where events come from.
         on_request: told of each request when it is answered, of a stream of events when it begins.
+        page: the status page at `/`, or None for none.
 
     Returns:
         The running server; `close` it.
     """
-    server = HttpServer(operations, feed, on_request)
+    server = HttpServer(operations, feed, on_request, page)
     await server.start(sock)
     return server
 
@@ -76,7 +79,9 @@ async def serve(
 class HttpServer:
     """The HTTP transport; made by `serve`."""
 
-    def __init__(self, operations: Operations, feed: Feed, on_request: OnRequest | None) -> None:
+    def __init__(
+        self, operations: Operations, feed: Feed, on_request: OnRequest | None, page: StatusPage | None = None
+    ) -> None:
         """Builds the routes; nothing is served yet."""
         self._operations = operations
         self._feed = feed
@@ -88,6 +93,8 @@ class HttpServer:
         self._router.add("GET", "/v1/events", ("events", self._events))
         self._router.add("GET", "/v1/events/stop", ("events.stop", self._stop_event))
         self._router.add("GET", "/openapi.json", ("openapi", self._openapi))
+        for method, path, name, handler in page.routes if page is not None else ():
+            self._router.add(method, path, (name, handler))
         self._web = web.Server(self._answer)
         self._listener: asyncio.Server | None = None
 
@@ -151,7 +158,7 @@ class HttpServer:
             response = _problem(internal(name, fault))
         if _connection(request).has_nothing_more:
             response.force_close()
-        if self._on_request is not None and not isinstance(response, _Stream):
+        if self._on_request is not None and not isinstance(response, Stream):
             self._on_request("http", name, str(response.status), time.perf_counter() - began)
         return response
 
@@ -179,7 +186,7 @@ class HttpServer:
     async def _events(self, request: web.BaseRequest) -> web.StreamResponse:
         """Server-sent events: the current state, then what happens, until the client or the agent goes."""
         began = time.perf_counter()
-        stream = _Stream(headers=_STREAM)
+        stream = Stream(headers=_STREAM)
         await stream.prepare(request)
         if self._on_request is not None:
             self._on_request("http", "events", "200", time.perf_counter() - began)
@@ -233,10 +240,6 @@ def _wait_seconds(request: web.BaseRequest) -> float:
             Kind.BAD_INPUT, f"cannot wait for a stop: wait {takes}", [FieldProblem("wait", given[:100], takes)]
         )
     return wait
-
-
-class _Stream(web.StreamResponse):
-    """A response that was counted when it began."""
 
 
 class _Connection(web.RequestHandler):

@@ -17,6 +17,7 @@ _EVENTS: dict[str, type[BaseModel]] = {
     "state": models.StateEvent,
     "stop": models.StopEvent,
     "players": models.PlayersEvent,
+    "warning": models.WarningEvent,
     "text": models.TextEvent,
     "tags": models.TagsEvent,
     "upload": models.UploadEvent,

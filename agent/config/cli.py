@@ -7,9 +7,10 @@ import json
 import os
 import sys
 
+from agent.config import checks
 from agent.config.model import Settings, is_secret, load
 from agent.config.names import unknown_variables, variable
-from agent.errors import SettingsError
+from agent.errors import AgentError, Problem, SettingsError
 
 MASK = "********"
 
@@ -25,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     Returns:
         0, or 78 where a setting is wrong. With `--check` a variable `AGENT_...` that is no setting is wrong as well:
-        at build time nobody else sets one.
+        at build time nobody else sets one. So is what `run` would find out about files and libraries of this image.
     """
     unknown = unknown_variables(os.environ)
     problems = list(unknown) if arguments.check else []
@@ -34,6 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
         settings = load()
     except SettingsError as wrong:
         problems += wrong.problems
+    if settings is not None and arguments.check:
+        problems += _refused_at_the_start(settings)
     if problems:
         raise SettingsError(problems)
     assert settings is not None, "load has returned or raised"
@@ -51,6 +54,31 @@ def run(arguments: argparse.Namespace) -> int:
         mark = "" if name in settings.model_fields_set else " (default)"
         print(f"{assignment:<{width}}  # {Settings.model_fields[name].description}{mark}")
     return 0
+
+
+def _refused_at_the_start(settings: Settings) -> list[Problem]:
+    """What `run` would refuse with these settings in this image."""
+
+    def value(name: str) -> object:
+        return getattr(settings, name)
+
+    wrong = list(checks.places(value))
+    try:
+        # Which protocols can be asked is known where they are asked; without a port of the mapping, any will do here.
+        from agent.runtime.player_count import counter  # noqa: PLC0415 - imports the library for queries
+
+        counter(settings.players_from, [1])
+    except AgentError as problem:
+        wrong.append(("players_from", f"takes what can count here: {problem}"))
+    for name in checks.unset_in_templates(value, os.environ):
+        if not name.startswith(("ARBITRIUM_", "MM_")):
+            print(f"note: AGENT_TEMPLATE needs the variable {name}, which is not set in this image", file=sys.stderr)
+    return [Problem(variable(name), os.environ.get(variable(name)), takes) for name, takes in wrong]
+
+
+def shown_settings(settings: Settings) -> dict[str, str]:
+    """The effective settings as variables and text; a secret is a mask."""
+    return {variable(name): shown_text(_shown(settings, name)) for name in Settings.model_fields}
 
 
 def _shown(settings: Settings, name: str) -> object:

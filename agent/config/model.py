@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core.core_schema import ValidationInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from agent.config.checks import relations
 from agent.config.names import option, suggestion, text_of, variable
 from agent.config.table import TABLE
 from agent.errors import Problem, SettingsError
@@ -57,8 +58,13 @@ class Settings(BaseSettings):
     players_interval: float = _row("players_interval")
     players_min_stay: float = _row("players_min_stay")
     control_port: int = _row("control_port")
+    page_token: SecretStr | None = _row("page_token")
     metrics_port: int = _row("metrics_port")
     metrics_host: str = _row("metrics_host")
+    statsd: int | str | None = _row("statsd")
+    metrics_push_url: str | None = _row("metrics_push_url")
+    metrics_push_interval: float = _row("metrics_push_interval")
+    metrics_push_auth: SecretStr | None = _row("metrics_push_auth")
     socket_path: str | None = _row("socket_path")
     workdir: str | None = _row("workdir")
     game_user: str | None = _row("game_user")
@@ -84,6 +90,25 @@ class Settings(BaseSettings):
     log_storage: str = _row("log_storage")
     log_level: Literal["debug", "info", "warning", "error"] = _row("log_level")
     log_format: Literal["text", "json"] = _row("log_format")
+    compat: tuple[str, ...] = _row("compat")
+    agones_http_port: int = _row("agones_http_port")
+    agones_grpc_port: int = _row("agones_grpc_port")
+    agones_allocate: bool = _row("agones_allocate")
+    agones_health_period: float = _row("agones_health_period")
+    agones_health_threshold: int = _row("agones_health_threshold")
+    agones_health_delay: float = _row("agones_health_delay")
+    agones_config: str | None = _row("agones_config")
+    agones_counters: tuple[tuple[str, int, int], ...] = _row("agones_counters")
+    agones_lists: tuple[tuple[str, tuple[str, ...], int], ...] = _row("agones_lists")
+    multiplay_port: int = _row("multiplay_port")
+    multiplay_allocate: Literal["event", "start", "match"] = _row("multiplay_allocate")
+    multiplay_config: tuple[tuple[str, str], ...] = _row("multiplay_config")
+    multiplay_query_type: Literal["sqp", "a2s"] = _row("multiplay_query_type")
+    multiplay_payload: str | None = _row("multiplay_payload")
+    playfab_port: int = _row("playfab_port")
+    playfab_title_id: str = _row("playfab_title_id")
+    playfab_metadata: tuple[tuple[str, str], ...] = _row("playfab_metadata")
+    playfab_session_cookie: str | None = _row("playfab_session_cookie")
 
     @field_validator("*", mode="before")
     @classmethod
@@ -141,10 +166,12 @@ def load(options: Mapping[str, str] | None = None) -> Settings:
 
 def check_together(settings: Settings, options: Mapping[str, str]) -> list[Problem]:
     """What is wrong with settings that are right each for itself."""
-    if settings.rcon_address is None and any(method.kind == "rcon" for method in settings.stop):
-        shown = option("stop") if options.get("stop") else variable("stop")
-        return [Problem(shown, None, "takes rcon only where AGENT_RCON_ADDRESS says where the game listens")]
-    return []
+    return [
+        Problem(
+            option(name) if options.get(name) else variable(name), options.get(name) or text_of(name, os.environ), takes
+        )
+        for name, takes in relations(lambda name: getattr(settings, name))
+    ]
 
 
 def _problem(entry: dict[str, Any], options: Mapping[str, str]) -> Problem:

@@ -17,7 +17,15 @@ FILE = "_FILE"
 # What the agent gives to the game. A program in the game that starts another agent inherits these; they say where the
 # first one is, and are no settings.
 EXPORTED = frozenset(
-    {"AGENT_URL", "AGENT_SOCKET", "AGENT_METRICS_URL", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}
+    {
+        "AGENT_URL",
+        "AGENT_SOCKET",
+        "AGENT_METRICS_URL",
+        "AGENT_STATSD_URL",
+        "NOTIFY_SOCKET",
+        "WATCHDOG_USEC",
+        "WATCHDOG_PID",
+    }
 )
 
 # Injected values that let their holder act for the deployment. The URLs carry a key of their own in the path.

@@ -58,8 +58,8 @@ _ROWS = (
         stop_methods.parse(stop_methods.DEFAULT),
         (
             "How the game is asked to end, in this order, separated by commas: notify, stdin:LINE, signal:NAME, "
-            "command:PROGRAM ARGS, rcon:COMMAND, each with a share of the grace where wanted (@40%, @2s). SIGTERM "
-            "comes last where it is not in the list, then SIGKILL."
+            "command:PROGRAM ARGS, rcon:COMMAND, agones, multiplay or playfab (as that host does it), each with a "
+            "share of the grace where wanted (@40%, @2s). SIGTERM comes last where it is not in the list, then SIGKILL."
         ),
     ),
     Setting(
@@ -177,8 +177,57 @@ _ROWS = (
             "found by the game in AGENT_URL; a port set here that is taken is an error."
         ),
     ),
-    Setting("metrics_port", parsers.port, 9464, "Port of /metrics; taken or not, as with AGENT_CONTROL_PORT."),
+    Setting(
+        "page_token",
+        parsers.text,
+        None,
+        (
+            "What the stop button of the status page (GET / of the local API) takes. Not set: one is made up, and is "
+            "in the page's address in the agent's log."
+        ),
+        secret=True,
+    ),
+    Setting(
+        "metrics_port",
+        parsers.port,
+        9464,
+        (
+            "Port of /metrics; taken or not, as with AGENT_CONTROL_PORT. Where the version declares a port named "
+            "metrics, that one is the default."
+        ),
+    ),
     Setting("metrics_host", parsers.host, "0.0.0.0", "Address that /metrics listens on."),  # noqa: S104 - Prometheus scrapes from outside
+    Setting(
+        "statsd",
+        parsers.statsd,
+        None,
+        (
+            "Takes the game's own figures as StatsD or DogStatsD: a UDP port on 127.0.0.1, or the path of a Unix "
+            "datagram socket. Off by default; the game finds it in AGENT_STATSD_URL."
+        ),
+    ),
+    Setting(
+        "metrics_push_url",
+        parsers.push_url,
+        None,
+        (
+            "Where the last values of all metrics go when the game has ended: a Prometheus remote-write receiver, or "
+            "a Pushgateway (http://HOST:9091/metrics/job/JOB)."
+        ),
+    ),
+    Setting(
+        "metrics_push_interval",
+        parsers.duration,
+        0.0,
+        "Seconds between two pushes while the game runs, for fleets whose ports cannot be reached; 0: only at the end.",
+    ),
+    Setting(
+        "metrics_push_auth",
+        parsers.text,
+        None,
+        "What the receiver of pushed metrics wants: a bearer token, or USER:PASSWORD.",
+        secret=True,
+    ),
     Setting(
         "socket_path",
         parsers.socket_path,
@@ -318,6 +367,87 @@ _ROWS = (
         "The least level of the agent's own log, which goes to stderr.",
     ),
     Setting("log_format", choice("text", "json"), "text", "Style of the agent's own log."),
+    Setting(
+        "compat",
+        parsers.compat,
+        (),
+        (
+            "Other hosts whose local agent is answered for, so that a game built for them runs unchanged: agones, "
+            "multiplay, playfab, several separated by commas, or auto for all of them. See docs/migrate.md."
+        ),
+    ),
+    Setting(
+        "agones_http_port", parsers.port, 9358, "Port of Agones' REST API; taken or not, as with AGENT_CONTROL_PORT."
+    ),
+    Setting(
+        "agones_grpc_port", parsers.port, 9357, "Port of Agones' gRPC API (needs arbitrium-agent[agones]); likewise."
+    ),
+    Setting(
+        "agones_allocate",
+        parsers.boolean,
+        True,
+        (
+            "off: a game stays Ready until it allocates itself. On Edgegap a deployment is made for one match, so "
+            "Allocated follows the first Ready at once."
+        ),
+    ),
+    Setting(
+        "agones_health_period",
+        parsers.duration,
+        5.0,
+        "Seconds in which Agones expects a Health call; 0: none is expected.",
+    ),
+    Setting(
+        "agones_health_threshold",
+        parsers.count,
+        3,
+        "Periods without one after which the game is stopped (heartbeat_lost).",
+    ),
+    Setting("agones_health_delay", parsers.duration, 5.0, "Seconds after the game's first call before that counts."),
+    Setting(
+        "agones_config",
+        parsers.path,
+        None,
+        (
+            "A gameserver.yaml (needs arbitrium-agent[agones]) or .json, from which health, counters, lists, labels, "
+            "annotations and the player capacity are taken; the settings here win over it."
+        ),
+    ),
+    Setting("agones_counters", parsers.counters, (), "Counters of Agones, NAME=COUNT/CAPACITY, separated by commas."),
+    Setting("agones_lists", parsers.lists, (), "Lists of Agones, NAME=VALUE|VALUE/CAPACITY, separated by commas."),
+    Setting("multiplay_port", parsers.port, 8086, "Port of Multiplay's local daemon; as with AGENT_CONTROL_PORT."),
+    Setting(
+        "multiplay_allocate",
+        choice("event", "start", "match"),
+        "event",
+        (
+            "When the server is allocated: event (server.json says so, and an event follows, when the game listens "
+            "for events or after 10 s), start (server.json says so from the beginning), match (as "
+            "event, but only where the matchmaker injected a match)."
+        ),
+    ),
+    Setting(
+        "multiplay_config",
+        parsers.assignments,
+        (),
+        "The build configuration's own keys in server.json, KEY=VALUE separated by commas, or a JSON object.",
+    ),
+    Setting("multiplay_query_type", choice("sqp", "a2s"), "sqp", "The query protocol that server.json names."),
+    Setting(
+        "multiplay_payload",
+        parsers.text,
+        None,
+        "The allocation's payload; made of the matchmaker's variables by default.",
+    ),
+    Setting("playfab_port", parsers.port, 56001, "Port of PlayFab's heartbeat endpoint; as with AGENT_CONTROL_PORT."),
+    Setting("playfab_title_id", parsers.text, "", "PF_TITLE_ID, for games that read it."),
+    Setting(
+        "playfab_metadata",
+        parsers.assignments,
+        (),
+        "PlayFab's build metadata, KEY=VALUE separated by commas, or a JSON object.",
+    ),
+    Setting("playfab_session_cookie", parsers.text, None, "The session's cookie; MM_MATCH_PROFILE by default."),
 )
 
 TABLE = {row.name: row for row in _ROWS}

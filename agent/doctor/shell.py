@@ -19,7 +19,7 @@ from agent.doctor.shell_words import REDIRECTIONS, NotUnderstoodError, Token, en
 
 Value = str | None  # None: cannot be told
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.DOTALL)
-_MOST_COMMANDS = 5000  # of one script; a longer one is not followed to its end
+_MOST_COMMANDS = 1000  # of one script; a longer one is not followed to its end
 _DEEPEST = 12  # functions in functions, sourced files in sourced files
 # Commands whose success nobody doubts: what stands behind `&&` is reached.
 _SUCCEEDS = frozenset(
@@ -147,7 +147,7 @@ class Reading:
         traps: signal name (`TERM`, `INT`, `EXIT`) to what it does, the text of the trap's action; None for a text that
             cannot be told.
         trapped_at: how many commands came before that trap.
-        functions: the commands of each function, as if it was called at the end.
+        functions: the commands of each function that a trap names, as if it was called at the end.
         complete: false where the text was not understood to its end.
         sourced: files that are read in but were not found.
         traced: whether the shell prints each command (`set -x`).
@@ -190,8 +190,10 @@ def read(
     reader = _Reader(files or Files())
     reader.state = state
     reader.run(text)
+    actions = " ".join(action or "" for action in reader.reading.traps.values())
     for function in list(reader.functions):
-        reader.describe(function)
+        if function in actions:
+            reader.describe(function)
     return reader.reading
 
 
@@ -235,6 +237,7 @@ class _Reader:
         self._tokens: list[Token] = []
         self._at = 0
         self._text = ""
+        self._called: list[str] = []
 
     # Reading ----------------------------------------------------------------------------------------------------------
 
@@ -632,10 +635,14 @@ class _Reader:
         return name in _SUCCEEDS
 
     def _call(self, name: str, arguments: list[Value]) -> None:
+        if name in self._called:  # it calls itself: once through is all there is to be seen
+            return
         body, kept = self.functions[name], self.state.arguments
+        self._called.append(name)
         self.state.arguments = None if None in arguments else [word for word in arguments if word is not None]
         text = self._text
         self._run(text, body)
+        self._called.pop()
         self.state.arguments = kept
 
     def _effect(self, command: Command) -> None:  # noqa: C901, PLR0912 - one branch a builtin

@@ -44,6 +44,8 @@ def build_report(
     deployment: Mapping[str, object] | None = None,
     command: Sequence[str] = (),
     agent_version: str = "",
+    application: str = "",
+    version: str = "",
 ) -> dict[str, object]:
     """Builds the document. `agent.logs.ship` adds what became of shipping, and takes secrets out.
 
@@ -74,6 +76,8 @@ def build_report(
         deployment: what is known of the deployment, without secrets.
         command: the game's program and arguments.
         agent_version: of this agent.
+        application: AGENT_APP_NAME, which nothing else in the document says; "" where it is not set.
+        version: AGENT_APP_VERSION, likewise.
     """
 
     def wall(at: object) -> str | None:
@@ -87,6 +91,8 @@ def build_report(
     return {
         "schema": SCHEMA,
         "agent_version": agent_version,
+        "application": application or None,
+        "version": version or None,
         "reason": reason,
         **autopsy.as_dict(),
         "exit_code": exit_code,

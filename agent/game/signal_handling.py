@@ -12,34 +12,14 @@ from collections.abc import Iterable
 
 # Processes of a start script that are no server: their handlers say nothing of the game, unless there is nothing else.
 _SHELLS = frozenset(("sh", "bash", "dash", "ash", "busybox", "ksh", "mksh", "zsh"))
-_HELPERS = frozenset(
-    (
-        "awk",
-        "cat",
-        "catatonit",
-        "dumb-init",
-        "env",
-        "gosu",
-        "grep",
-        "logger",
-        "nice",
-        "runuser",
-        "script",
-        "sed",
-        "sleep",
-        "stdbuf",
-        "su",
-        "su-exec",
-        "sudo",
-        "tail",
-        "tee",
-        "timeout",
-        "tini",
-        "wineserver",
-        "xvfb-run",
-        "Xvfb",
-    )
-)
+# What starts a server, holds its terminal or stands beside it.
+_OTHERS = """
+    awk catatonit cat chrt cronolog dbus-daemon docker-init dtach dumb-init env faketime gawk gosu grep inotifywait
+    ionice logger mawk nice nohup numactl pulseaudio rotatelogs runsv runuser s6-supervise screen script sed setpriv
+    setsid sleep stdbuf su su-exec sudo supervisord tail taskset tee timeout tini tini-static tmux ts unbuffer
+    wineserver x11vnc xvfb-run Xvfb Xvnc
+"""
+_HELPERS = frozenset(_OTHERS.split())
 # Go's runtime has a handler for each signal that one can have (os/signal, "Default behavior of signals in Go
 # programs"), and so do few programs by themselves.
 _MOST_SIGNALS = 48
@@ -73,6 +53,8 @@ class Listener:
         """The language whose runtime handles signals on its own, or ""."""
         if self.name in _NODE:
             return "Node.js"
+        if self.name.startswith("wine"):
+            return "Wine"
         return "Go" if self.caught.bit_count() >= _MOST_SIGNALS else ""
 
 
@@ -143,6 +125,11 @@ def judge(processes: Iterable[Listener], signum: int) -> Judgement:
     if ignoring is not None:
         return Judgement("ignored", ignoring.name, "", others)
     return Judgement("default", counted[0].name, "", others)
+
+
+def is_helper(name: str) -> bool:
+    """Whether a program of this name is no server, but starts one or stands beside it."""
+    return name in _SHELLS or name in _HELPERS
 
 
 def threads(pids: Iterable[int]) -> list[str]:

@@ -66,8 +66,23 @@ def find(text: str) -> User:
     if os.geteuid() != 0 and (uid, gid) != (os.geteuid(), os.getegid()):
         own = f"{os.geteuid()}:{os.getegid()}"
         raise ValueError(f"takes nobody but {own} here, who the agent is: only root can become somebody else")
+    if (uid, gid) != (os.geteuid(), os.getegid()) and (lacking := missing_capabilities()):
+        raise ValueError(
+            f"takes nobody but root here: this container lacks {' and '.join(lacking)}, which that needs "
+            f"(--cap-add {','.join(name.removeprefix('CAP_') for name in lacking)}, or USER in the Dockerfile instead)"
+        )
     groups = os.getgrouplist(entry.pw_name, gid) if entry else [gid]
     return User(uid, gid, groups, entry.pw_name if entry else name, entry.pw_dir if entry else "/")
+
+
+def missing_capabilities(status: str = "/proc/self/status") -> "list[str]":
+    """What becoming another user needs and this process has not (capabilities(7)); [] where that cannot be seen."""
+    try:
+        with open(status, encoding="ascii", errors="replace") as file:
+            effective = next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
+    except (OSError, StopIteration, ValueError, IndexError):
+        return []
+    return [name for name, bit in (("CAP_SETGID", 6), ("CAP_SETUID", 7)) if not effective & 1 << bit]
 
 
 def _entry(name: str) -> "pwd.struct_passwd | None":

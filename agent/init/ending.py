@@ -115,6 +115,7 @@ class Ending:
             output=self._output,
             report=self._report,
             sequence=attempt.sequence,
+            at_stop=attempt.at_stop,
             deployment=self.deployment,
             now=self._loop.time(),
             agent_starts=self._agent.starts,
@@ -166,10 +167,12 @@ class Ending:
             self._agent_is_down()
 
     def _needs_agent(self, state: State) -> bool:
-        """Whether there is something to ship, or a core to be looked for."""
+        """Whether there is something to ship or to export, or a core to be looked for."""
         if state.could_not_start == EXIT_BAD_SETTINGS:
             return False
-        return bool(self._inputs.raw("log_url")) or (self._inputs.setting("core") and state.exit is not None)
+        if self._inputs.raw("log_url") or self._inputs.exports_last:
+            return True
+        return bool(self._inputs.setting("core")) and state.exit is not None
 
     def _finish(self) -> None:
         done, self._done, self._flush = self._done, None, None

@@ -6,6 +6,7 @@ import os
 import time
 
 from agent import log
+from agent.config.checks import relations
 from agent.config.names import SECRETS, option, suggestion, text_of, variable
 from agent.config.table import TABLE
 from agent.errors import Problem, SettingsError
@@ -14,6 +15,15 @@ from agent.logs.target import store_secrets
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # `typing` itself takes 5 ms
     from typing import Any
+
+
+# Read by the SDK of OpenTelemetry itself: https://opentelemetry.io/docs/specs/otel/protocol/exporter/
+OTLP_ENDPOINTS = (
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
+)
 
 
 class Inputs:
@@ -53,6 +63,11 @@ class Inputs:
             self.wrong(name, str(wrong))
             return None
 
+    @property
+    def exports_last(self) -> bool:
+        """Whether metrics or traces are sent somewhere when the game has ended."""
+        return bool(self.raw("metrics_push_url")) or any(self.environ.get(name) for name in OTLP_ENDPOINTS)
+
     def setting(self, name: str) -> Any:
         """The value of a setting; a wrong one is noted and the default taken, since nothing starts then anyway."""
         row = TABLE[name]
@@ -69,6 +84,8 @@ class Inputs:
         """Looks at every setting and option, and notes what is wrong."""
         for name in TABLE:
             self.setting(name)
+        for name, takes in relations(self.setting):
+            self.wrong(name, takes)
         for name in self.options:
             if name not in TABLE:
                 self.problems.append(Problem(option(name), None, f"is not an option{suggestion(name, option)}"))

@@ -6,6 +6,7 @@ import os
 import time
 
 from agent import log
+from agent.init.homes import home
 from agent.logs.capture import Capture
 from agent.logs.redact import Redactor
 from agent.logs.sink import Sink
@@ -71,4 +72,4 @@ class Output:
 
 def default_spool() -> str:
     """Where the spool is when nothing is set. It should outlive a restart of the container's processes, not a boot."""
-    return f"/tmp/arbitrium-agent-{os.getuid()}/spool"  # noqa: S108 - the spool makes its directories 0700
+    return f"{home(os.getuid())}/spool"

@@ -13,7 +13,7 @@ from agent.config.names import game_environment, matching, variable
 from agent.game.process import GameProcess
 from agent.game.stdin import StdinPipe
 from agent.init.output import Output
-from agent.init.sockets import Port, Sockets, TakenError, listen_notify, listen_tcp, listen_unix
+from agent.init.sockets import Port, Sockets, TakenError, listen_notify, listen_statsd, listen_tcp, listen_unix
 from agent.logs.target import is_store_variable
 
 TYPE_CHECKING = False
@@ -28,7 +28,7 @@ def bind_sockets(inputs: Inputs) -> Sockets:
     """Binds the listening sockets; one that cannot be had is a wrong setting, or said and done without."""
     sockets = Sockets()
     sockets.control = _port(inputs, "control_port", _LOOPBACK)
-    sockets.metrics = _port(inputs, "metrics_port", inputs.setting("metrics_host"))
+    sockets.metrics = _port(inputs, "metrics_port", inputs.setting("metrics_host"), _metrics_port(inputs.environ))
     try:
         sockets.unix, why = listen_unix(inputs.setting("socket_path"))
         if why:
@@ -39,6 +39,11 @@ def bind_sockets(inputs: Inputs) -> Sockets:
         sockets.notify, why = listen_notify(sockets.unix)
         if why:
             log.warning(f"cannot make the socket for sd_notify ({why}): a game that speaks it has to use HTTP")
+    if (statsd := inputs.setting("statsd")) is not None:
+        try:
+            sockets.statsd, sockets.statsd_path = listen_statsd(statsd)
+        except TakenError as taken:
+            inputs.wrong("statsd", str(taken))
     return sockets
 
 
@@ -60,6 +65,8 @@ def prepare_game(inputs: Inputs, sockets: Sockets, output: Output, reaper: Reape
     _user(inputs, process, sockets)
     if inputs.setting("intercept"):
         _intercept(inputs, process, sockets)
+    if inputs.raw("compat") is not None:
+        _compat(inputs, process, sockets)
     _files(inputs, process)
     return process
 
@@ -74,12 +81,25 @@ def _user(inputs: Inputs, process: GameProcess, sockets: Sockets) -> None:
     # A HOME that the image or the version sets on purpose is kept; the one that root has by default is not.
     kept = {"HOME"} if inputs.environ.get("HOME", "/root") not in ("", "/root", "/") else set()
     process.env |= {key: value for key, value in user.environment.items() if key not in kept}
-    for unix in (sockets.unix, sockets.notify):
+    for unix in (sockets.unix, sockets.notify, sockets.statsd_path):
         if unix is not None:
             try:
                 os.chown(unix.path, -1, user.gid)
             except OSError as problem:
                 log.warning(f"cannot give {unix.path} to the game's group ({problem.strerror}): it has to use HTTP")
+
+
+def _compat(inputs: Inputs, process: GameProcess, sockets: Sockets) -> None:
+    """What games built for other hosts look for."""
+    hosts = inputs.setting("compat")
+    if inputs.problems:
+        return
+    from agent.compat.prepare import prepare  # noqa: PLC0415 - most games do without
+
+    owner = (process.user.uid, process.user.gid) if process.user is not None else None
+    sockets.compat = prepare(hosts, inputs.environ, inputs.raw, process.env, owner)
+    for name, takes in sockets.compat.problems:
+        inputs.wrong(name, takes)
 
 
 def _files(inputs: Inputs, process: GameProcess) -> None:
@@ -97,9 +117,15 @@ def _files(inputs: Inputs, process: GameProcess) -> None:
             inputs.wrong("template", str(wrong))
 
 
-def _port(inputs: Inputs, name: str, host: str) -> Port | None:
-    wanted = inputs.setting(name)
+def _metrics_port(environ: dict[str, str]) -> int | None:
+    """The port that the version declares under the name `metrics`, which is the one that is mapped to the outside."""
+    declared = environ.get("ARBITRIUM_PORT_METRICS_INTERNAL", "")
+    return int(declared) if declared.isascii() and declared.isdigit() and 0 < int(declared) < 65536 else None
+
+
+def _port(inputs: Inputs, name: str, host: str, default: int | None = None) -> Port | None:
     explicit = inputs.raw(name) is not None
+    wanted = inputs.setting(name) if explicit or default is None else default
     try:
         port = listen_tcp(host, wanted, explicit=explicit)
     except TakenError as taken:
@@ -134,6 +160,10 @@ def _exported(inputs: Inputs, sockets: Sockets) -> dict[str, str]:
         if health := inputs.setting("health_timeout"):
             # As systemd gives it: a library sends its heartbeats in half of this (man 3 sd_watchdog_enabled).
             exported["WATCHDOG_USEC"] = str(int(health * 1e6))
+    if sockets.statsd_path is not None:
+        exported["AGENT_STATSD_URL"] = f"unix://{sockets.statsd_path.path}"
+    elif sockets.statsd is not None:
+        exported["AGENT_STATSD_URL"] = f"udp://{_LOOPBACK}:{sockets.statsd.getsockname()[1]}"
     return exported
 
 

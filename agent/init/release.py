@@ -22,6 +22,7 @@ CONFIRMED, REFUSED = 0, 3
 _CALL_SECONDS = 10.0
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
+_AFTER_REFUSAL = 60.0
 
 
 class LightRelease:
@@ -86,13 +87,16 @@ def _call_until_settled(url: str, token: str, log_storage: str) -> NoReturn:
                 code = CONFIRMED
                 break
             if status in (400, 401, 403, 404):
-                log.error(f"cannot self-stop: the platform answered {status}; stop the deployment from a backend")
-                code = REFUSED
-                break
-            if status:
+                # Exiting would let a restart policy start the container again, and bill it again.
+                pause = max(pause, _AFTER_REFUSAL)
+                log.error(
+                    f"cannot self-stop: the platform answered {status}; holding, and asking again in {pause:g} s: stop "
+                    "the deployment from a backend"
+                )
+            elif status:
                 log.warning(f"cannot self-stop: the platform answered {status}; trying again in {pause:g} s")
             time.sleep(pause)
-            pause = min(_LONGEST_PAUSE, pause * 2)
+            pause = min(max(_LONGEST_PAUSE, pause), pause * 2)
     finally:
         os._exit(code)
 
@@ -109,7 +113,9 @@ def _call(url: str, token: str, log_storage: str) -> int:
         query = "&".join(part for part in (parts.query, f"container_log_storage={quote(log_storage)}") if part)
         try:
             connection.request("DELETE", f"{parts.path}?{query}", headers={"authorization": token})
-            return connection.getresponse().status
+            response = connection.getresponse()
+            # A web page is not the platform's answer (a captive portal, a proxy's page), whatever its status says.
+            return 0 if "html" in (response.getheader("Content-Type") or "") else response.status
         finally:
             connection.close()
     except (OSError, ValueError, http.client.HTTPException) as problem:

@@ -10,6 +10,12 @@ import os
 import socket
 import stat
 
+from agent.init.homes import home
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from agent.compat.prepare import Prepared
+
 BACKLOG = 1024
 RUN_DIR = "/run/arbitrium-agent"
 
@@ -123,6 +129,34 @@ def listen_notify(beside: "UnixSocket") -> "tuple[UnixSocket | None, str]":
     return bound, ""
 
 
+def listen_statsd(where: "int | str") -> "tuple[socket.socket, UnixSocket | None]":
+    """Binds the datagram socket for StatsD.
+
+    Args:
+        where: a UDP port on 127.0.0.1, or the path of a Unix socket.
+
+    Returns:
+        The socket, and its files where it has a path.
+
+    Raises:
+        TakenError: the port or path cannot be used.
+    """
+    if isinstance(where, str):
+        try:
+            bound = _bind_unix(where, socket.SOCK_DGRAM)
+        except OSError as problem:
+            raise TakenError(_why_not(problem)) from None
+        return bound.sock, bound
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        sock.bind(("127.0.0.1", where))
+        sock.setblocking(False)
+    except OSError as problem:
+        sock.close()
+        raise TakenError(_why(problem, where)) from None
+    return sock, None
+
+
 def _notify_path(path: str) -> str:
     base, dot, end = path.rpartition(".")
     return f"{base}-notify.{end}" if dot and "/" not in end else f"{path}-notify"
@@ -130,7 +164,7 @@ def _notify_path(path: str) -> str:
 
 def default_socket_paths() -> "list[str]":
     """Where the socket is when nothing is set, most wanted first; the commands look for it in the same order."""
-    return [f"{RUN_DIR}/agent.sock", f"/tmp/arbitrium-agent-{os.getuid()}/agent.sock"]  # noqa: S108 - the directory is made 0700 and checked
+    return [f"{RUN_DIR}/agent.sock", f"{home(os.getuid())}/agent.sock"]
 
 
 def listen_unix(path: "str | None") -> "tuple[UnixSocket | None, str]":
@@ -225,7 +259,7 @@ def _why_not(problem: OSError) -> str:
 
 
 class Sockets:
-    """The bound sockets of one agent; each is None where there is none."""
+    """The bound sockets of one agent; each is None where there is none, and `compat` has those of other hosts."""
 
     def __init__(self) -> None:
         """None is bound yet."""
@@ -233,12 +267,19 @@ class Sockets:
         self.metrics: Port | None = None
         self.unix: UnixSocket | None = None
         self.notify: UnixSocket | None = None
+        self.statsd: socket.socket | None = None
+        self.statsd_path: UnixSocket | None = None
+        self.compat: Prepared | None = None
 
     def close(self) -> None:
         """Closes them, and takes the files away."""
+        if self.compat is not None:
+            self.compat.close()
         for port in (self.control, self.metrics):
             if port is not None:
                 port.sock.close()
-        for unix in (self.unix, self.notify):
+        if self.statsd is not None:
+            self.statsd.close()
+        for unix in (self.unix, self.notify, self.statsd_path):
             if unix is not None:
                 unix.close()

@@ -18,6 +18,7 @@ from agent.link.messages import (
     SegmentsDropped,
     SegmentState,
     SpoolFlushAsked,
+    TailAsked,
 )
 
 TYPE_CHECKING = False
@@ -47,6 +48,7 @@ class SpoolService:
             (SpoolFlushAsked, self._on_flush),
             (SegmentAsked, self._on_segment),
             (CountersAsked, self._on_counters),
+            (TailAsked, self._on_tail),
             (LogAppended, self._on_append),
         ):
             agent.handle(kind, handler)
@@ -130,6 +132,12 @@ class SpoolService:
         capture = self._output.capture
         counters = {"spool": self._spool.counters(), "capture": capture.counters() if capture is not None else None}
         self._agent.tell(Answer(message.ask, json.dumps(counters)))
+
+    def _on_tail(self, message: Record, _payload: bytes) -> None:
+        assert isinstance(message, TailAsked), "registered for it"
+        capture = self._output.capture
+        tail = capture.tail() if capture is not None else b""
+        self._agent.tell(Answer(message.ask), tail[-message.size :])
 
     def _on_append(self, message: Record, payload: bytes) -> None:
         assert isinstance(message, LogAppended), "registered for it"

@@ -72,6 +72,7 @@ class StopActions:
         self._hook_failed: Callable[[str], None] | None = None
         self._timer: TimerHandle | None = None
         self.asked: dict[int, int] = {}  # by process: the last signal that it got
+        self._in_turn: set[int] = set()  # who was asked in the present turn
 
     def prepare(self) -> float:
         """Wakes a game that is suspended, and says how long listeners need."""
@@ -138,21 +139,28 @@ class StopActions:
         now = self._clock.time()
         number = method.signum
         everyone = now + (ends - now) * _PASSES_NOTHING_ON
-        first = self._ask(turn, number, target=method.target)
-        if not first:
+        self._in_turn = set()
+        if not self._ask(turn, number, target=method.target):
             return "no process of the game is left"
-        self._timer = self._clock.call_at(now + _LOOK_EVERY, self._follow_up, turn, number, set(first), everyone, now)
+        self._timer = self._clock.call_at(now + _LOOK_EVERY, self._follow_up, turn, number, everyone, now)
         return ""
 
-    def _follow_up(self, turn: Turn, number: int, asked: set[int], everyone: float, since: float) -> None:
+    def _follow_up(self, turn: Turn, number: int, everyone: float, since: float) -> None:
+        """Asks the others, each once.
+
+        Args:
+            turn: the present one.
+            number: the signal.
+            everyone: the moment from which on all are asked.
+            since: when somebody who was asked was last seen alive.
+        """
         now = self._clock.time()
         alive = {process.pid for process in look(self._process.pids())}
-        rest = alive - asked
-        if asked & alive:
+        if self._in_turn & alive:
             since = now
-        if rest and (now >= everyone or now - since >= _FOLLOWERS):
-            asked |= set(self._ask(turn, number, without=asked))
-        self._timer = self._clock.call_at(now + _LOOK_EVERY, self._follow_up, turn, number, asked, everyone, since)
+        if alive - self._in_turn and (now >= everyone or now - since >= _FOLLOWERS):
+            self._ask(turn, number)
+        self._timer = self._clock.call_at(now + _LOOK_EVERY, self._follow_up, turn, number, everyone, since)
 
     def main_ended(self, turn: Turn, ended_by: int | None) -> None:
         """The main process has ended during a turn.
@@ -165,10 +173,12 @@ class StopActions:
             ended_by: the signal that ended the main process, or None.
         """
         if ended_by is not None and ended_by == self.asked.get(self._process.main_pid):
-            self._ask(turn, ended_by, without=set(self.asked))
+            self._in_turn |= self.asked.keys()
+            self._ask(turn, ended_by)
 
-    def _ask(self, turn: Turn, number: int, *, without: set[int] = frozenset(), target: str = "") -> list[int]:  # type: ignore[assignment]  # never changed here
-        processes = [one for one in look(self._process.pids()) if one.pid not in without]
+    def _ask(self, turn: Turn, number: int, *, target: str = "") -> bool:
+        """Signals those who are to be asked now, of all that were not in this turn; False where there is nobody."""
+        processes = [one for one in look(self._process.pids()) if one.pid not in self._in_turn]
         chosen = stop_signal.choose(
             processes,
             self._process.main_pid,
@@ -177,13 +187,11 @@ class StopActions:
             target=target,
         )
         names = {one.pid: one.name for one in processes}
-        told = []
-        for pid in chosen:
-            if send(pid, number):
-                self.asked[pid] = number
-                told.append(pid)
-                turn.asked.append(f"{names.get(pid, '?')} ({pid})")
-        return told
+        told = [pid for pid in chosen if send(pid, number)]
+        self._in_turn |= set(told)
+        self.asked |= dict.fromkeys(told, number)
+        turn.asked += [f"{names.get(pid, '?')} ({pid})" for pid in told]
+        return bool(told)
 
     # A hook ----------------------------------------------------------------------------------------------------------
 

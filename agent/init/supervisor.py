@@ -14,6 +14,7 @@ import signal
 from agent import log
 from agent.errors import EXIT_BAD_SETTINGS, AgentError
 from agent.game import signal_handling
+from agent.game.cgroup import read_cgroup
 from agent.game.main_process import MainProcess
 from agent.game.process import send
 from agent.init.agent_process import AgentProcess
@@ -51,6 +52,8 @@ from agent.link.messages import (
     Answer,
     EventPosted,
     FactTold,
+    HealthLimited,
+    Held,
     Kept,
     ListenersChanged,
     LogLine,
@@ -89,6 +92,8 @@ _MARGIN = 0.15
 # A datagram may still be read when the process that sent it has ended: it counts, so long as this is not over.
 _NOTIFY_LOOKS = 10
 _NOTIFY_LOOK_EVERY = 0.005
+# A game that is not ready by then is told of, with the lines that were seen instead.
+_SAY_NOT_READY_AFTER = 10.0
 # The game's last output comes before the line that says that it has ended.
 _LAST_OUTPUT_SECONDS = 0.2
 
@@ -175,6 +180,8 @@ class Supervisor:
             (StopAcknowledged, self._on_acknowledged),
             (PlayersUnknown, self._on_players_unknown),
             (ShortVisit, self._on_short_visit),
+            (HealthLimited, self._on_health_limited),
+            (Held, self._on_held),
             (LogLine, self._on_log_line),
         ):
             self.agent.handle(kind, handler)
@@ -233,7 +240,20 @@ class Supervisor:
         def found() -> None:
             self.loop.call_soon_threadsafe(self.notified_ready)
 
-        self.output.capture.look_for(re.compile(pattern.encode()), found, from_now=from_now)
+        self.output.capture.look_for(pattern.encode(), found, from_now=from_now)
+        attempt = self.driver.state.attempt
+
+        def still_waiting() -> None:
+            if self.driver.state.phase is Phase.STARTING and self.driver.state.attempt == attempt:
+                self._say_not_ready("is not ready yet")
+
+        self.loop.call_later(_SAY_NOT_READY_AFTER, still_waiting)
+
+    def _say_not_ready(self, how: str) -> None:
+        """Why the game is not seen ready in its output; where a port tells it, the agent says so."""
+        seen = self.output.capture.not_found() if self.output.capture is not None else ""
+        if seen:
+            log.warning(f"the game {how}: {seen} (AGENT_READY_WHEN={self.inputs.setting('ready_when')})")
 
     def _new_attempt(self) -> Attempt:
         game = self.process.game
@@ -242,6 +262,7 @@ class Supervisor:
         return Attempt(self.process, main, actions)
 
     def _new_sequence(self, attempt: Attempt, state: State) -> StopSequence:
+        attempt.at_stop = read_cgroup()
         return StopSequence(self.inputs.setting("stop"), attempt.actions, state, self.loop)
 
     # What happens ----------------------------------------------------------------------------------------------------
@@ -278,6 +299,8 @@ class Supervisor:
         if isinstance(event, GameExited) and after.exit is not None:
             how = f"signal {after.exit.signal}" if after.exit.signal is not None else f"code {after.exit.code}"
             self._say_ended(f"the game has ended with {how}", self.loop.time() + _LAST_OUTPUT_SECONDS)
+        if before.stop is None and after.stop is not None and after.stop.reason is Reason.NOT_READY:
+            self._say_not_ready("was not seen ready")
         if after.phase is before.phase:
             return
         log.debug(f"{before.phase} -> {after.phase}")
@@ -304,6 +327,8 @@ class Supervisor:
             found = signal_handling.judge(signal_handling.listeners(self.process.pids()), first.signum)
             if sentence := signal_handling.advice(found, first.signum):
                 log.warning(sentence)
+            elif sentence := signal_handling.unclear(found, first.signum):
+                log.info(sentence)
 
     def _warn(self, seconds: float) -> None:
         log.info(f"the maximum duration is over in {seconds:g} s")
@@ -435,6 +460,14 @@ class Supervisor:
     def _on_short_visit(self, _message: Record, _payload: bytes) -> None:
         self._policies.short_visit()
 
+    def _on_health_limited(self, message: Record, _payload: bytes) -> None:
+        assert isinstance(message, HealthLimited), "registered for it"
+        self._policies.limit_health(message.seconds)
+
+    def _on_held(self, message: Record, _payload: bytes) -> None:
+        assert isinstance(message, Held), "registered for it"
+        self._policies.hold(message.seconds)
+
     def _on_log_line(self, _message: Record, payload: bytes) -> None:
         self.output.put_line(payload)
 
@@ -502,9 +535,15 @@ def _expected_players(inputs: Inputs) -> int | None:
     return len(tickets) if isinstance(tickets, list) and tickets else None
 
 
+_EXPORT_SECONDS = 5.0
+
+
 def _ship_seconds(inputs: Inputs) -> float:
     seconds: float = inputs.setting("ship_seconds")
-    return seconds if inputs.raw("log_url") else 0.0
+    if inputs.raw("log_url"):
+        return seconds
+    # The last metrics and the trace are small: a receiver that does not answer is not worth the whole of it.
+    return min(seconds, _EXPORT_SECONDS) if inputs.exports_last else 0.0
 
 
 def _rules(inputs: Inputs) -> Rules:

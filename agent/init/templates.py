@@ -30,6 +30,11 @@ def expand(text: str, variables: "dict[str, str]", source: str) -> str:
     return _MARK.sub(lambda mark: "$" if mark[1] else variables[mark[2]], text)
 
 
+def names(text: str) -> "list[str]":
+    """The variables that a template names, in order."""
+    return [mark[2] for mark in _MARK.finditer(text) if mark[2]]
+
+
 def write(source: str, target: str, variables: "dict[str, str]", owner: "tuple[int, int] | None" = None) -> None:
     """Writes one file: all of it or nothing, with the mode of its template.
 

@@ -168,12 +168,18 @@ class GameMetric:
 
 
 class GameMetrics(Mapping[str, GameMetric]):
-    """All figures of the game's own, by name."""
+    """All figures of the game's own, by name.
+
+    Attributes:
+        generation: another number after each `clear`: series that were held before are no longer shown.
+        refused: how many reports were refused, by why.
+    """
 
     def __init__(self) -> None:
         """None yet."""
         self._metrics: dict[str, GameMetric] = {}
         self._size = 0
+        self.generation = 0
         self.refused: dict[Why, int] = dict.fromkeys(WHYS, 0)
 
     def __getitem__(self, name: str) -> GameMetric:
@@ -245,6 +251,7 @@ class GameMetrics(Mapping[str, GameMetric]):
         """Forgets all figures; what was refused stays counted."""
         self._metrics.clear()
         self._size = 0
+        self.generation += 1
 
     def flat(self, names: Iterable[str] | None = None) -> dict[str, float]:
         """Each series with its value, as `name` or `name{label="value"}`; a histogram as its count and sum.

@@ -264,13 +264,9 @@ class GameReport:
             names = self.metrics.report(metrics)
         except MetricError as wrong:
             raise ReportError(str(wrong), wrong.field, wrong.got, wrong.takes) from None
-        self.metrics_changed(names, at)
-        return names
-
-    def metrics_changed(self, names: tuple[str, ...], at: float) -> None:
-        """Tells of figures that a listener wrote to `metrics` itself (StatsD), many at once."""
         if names:
             self._tell(MetricsReported(at, names))
+        return names
 
     def take(self, fact: Fact) -> None:
         """Takes in what another copy of this report has told its listeners.

@@ -209,6 +209,18 @@ class ShortVisit(Record):
     """Everybody has left, and nobody of them was there long enough to be somebody who plays."""
 
 
+class HealthLimited(Record):
+    """So long the game may be silent after its first heartbeat, in seconds, where the settings do not say it."""
+
+    seconds: float
+
+
+class Held(Record):
+    """The game wants no stop for want of players for so many seconds from now; None ends that."""
+
+    seconds: float | None
+
+
 class Kept(Record):
     """Something of the agent's own that has to outlive it, as JSON."""
 
@@ -247,6 +259,18 @@ class CountersAsked(Record):
     """Answered with the counters of capture and spool, as JSON."""
 
     ask: int
+
+
+class TailAsked(Record):
+    """Answered with the last bytes of the game's output, redacted, as the payload.
+
+    Attributes:
+        ask: number of the question.
+        size: how many bytes at most.
+    """
+
+    ask: int
+    size: int
 
 
 class LogAppended(Record):

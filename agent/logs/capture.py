@@ -21,8 +21,9 @@ from agent.logs.spool import Spool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import re
     from collections.abc import Callable, Mapping
+
+    from agent.logs.line_matcher import LineMatcher
 
 TAIL = 64 * 1024
 _FIONREAD = 0x541B  # termios.FIONREAD, without importing termios (man 2 ioctl_tty)
@@ -90,8 +91,8 @@ class Capture:
         self._bytes = {"stdout": 0, "stderr": 0}
         self._thread: threading.Thread | None = None
         self._closing = False
-        self._wanted: tuple[re.Pattern[bytes], Callable[[], None]] | None = None
-        self._line = b""
+        self._wanted: Callable[[], None] | None = None
+        self._matchers: dict[str, LineMatcher] = {}
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._sinks: dict[str, Sink] = dict(sinks or {})
         by_file: dict[object, Sink] = {}
@@ -133,22 +134,35 @@ class Capture:
         with self._lock:
             return b"".join(self._tail)[-TAIL:]
 
-    def look_for(self, pattern: "re.Pattern[bytes]", found: "Callable[[], None]", *, from_now: bool = False) -> None:
-        """Calls `found()` once, mostly from the reading thread, when output matches.
+    def look_for(self, pattern: bytes, found: "Callable[[], None]", *, from_now: bool = False) -> None:
+        """Calls `found()` once, mostly from the reading thread, when a line of the output matches.
 
         Args:
-            pattern: searched for in each line.
+            pattern: searched for in each line, see `LineMatcher`.
             found: must not block.
             from_now: whether what came before this call does not count.
         """
+        from agent.logs.line_matcher import LineMatcher  # noqa: PLC0415 - only where a line is looked for
+
+        # The two streams have lines of their own; what came before is taken for stdout's.
+        matchers = {"stdout": LineMatcher(pattern), "stderr": LineMatcher(pattern)}
         with self._lock:
             self._wanted = None
             before = b"" if from_now else b"".join(self._tail)
-            if not pattern.search(before):
-                self._wanted = (pattern, found)
-                self._line = before.rpartition(b"\n")[2]
+            if not matchers["stdout"].feed(before):
+                self._matchers = matchers
+                self._wanted = found
                 return
         found()
+
+    def not_found(self) -> str:
+        """What is seen instead of the line that `look_for` wants, as half a sentence; "" where none is wanted."""
+        from agent.logs.line_matcher import not_matched  # noqa: PLC0415 - as above
+
+        if self._wanted is None:
+            return ""
+        lines = [line for matcher in self._matchers.values() for line in matcher.last_lines(3)]
+        return not_matched(lines)
 
     def counters(self) -> "dict[str, int]":
         """Bytes read from each stream, passed on and not passed on, and what the spool counts (`spool_...`)."""
@@ -281,20 +295,15 @@ class Capture:
                 while self._tail_size - len(self._tail[0]) >= TAIL:
                     self._tail_size -= len(self._tail.popleft())
         if self._wanted is not None:
-            self._match(shown)
+            self._match(name, shown)
 
-    def _match(self, shown: bytes) -> None:
-        """Looks for what `look_for` wants; an unfinished line is looked at again together with what follows."""
-        wanted = self._wanted
-        if wanted is None:
-            return
-        text = self._line + shown
-        if wanted[0].search(text):
-            self._wanted, self._line = None, b""
+    def _match(self, name: str, shown: bytes) -> None:
+        """Looks for what `look_for` wants."""
+        wanted, matcher = self._wanted, self._matchers.get(name)
+        if wanted is not None and matcher is not None and matcher.feed(shown):
+            self._wanted = None
             with contextlib.suppress(Exception):  # whatever it does, the pipe has to be drained
-                wanted[1]()
-        else:
-            self._line = text.rpartition(b"\n")[2][-TAIL:]
+                wanted()
 
     def _end(self, stream: _Stream) -> None:
         rest = stream.redacted.flush()

@@ -165,9 +165,11 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def _source(arguments: argparse.Namespace) -> Source:
     if arguments.spool or not arguments.url:
-        from agent.init.output import default_spool  # noqa: PLC0415 - only where it is asked for
+        from agent.init.homes import homes  # noqa: PLC0415 - only where it is asked for
 
-        directory = arguments.spool or os.environ.get("AGENT_SPOOL_DIR") or default_spool()
+        default = [f"{home}/spool" for home in homes()]
+        found = next((place for place in default if os.path.isdir(place)), default[0])
+        directory = arguments.spool or os.environ.get("AGENT_SPOOL_DIR") or found
         if not os.path.isdir(directory):
             raise SourceError(
                 f"cannot read logs: AGENT_LOG_URL is not set, and there is no spool directory {directory}; give --url"

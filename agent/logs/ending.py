@@ -307,7 +307,10 @@ class Ending:
             "not_shipped": not_shipped if not self._complete else result.not_shipped,
             "spool": self.spool.counters(),
         }
-        return _json(self._scrub({**self.report, "shipping": shipping, "bundle": self._manifest.as_dict()}))
+        # On one line: Athena and Trino read JSON by lines.
+        return _json(
+            self._scrub({**self.report, "shipping": shipping, "bundle": self._manifest.as_dict()}), indent=None
+        )
 
     async def _write_locally(self) -> None:
         # A disk that hangs is given up here, so that the store still gets its copy.
@@ -328,5 +331,5 @@ def _next(source: Iterator[bytes]) -> bytes | None:
     return next(source, None)
 
 
-def _json(value: object) -> bytes:
-    return json.dumps(value, indent=2, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace") + b"\n"
+def _json(value: object, indent: int | None = 2) -> bytes:
+    return json.dumps(value, indent=indent, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace") + b"\n"

@@ -80,6 +80,23 @@ class Latency:
 
 
 @dataclass(slots=True)
+class StatsdCounts:
+    """What came as StatsD.
+
+    Attributes:
+        datagrams: that were read.
+        taken: samples that were taken.
+        refused: samples that were not, because they make no sense or are too many.
+        lost: datagrams that the kernel threw away because they came faster than they could be read.
+    """
+
+    datagrams: int = 0
+    taken: int = 0
+    refused: int = 0
+    lost: int = 0
+
+
+@dataclass(slots=True)
 class Counted:
     """All that the agent has counted since it started.
 
@@ -90,6 +107,7 @@ class Counted:
         durations: how long these took, by transport and operation.
         joined: players that came.
         heartbeats: of the game.
+        statsd: what came as StatsD; None where nobody listens for it.
     """
 
     stops: Tally = field(default_factory=Tally)
@@ -98,6 +116,7 @@ class Counted:
     durations: Latency = field(default_factory=Latency)
     joined: int = 0
     heartbeats: int = 0
+    statsd: StatsdCounts | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -331,6 +331,19 @@ def requests(counted: Counted) -> Families:
         ("transport", "operation", "status"),
         counted.requests,
     )
+    if (statsd := counted.statsd) is not None:
+        yield counter(
+            "arbitrium_agent_statsd_datagrams_total",
+            "StatsD datagrams: read, or lost because they came faster than they could be read.",
+            ("result",),
+            [(("read",), statsd.datagrams), (("lost",), statsd.lost)],
+        )
+        yield counter(
+            "arbitrium_agent_statsd_samples_total",
+            "StatsD samples: taken, or refused because they make no sense or are too many.",
+            ("result",),
+            [(("taken",), statsd.taken), (("refused",), statsd.refused)],
+        )
     yield Family(
         "arbitrium_agent_request_duration_seconds",
         "histogram",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from agent.config.injected import Deployment
 from agent.lifecycle.game_report import GameReport, HeartbeatReported, PlayersReported
 from agent.lifecycle.states import Reason, Source, State
-from agent.metrics.counts import Counted, LogSource, Tally
+from agent.metrics.counts import Counted, LogSource, StatsdCounts, Tally
 
 if TYPE_CHECKING:
     import socket
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from agent.metrics.exposition import Family
     from agent.metrics.network import Network
     from agent.metrics.server import MetricsServer
+    from agent.metrics.statsd import StatsdListener
 
 _KNOWN_STOPS = (
     (Source.GAME, Reason.REQUESTED),
@@ -180,6 +181,17 @@ class Metrics:
         if isinstance(reading, BaseException):
             raise reading
         return self._collector.families(reading, refreshed if isinstance(refreshed, Exception) else None)
+
+    async def listen_statsd(self, listening: socket.socket) -> StatsdListener:
+        """Takes the game's figures from a datagram socket that is bound already.
+
+        Returns:
+            The running listener; its `close()` ends it.
+        """
+        from agent.metrics.statsd import StatsdListener  # noqa: PLC0415 - only where it is switched on
+
+        self._counted.statsd = StatsdCounts()
+        return StatsdListener(listening, self._report.metrics, self._counted.statsd, asyncio.get_running_loop())
 
     async def expose(self, accept: str = "") -> tuple[bytes, str]:
         """Reads everything and writes it down.

@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import socket
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import JsonValue
 
@@ -25,7 +25,9 @@ from agent.api.events import COMES_BACK, EventBus
 from agent.api.feed import Feed
 from agent.api.models import WarningEvent
 from agent.api.operations import Operations
+from agent.api.page import OUTPUT_BYTES, StatusPage
 from agent.config import model
+from agent.config.cli import shown_settings
 from agent.config.injected import Injected, parse
 from agent.config.model import Settings
 from agent.edgegap.self_stop import Attempt, Outcome, Result, SelfStop
@@ -37,6 +39,9 @@ from agent.lifecycle.game_report import Fact, HeartbeatReported, ReportCleared
 from agent.lifecycle.states import Event, GameStarted, Phase, State
 from agent.link.messages import (
     FactTold,
+    HealthLimited,
+    Held,
+    Kept,
     Leave,
     ListenersChanged,
     LogLine,
@@ -50,9 +55,11 @@ from agent.link.messages import (
     ShortVisit,
     StateChanged,
     StopAcknowledged,
+    TailAsked,
     TimeRunsOut,
 )
 from agent.metrics.counts import LogCounts, LogSource
+from agent.metrics.exports import Exports
 from agent.metrics.registry import Metrics
 from agent.runtime import player_count
 from agent.runtime.finalizer import Finalizer, GameStart, kept_place, working_directory
@@ -63,8 +70,16 @@ from agent.runtime.remote_spool import RemoteSpool
 from agent.runtime.stop_methods import RemoteMethods
 from agent.runtime.tasks import Tasks
 
+_PAGE_TOKEN = "page token"  # noqa: S105 - the name of what is kept, not a secret
+if TYPE_CHECKING:
+    from agent.compat.hosts import Compat
+    from agent.compat.prepare import Prepared
+
+_KEPT_COMPAT = "compat"
 # Servers that do not end by themselves by then are left to the end of the process.
 _CLOSE_SECONDS = 0.25
+_METRICS_KEPT = "metrics"
+_KEEP_EVERY = 2.0
 _AFTER_FAULT = 5.0
 # Heartbeats may come thousands of times a second; the init is told this often.
 _HEARTBEATS_EVERY = 0.05
@@ -136,6 +151,13 @@ class Agent:
         self._mirror = Mirror(init.driver.state, init.posted, link.send, loop)
         self._tags = _tags(settings, self._injected)
         self._spool = RemoteSpool(link, **init.spool_view)
+        self._exports = Exports(
+            settings,
+            init.inputs.environ,
+            self._injected.deployment,
+            lambda: self._metrics.collect(),  # noqa: PLW0108 - they are made below, from this
+            began=init.inputs.began + init.inputs.wall_offset,
+        )
         self._finalizer = Finalizer(
             settings,
             self._injected.deployment,
@@ -147,6 +169,7 @@ class Agent:
             kept=kept_place(init.kept),
             attempt=self._mirror.state.attempt,
             game=self._game_start,
+            exports=self._exports if self._exports.wanted else None,
         )
         self._metrics = Metrics(
             version=__version__,
@@ -157,6 +180,7 @@ class Agent:
             report=self._report,
             logs=LogSource(self._log_counts, self._spool.refresh),
             attempt_results=list(Result),
+            trace_id=self._exports.trace_id,
         )
         self._operations = Operations(
             self._mirror,
@@ -176,8 +200,10 @@ class Agent:
             drop_in=_drop_in(init, self._injected),
         )
         self._feed = Feed(self._mirror, self._report, self._events, self._operations.view)
+        self._metrics_again()
         self._count = self._counter()
-        self._methods = RemoteMethods(settings, link, self._tasks)
+        self._compat: Compat | None = None
+        self._methods = RemoteMethods(settings, link, self._tasks, self._ask_host)
         self._mirror.watch(self._feed.on_transition)
         self._mirror.watch(self._on_transition)
         self._events.on_listeners(self._tell_listeners)
@@ -223,9 +249,12 @@ class Agent:
         sockets = self._init.sockets
         on_request = self._metrics.on_request
         if sockets.control is not None:
+            page = self._page()
             self._servers.append(
-                await http.serve(sockets.control.sock, self._operations, self._feed, on_request=on_request)
+                await http.serve(sockets.control.sock, self._operations, self._feed, on_request=on_request, page=page)
             )
+            if self._init.agent.starts <= 1:
+                log.info(f"status page: {page.address(f'http://127.0.0.1:{sockets.control.number}')}")
         if sockets.unix is not None:
             user = self._init.process.user
             self._servers.append(
@@ -238,11 +267,59 @@ class Agent:
                     users=allowed_users(*(() if user is None else (user.uid,))),
                 )
             )
+        if sockets.compat is not None:
+            await self._serve_other_hosts(sockets.compat)
         if sockets.metrics is not None:
             self._servers.append(await self._metrics.serve(sockets.metrics.sock))
+        if sockets.statsd is not None:
+            self._servers.append(await self._metrics.listen_statsd(sockets.statsd))
+
+    def _page(self) -> StatusPage:
+        settings, redactor = self._settings, self._init.output.redactor
+        page = StatusPage(
+            self._operations,
+            metrics=self._metrics.expose,
+            output=self._tail,
+            settings={name: redactor.text(text) for name, text in shown_settings(settings).items()},
+            token=settings.page_token.get_secret_value() if settings.page_token is not None else "",
+            made_up=self._init.kept.get(_PAGE_TOKEN, ""),
+        )
+        # Whoever has the page open keeps the button when this process is started again.
+        self._link.send(Kept(_PAGE_TOKEN, page.token))
+        return page
+
+    async def _tail(self) -> bytes:
+        _, tail = await self._link.ask(lambda ask: TailAsked(ask, OUTPUT_BYTES))
+        return tail
+
+    async def _serve_other_hosts(self, prepared: Prepared) -> None:
+        from agent.compat import hosts  # noqa: PLC0415 - only where AGENT_COMPAT asks for it
+
+        kept = self._init.kept.get(_KEPT_COMPAT)
+        self._compat = await hosts.serve(
+            prepared,
+            self._operations,
+            self._events,
+            self._report,
+            settings=self._settings,
+            deployment=self._injected.deployment,
+            phase=lambda: self._mirror.state.phase,
+            limit_health=lambda seconds: self._link.send(HealthLimited(seconds)),
+            hold=lambda seconds: self._link.send(Held(seconds)),
+            saved=json.loads(kept) if kept else None,
+            save=lambda snapshot: self._link.send(Kept(_KEPT_COMPAT, json.dumps(snapshot))),
+            on_request=self._metrics.on_request,
+        )
+        self._servers.append(self._compat)
+
+    def _ask_host(self, kind: str, seconds: float) -> str:
+        return self._compat.ask_to_stop(kind, seconds) if self._compat is not None else "AGENT_COMPAT is not set"
 
     def _begin_tasks(self, first: bool) -> None:
         settings = self._settings
+        if self._exports.wanted:
+            self._tasks.start(self._exports.run(), "pushing metrics")
+        self._tasks.start(self._keep_metrics(), "keeping the game's figures for a later process of the agent")
         if settings.tags and first:
             self._tasks.start(self._tag(), "adding the tags of AGENT_TAGS")
         if self._count is not None:
@@ -273,6 +350,22 @@ class Agent:
         except AgentError as problem:
             wrong = Problem("AGENT_PLAYERS_FROM", self._settings.players_from, f"cannot be used: {problem}")
             raise SettingsError([wrong]) from None
+
+    def _metrics_again(self) -> None:
+        """What an earlier process of this agent knew of the game's figures, where the game is still the same."""
+        kept = json.loads(self._init.kept.get(_METRICS_KEPT) or "{}")
+        if kept.get("attempt") == self._mirror.state.attempt:
+            self._report.metrics.load(kept["metrics"])
+
+    async def _keep_metrics(self) -> None:
+        before = ""
+        while True:
+            await asyncio.sleep(_KEEP_EVERY)
+            document = {"attempt": self._mirror.state.attempt, "metrics": self._report.metrics.dump()}
+            text = json.dumps(document)
+            if text != before and (document["metrics"] or before):
+                self._link.send(Kept(_METRICS_KEPT, text))
+                before = text
 
     async def _tag(self) -> None:
         """Gives the deployment the tags of AGENT_TAGS."""
@@ -348,6 +441,7 @@ class Agent:
         secrets = self._injected.secrets
         assert secrets.delete_url is not None, "the lifecycle releases only where there is what it takes"
         assert secrets.delete_token is not None, "as above"
+        began = self._loop.time()
         call = SelfStop(secrets.delete_url.get_secret_value(), secrets.delete_token, log_storage)
         log.info(f"stopping the deployment: DELETE {call.shown_url}")
 
@@ -373,7 +467,9 @@ class Agent:
                 await asyncio.sleep(_AFTER_FAULT)
         if not outcome.confirmed:
             log.error(f"{outcome.message}. The deployment may go on to be billed: stop it from a backend")
-        self._link.send(ReleaseSettled("confirmed" if outcome.confirmed else "refused"))
+        settled = "confirmed" if outcome.confirmed else "refused"
+        self._link.send(ReleaseSettled(settled))
+        await self._exports.step("release", began, self._loop.time(), outcome=settled)
 
     # What is known ---------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from agent.logs.files import FileFollower
 from agent.logs.redact import Redactor
 from agent.logs.ship import Shipper
 from agent.logs.target import Target
+from agent.metrics.exports import Exports
 from agent.runtime.link import Link
 from agent.runtime.remote_spool import RemoteSpool
 
@@ -59,6 +60,7 @@ class Finalizer:
         kept: str,
         attempt: int,
         game: Callable[[], GameStart],
+        exports: Exports | None = None,
     ) -> None:
         """Opens nothing yet.
 
@@ -73,6 +75,7 @@ class Finalizer:
             kept: what an earlier process of this agent has kept, or "".
             attempt: which start of the game this is.
             game: the present start of the game.
+            exports: sends the last metrics and the trace; None where they go nowhere.
         """
         self._settings = settings
         self._deployment = deployment
@@ -82,6 +85,7 @@ class Finalizer:
         self._environ = environ
         self._attempt = attempt
         self._game = game
+        self._exports = exports
         self._shipping: asyncio.Task[None] | None = None
         self._flushing: asyncio.Task[None] | None = None
         self._until = float("inf")
@@ -146,11 +150,14 @@ class Finalizer:
         self._flushing = asyncio.get_running_loop().create_task(self._flush(message, tail), name="flush")
 
     async def _flush(self, message: FlushAsked, tail: bytes) -> None:
+        exporting: asyncio.Future[None] | None = None
         try:
             now = time.monotonic()
             if self._settings.log_files and not message.again:
                 await asyncio.to_thread(self._files.finish, now + (self._until - now) * _FILES_SHARE)
             document = json.loads(message.document)
+            if self._exports is not None:
+                exporting = asyncio.ensure_future(self._exports.last(document, self._until - _LAST_WORD))
             core = await self._look_for_core(message.crashed)
             if core is not None:
                 document["core"] = core.as_dict()
@@ -162,9 +169,18 @@ class Finalizer:
             )
             if result.destination is not None:
                 log.info(f"logs: {result.destination}/{result.directory}")
+            if exporting is not None and self._exports is not None:
+                shipped = time.monotonic()
+                async with asyncio.timeout_at(self._until - _LAST_WORD):
+                    await exporting
+                    await self._exports.step("ship", now, shipped)
+        except TimeoutError:
+            log.warning("cannot export all of the last metrics and the trace: there was no time left")
         except Exception as problem:
             log.fault("cannot finish shipping", problem)
         finally:
+            if exporting is not None:
+                exporting.cancel()
             self._link.send(FlushDone())
 
     async def _look_for_core(self, crashed: bool) -> Core | None:

@@ -13,7 +13,7 @@ from agent.runtime.mirror import Mirror
 
 _EVERY = 0.2
 # What it listens on instead is looked at this often, and said from then on, whenever it has changed.
-_LOOK_EVERY = 2.0
+_LOOK_EVERY = 1.0
 _SAY_AFTER = 10.0
 
 

@@ -21,6 +21,8 @@ def call(method: str, url: str, body: dict[str, Any] | None = None) -> dict[str,
 def main() -> int:
     """Deploys, prints each new status, and ends with the deployment."""
     url, application, version = sys.argv[1:]
+    if page := os.environ.get("EMULATOR_PAGE"):
+        print(f"the emulator's page: {page}?token={os.environ['EDGEGAP_API_TOKEN']}", flush=True)
     place = {"user_type": "geo_coordinates", "user_data": {"latitude": 48.9, "longitude": 2.4}}
     wanted = {"application": application, "version": version, "users": [place]}
     try:

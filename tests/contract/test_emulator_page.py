@@ -97,6 +97,23 @@ async def test_a_person_deploys_watches_and_stops_a_game() -> None:
 
 @pytest.mark.browser
 @needs_browser
+async def test_a_game_with_an_agent_has_a_link_to_the_agents_own_page() -> None:
+    """With the token of its button; a line that names another machine is no link."""
+    says = "import time; print('arbitrium-agent: status page: {}', flush=True); time.sleep(600)"
+    async with backend() as caller, opened(caller) as page:
+        link = page.get_by_role("link", name="Status page of the agent")
+        for url in ("http://127.0.0.1:9370/#token=abc", "http://example.com:9370/#token=abc"):
+            deployment = await caller.running(**python(says.format(url)))
+            await page.get_by_role("navigation").get_by_role("button", name=deployment).click()
+            await expect(page.locator("#logs")).to_contain_text(url)
+            if "127.0.0.1" in url:
+                await expect(link).to_have_attribute("href", url)
+            else:
+                await expect(link).to_be_hidden()
+
+
+@pytest.mark.browser
+@needs_browser
 async def test_the_keyboard_is_enough_and_trouble_is_said() -> None:
     """Choosing another deployment with Enter, and a deployment in error with its reason."""
     async with backend() as caller:

@@ -34,7 +34,8 @@ def runtime_context(tmp_path_factory: pytest.TempPathFactory) -> Path:
     context = tmp_path_factory.mktemp("runtime")
     for name in ("agent", "examples", "packaging"):
         shutil.copytree(ROOT / name, context / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("Dockerfile", ".dockerignore", "entrypoint.sh", "requirements.lock", "LICENSE"):
+    locks = [path.name for path in ROOT.glob("requirements*.lock")]
+    for name in ["Dockerfile", ".dockerignore", "entrypoint.sh", "LICENSE", *locks]:
         shutil.copy2(ROOT / name, context)
     return context
 

@@ -151,9 +151,10 @@ class Container:
         """Sends a signal to PID 1."""
         _run([self.engine, "kill", "--signal", signal, self.name])
 
-    def execute(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Runs a command in it."""
-        return _run([self.engine, "exec", self.name, *command], check=check)
+    def execute(self, *command: str, check: bool = True, user: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Runs a command in it, as its own user or as another one."""
+        given = ["--user", user] if user is not None else []
+        return _run([self.engine, "exec", *given, self.name, *command], check=check)
 
     def python(self, code: str) -> str:
         """Runs a few lines in the runtime's interpreter, in the container; returns what they printed."""

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.image.conftest import RUNTIME
 from tests.image.engine import AGENT, PYTHON, ROOT, Engine
@@ -87,8 +88,34 @@ if not os.fork():
     os._exit(0)
 """
         container.execute(PYTHON, "-c", code)
-    followed = container.execute(PYTHON, "/deploy.py", "http://127.0.0.1:8787", "arena", "1").stdout
+    page = "import os, runpy, sys; os.environ['EMULATOR_PAGE'] = 'http://127.0.0.1:8787/'; sys.argv = sys.argv[1:]"
+    followed = container.execute(
+        PYTHON, "-c", f"{page}; runpy.run_path(sys.argv[0], run_name='__main__')", "/deploy.py",
+        "http://127.0.0.1:8787", "arena", "1",
+    ).stdout  # fmt: skip
+    assert "http://127.0.0.1:8787/?token=6a271a0e" in followed
     assert "Status.READY" in followed
     assert "Status.TERMINATED" in followed
     found = container.python("import glob; print(glob.glob('/tmp/logs/**/exit.json', recursive=True))")
     assert "exit.json" in found
+    assert "/arena/1/" in found, "application and version are in the keys"
+
+
+def test_compose_names_what_there_is() -> None:
+    """Services, files, and metrics: what the page of the example says to try."""
+    text = (ROOT / "examples/compose.yaml").read_text()
+    services = yaml.safe_load(text)["services"]
+    for service in services.values():
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert not source.startswith("./") or (ROOT / "examples" / source).is_file()
+        for other in service.get("depends_on", {}):
+            assert other in services
+        assert "deploy" not in service, "not every compose starts replicas"
+    families = (ROOT / "agent/metrics/families.py").read_text()
+    for metric in re.findall(r"\barbitrium_\w+", text):
+        assert f'"{metric}"' in families
+    assert [name for name, service in services.items() if "udp_game.bot" in service.get("entrypoint", [])] == [
+        "ada",
+        "bob",
+    ]

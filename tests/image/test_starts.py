@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.image.conftest import RUNTIME, THREE_LINES, Make
-from tests.image.engine import HOME, BuildError, Engine
+from tests.image.engine import AGENT, HOME, ROOT, BuildError, Engine
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(1800)]
 
@@ -116,6 +116,52 @@ def test_the_doctor_lets_a_proper_image_pass(make_image: Make) -> None:
         f"FROM debian:13-slim\nCOPY Dockerfile /tmp/\nCOPY games /game\n{THREE_LINES}"
         f"RUN {HOME}/bin/arbitrium-agent doctor --image --dockerfile /tmp/Dockerfile\n",
     )
+
+
+MOUNT = f"""\
+RUN --mount=type=bind,source=Dockerfile,target=/tmp/Dockerfile \\
+    ["{AGENT}", "doctor", "--image", "--dockerfile", "/tmp/Dockerfile"]
+"""
+
+
+def test_the_readme_line_gives_the_doctor_the_dockerfile(make_image: Make) -> None:
+    """As it stands in the README and in docs/image.md; it sees an ENTRYPOINT that RUN cannot see."""
+    for text in ("README.md", "docs/image.md"):
+        assert MOUNT.strip() in (ROOT / text).read_text()
+    lines = f"FROM debian:13-slim\nCOPY games /game\n{THREE_LINES}"
+    make_image("mounted", lines + MOUNT)
+    with pytest.raises(BuildError, match="a later ENTRYPOINT replaces"):
+        make_image("mounted-lost", lines + MOUNT + 'ENTRYPOINT ["/game/start.sh"]\n')
+
+
+def test_the_doctor_knows_what_an_old_base_lacks(builder: Engine, make_image: Make) -> None:
+    """A program of Debian 13 on Debian 11: the C library is too old, and nothing was executed to find out."""
+    if not builder.has("debian:11-slim"):
+        pytest.skip("the base image debian:11-slim is not here and cannot be pulled")
+    copy = f"COPY --from=debian:13-slim /usr/bin/apt /game/server\nCOPY --from={RUNTIME} {HOME} {HOME}\n"
+    check = f"RUN {AGENT} doctor --image -- /game/server\n"
+    with pytest.raises(BuildError, match=r"C library of the image is too old|the image lacks lib"):
+        make_image("old-libc", f"FROM debian:11-slim\n{copy}{check}")
+    make_image("new-libc", f"FROM debian:13-slim\n{copy}{check}")
+
+
+def test_a_game_user_without_the_capability_is_named(engine: Engine, debian_game: str) -> None:
+    """Exit code 78, and which capability is missing, instead of an errno."""
+    options = ["--cap-drop=SETUID", "--env=AGENT_GAME_USER=65534:65534", "--env=AGENT_ON_CRASH=exit"]
+    container = engine.run(debian_game, options=options)
+    assert container.wait() == 78
+    assert "this container lacks CAP_SETUID" in container.output()
+
+
+def test_config_check_fails_a_build(builder: Engine, make_image: Make) -> None:
+    """Equal ports; and a query protocol is none, since the library is in the image."""
+    assert builder.build_command
+    lines = (
+        f"FROM debian:13-slim\nCOPY --from={RUNTIME} {HOME} {HOME}\nENV AGENT_PLAYERS_FROM=query:a2s://127.0.0.1:1\n"
+    )
+    make_image("checked", f"{lines}RUN {AGENT} config --check\n")
+    with pytest.raises(BuildError, match="takes a port of its own"):
+        make_image("unchecked", f"{lines}ENV AGENT_CONTROL_PORT=9464\nRUN {AGENT} config --check\n")
 
 
 def test_the_doctor_sees_a_container_as_it_runs(engine: Engine, debian_game: str) -> None:

@@ -197,11 +197,33 @@ def test_a_game_on_the_wrong_port_is_told_of(launch: Launcher) -> None:
     """A port that is one off is the commonest reason why a game is never seen ready."""
     port, expected = free_port(), free_port()
     source = LISTENS.format(kind="socket.SOCK_DGRAM", listen="")
-    env = {"AGENT_READY_WHEN": f"port:{expected}", "AGENT_READY_TIMEOUT": "3s"}
+    env = {"AGENT_READY_WHEN": f"port:{expected}", "AGENT_READY_TIMEOUT": "6s"}
     run = launch([sys.executable, "-c", source, str(port)], env=env, mode="subreaper")
     done = ended_for(run, "not_ready")
     assert done["cause"] in ("signal", "stopped_as_asked")
     assert f"the game was not seen ready: it listens on UDP {port}, not on {expected}" in run.stderr.text
+
+
+def test_a_line_is_found_wherever_it_stands(launch: Launcher) -> None:
+    """In one write with others, at once, in colour, before a CRLF, on the stream that it comes on."""
+    source = (
+        "import sys, time; sys.stdout.write('err'); sys.stdout.flush(); "
+        "sys.stderr.write('loading\\r\\n\\x1b[32mServer started\\x1b[0m\\r\\nbye\\r\\n'); sys.stderr.flush(); "
+        "time.sleep(600)"
+    )
+    run = launch([sys.executable, "-c", source], env={"AGENT_READY_WHEN": "output:^Server started$"})
+    eventually(lambda: run.http("GET", "/readyz").status == 200, "its line is found")
+    run.stop()
+
+
+def test_a_game_whose_line_never_came_is_told_of(launch: Launcher) -> None:
+    """With what it printed instead."""
+    source = "import time; print('one\\ntwo\\nServer up', flush=True); time.sleep(600)"
+    env = {"AGENT_READY_WHEN": "output:^Server started", "AGENT_READY_TIMEOUT": "2s"}
+    run = launch([sys.executable, "-c", source], env=env)
+    ended_for(run, "not_ready")
+    said = 'the game was not seen ready: no line matched; the last ones were "one", "two", "Server up"'
+    assert said in run.stderr.text
 
 
 @pytest.mark.parametrize("protocol", ["palworld", "nonsense"])

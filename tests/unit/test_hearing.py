@@ -1,9 +1,11 @@
 """Whether the game would hear its stop."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +39,8 @@ def process(name: str = "server", caught: int = 0, ignored: int = 0) -> Listener
         ([process(caught=GO)], "runtime"),
         ([process("node", caught=TERM | INT)], "runtime"),
         ([process("node", caught=TERM), process("java", caught=TERM)], "handled"),
+        ([process("wine64-preloader", caught=TERM)], "runtime"),
+        ([process("tmux", caught=TERM), process()], "default"),
     ],
 )
 def test_how_a_game_takes_a_signal(processes: list[Listener], how: str) -> None:
@@ -53,6 +57,33 @@ def test_the_advice_says_what_to_set_and_what_would_be_heard() -> None:
     assert "ignores it" in advice(judge([process(ignored=TERM)], signal.SIGTERM), signal.SIGTERM)
     assert "Node.js" in unclear(judge([process("node", caught=TERM)], signal.SIGTERM), signal.SIGTERM)
     assert "start script" in unclear(judge([process("sh", caught=TERM), process()], signal.SIGTERM), signal.SIGTERM)
+
+
+HANDLES = "import signal, time; signal.signal(15, print); print('ready', flush=True); time.sleep(60)"
+PLAIN = "import time; print('ready', flush=True); time.sleep(60)"
+
+
+@pytest.mark.parametrize(
+    ("command", "how"),
+    [
+        ([sys.executable, "-c", HANDLES], "handled"),
+        ([sys.executable, "-c", PLAIN], "default"),
+        (["bash", "-c", f'{sys.executable} -c "{HANDLES}"; true'], "handled"),
+        (["bash", "-c", f'trap : TERM; {sys.executable} -c "{PLAIN}" & wait'], "script"),
+        (["node", "-e", "console.log('ready'); setTimeout(() => {}, 60000)"], "runtime"),
+    ],
+)
+def test_real_programs_are_judged(command: list[str], how: str) -> None:
+    """What the kernel, the shell and the runtimes really do."""
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        below = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+        found = judge(listeners([child.pid, *map(int, below)]), signal.SIGTERM)
+        os.killpg(child.pid, signal.SIGKILL)
+    assert found.how == how
 
 
 def test_a_real_process_is_read() -> None:

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from agent.runtime.policy_timer import Watch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,6 +43,9 @@ def test_everything_is_off_by_default() -> None:
         (Limits(first_player=20), replace(READY, seen_players=True, players=1), None),
         (Limits(first_player=20), Facts(Phase.STARTING, 0.0, started_at=1.0), None),
         (Limits(empty=30), replace(READY, seen_players=True, empty_since=50.0), (Reason.EMPTY, 80.0)),
+        (Limits(empty=30), replace(READY, seen_players=True, empty_since=50.0, held_until=90.0), (Reason.EMPTY, 90.0)),
+        (Limits(empty=30), replace(READY, seen_players=True, empty_since=50.0, held_until=60.0), (Reason.EMPTY, 80.0)),
+        (Limits(first_player=20), replace(READY, held_until=50.0), (Reason.FIRST_PLAYER_TIMEOUT, 50.0)),
         (Limits(empty=30), replace(READY, seen_players=True, players=2), None),
         (Limits(empty=30), READY, None),
         (Limits(health=5), replace(READY, last_heartbeat=7.0), (Reason.HEARTBEAT_LOST, 12.0)),

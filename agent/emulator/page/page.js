@@ -224,7 +224,9 @@ function followLogs() {
   const pane = $("logs");
   pane.replaceChildren();
   $("logs-note").textContent = "";
+  $("status-page").hidden = true;
   if (!selected) return;
+  let end = ""; // of the output so far: a line may come in two pieces
   const stream = logStream = new EventSource(at(`/emulator/deployments/${selected}/logs`));
   stream.addEventListener("open", () => pane.replaceChildren()); // a reconnected stream begins anew
   stream.addEventListener("log", (event) => {
@@ -232,9 +234,17 @@ function followLogs() {
     pane.append(make("span", text, name));
     while (pane.childElementCount > LOG_LINES) pane.firstElementChild.remove();
     if ($("follow").checked) pane.scrollTop = pane.scrollHeight;
+    // The agent's own page, where the game has an agent; only ever a page of this machine.
+    const found = /arbitrium-agent: status page: (\S+)\s/.exec(end + text);
+    if (found && URL.canParse(found[1]) && new URL(found[1]).hostname === "127.0.0.1") {
+      $("status-page").href = found[1];
+      $("status-page").hidden = false;
+    }
+    end = (end + text).slice(-300);
   });
   stream.addEventListener("end", (event) => {
     $("logs-note").textContent = JSON.parse(event.data).note;
+    $("status-page").hidden = true;
     stream.close();
   });
 }
@@ -245,6 +255,13 @@ function showCatalogue() {
   $("url").textContent = catalogue.url;
   fill($("version"), catalogue.versions.map(({ application, version }) => [`${application} ${version}`, JSON.stringify({ application, version })]));
   fill($("city"), catalogue.cities.map((city) => [city, city]));
+  $("warnings").hidden = !(catalogue.warnings ?? []).length;
+  $("warnings-title").textContent = `${(catalogue.warnings ?? []).length} things to know`;
+  $("warnings-list").replaceChildren(...(catalogue.warnings ?? []).map((text) => make("li", "", text)));
+  $("tls").hidden = !catalogue.tls;
+  $("tls-text").textContent = catalogue.tls
+    ? `Served on port ${catalogue.tls.port}. Clients trust ${catalogue.tls.authority}. To undo it: take the line for api.edgegap.com out of the hosts file, remove the authority from where it is trusted, and delete its directory. Until then the real platform cannot be reached from this machine.`
+    : "";
   const none = catalogue.versions.length === 0;
   for (const control of $("deploy").elements) control.disabled = none;
   $("empty-text").textContent = none

@@ -1,0 +1,215 @@
+"""The status page at `/`: one file for a browser, a stream of what happens, and a button that stops.
+
+What protects it: the listener is loopback's, and the checks of `http_input` refuse a `Host` or an `Origin` of another
+machine, as for every request. The policy of the page lets nothing in that is not in the file, and no other page may
+frame it. Reading needs no more than that: any process here can ask the API for the same. Stopping needs a token beside
+it, because a page is opened by people, over forwarded ports too, and a click is easier than a call: the token is in the
+address that the agent's log names (behind the `#`, which browsers do not send), or is AGENT_PAGE_TOKEN.
+
+Nothing is measured while nobody looks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import hmac
+import inspect
+import json
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
+from importlib import resources
+from typing import Any, TypeAlias, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from agent.api.contracts import Caller
+from agent.api.http_input import read_body
+from agent.api.models import Nothing
+from agent.api.operations import Operations
+from agent.api.problems import Kind, OperationError
+from agent.api.table import BY_NAME
+from agent.lifecycle.states import Source
+
+_T = TypeVar("_T")
+Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+MaybeAwaitable: TypeAlias = "_T | Awaitable[_T]"
+
+LOOK_SECONDS = 0.5
+"""Seconds between two looks at the status for a page."""
+SAMPLE_SECONDS = 2.0
+"""Seconds between two measurements for the charts."""
+OUTPUT_BYTES = 16 * 1024
+"""How much of the last output a page gets."""
+VIEWERS = 16
+"""Pages that are served at the same time."""
+
+_CALLER = Caller("http", Source.OPERATOR)
+_INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
+
+
+class Stream(web.StreamResponse):
+    """Server-sent events: a response that is counted when it begins, because it lasts."""
+
+
+@cache
+def _html() -> tuple[bytes, str]:
+    """The file, and the policy that lets its own script and style run and nothing else."""
+    text = (resources.files("agent.api") / "page.html").read_text(encoding="utf-8")
+    hashes = {
+        kind: f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+        for kind, content in _INLINE.findall(text)
+    }
+    policy = (
+        f"default-src 'none'; script-src {hashes['script']}; style-src {hashes['style']}; connect-src 'self'; "
+        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return text.encode(), policy
+
+
+class StatusPage:
+    """What a browser is served.
+
+    Attributes:
+        token: what the stop button takes.
+        routes: method, path, name (for metrics) and handler of each of its routes.
+    """
+
+    def __init__(
+        self,
+        operations: Operations,
+        *,
+        metrics: Callable[[], Awaitable[tuple[bytes, str]]],
+        output: Callable[[], MaybeAwaitable[bytes]] = lambda: b"",
+        settings: Mapping[str, str] | None = None,
+        token: str = "",
+        made_up: str = "",
+    ) -> None:
+        """Serves nothing yet.
+
+        Args:
+            operations: what the page shows and asks for.
+            metrics: a scrape in Prometheus's text format, which the charts are drawn from.
+            output: the last output of the game, without secrets.
+            settings: the effective settings as text, without secrets.
+            token: what the stop button takes; made up where it is "".
+            made_up: the one that was made up before, "" where none was.
+        """
+        self._operations = operations
+        self._metrics = metrics
+        self._output = output
+        self._settings = dict(settings or {})
+        self._own_token = not token
+        self.token = token or made_up or secrets.token_urlsafe(12)
+        self._viewers = 0
+        self._sampled: tuple[float, str] = (float("-inf"), "")
+        self._sampling = asyncio.Lock()
+        self.routes: tuple[tuple[str, str, str, Handler], ...] = (
+            ("GET", "/", "page", self._page),
+            ("GET", "/page/stream", "page.stream", self._stream),
+            ("POST", "/page/stop", "page.stop", self._stop),
+        )
+
+    def address(self, api: str) -> str:
+        """Where a person finds it: with the token, unless that was set and is known to whom it may be."""
+        return f"{api}/#token={self.token}" if self._own_token else f"{api}/"
+
+    async def _page(self, _request: web.BaseRequest) -> web.Response:
+        body, policy = _html()
+        headers = {
+            "Content-Type": "text/html; charset=utf-8",
+            "Content-Security-Policy": policy,
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+            "Cross-Origin-Opener-Policy": "same-origin",
+            "Cache-Control": "no-cache",
+        }
+        return web.Response(body=body, headers=headers)
+
+    async def _stop(self, request: web.BaseRequest) -> web.Response:
+        """As `POST /v1/stop`, for a person with the token."""
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
+        if not hmac.compare_digest(given.encode(), self.token.encode()):
+            where = "the agent's log names it" if self._own_token else "it is AGENT_PAGE_TOKEN"
+            raise OperationError(
+                Kind.UNAUTHORIZED, f"cannot stop from the page: the token is missing or wrong; {where}"
+            )
+        operation = BY_NAME["stop"]
+        wanted: Any = operation.parse(await read_body(operation, request))
+        result: Any = await _have(self._operations.stop(wanted, _CALLER))
+        return web.Response(status=202, body=_json(result), headers={"Content-Type": "application/json"})
+
+    async def _stream(self, request: web.BaseRequest) -> web.StreamResponse:
+        """What the page shows: the status when it changes and each second, charts and output now and then."""
+        if self._viewers >= VIEWERS:
+            raise OperationError(Kind.UNAVAILABLE, f"cannot show this page: {VIEWERS} are open; close one")
+        stream = Stream(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+        await stream.prepare(request)
+        if request.method == "HEAD":
+            return stream
+        self._viewers += 1
+        gone = asyncio.Event()
+        connection: Any = request.protocol  # `agent.api.http` makes them, and calls this when the browser has left
+        connection.gone = gone.set
+        try:
+            await self._tell(stream, gone)
+        finally:
+            connection.gone = None
+            self._viewers -= 1
+        return stream
+
+    async def _tell(self, stream: Stream, gone: asyncio.Event) -> None:
+        """Looks and tells until the page is gone.
+
+        It does not subscribe to events: who does counts as one who hears of the stop, and a page is not the game.
+        """
+        clock = asyncio.get_running_loop().time
+        await _send(stream, "deployment", _json(await _have(self._operations.deployment(Nothing(), _CALLER))))
+        await _send(stream, "settings", json.dumps(self._settings).encode())
+        shown, sampled = b"", float("-inf")
+        while not gone.is_set():
+            if clock() >= sampled + SAMPLE_SECONDS:
+                sampled = clock()
+                await _send(stream, "metrics", json.dumps({"at": sampled, "text": await self._sample()}).encode())
+            await _send(stream, "status", _json(await _have(self._operations.status(Nothing(), _CALLER))))
+            output = (await _have(self._output()))[-OUTPUT_BYTES:]
+            if output != shown:
+                shown = output
+                # A line that is cut at its beginning is not shown.
+                whole = output.partition(b"\n")[2] if len(output) == OUTPUT_BYTES else output
+                await _send(stream, "output", json.dumps(whole.decode("utf-8", "replace")).encode())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await gone.wait()
+
+    async def _sample(self) -> str:
+        """One scrape for all pages that are open; "" where it fails, which is said in the agent's log by others."""
+        async with self._sampling:
+            now = asyncio.get_running_loop().time()
+            if now >= self._sampled[0] + SAMPLE_SECONDS / 2:
+                try:
+                    body, _ = await self._metrics()
+                except Exception:
+                    body = b""  # whatever it is, a page without charts is better than none
+                self._sampled = (now, body.decode("utf-8", "replace"))
+            return self._sampled[1]
+
+
+async def _have(value: MaybeAwaitable[_T]) -> _T:
+    """The value of an operation, whether it answers at once or not."""
+    if inspect.isawaitable(value):
+        return await value
+    return value
+
+
+def _json(model: BaseModel) -> bytes:
+    return model.__pydantic_serializer__.to_json(model)
+
+
+async def _send(stream: Stream, event: str, data: bytes) -> None:
+    await stream.write(b"event: " + event.encode() + b"\ndata: " + data + b"\n\n")

@@ -1,0 +1,107 @@
+"""What is wrong with settings that are each right: two that exclude each other, and places that are not there.
+
+Standard library only: the init asks `relations` before the game is spawned, `arbitrium-agent config --check` asks all.
+"""
+
+from __future__ import annotations
+
+import os
+
+from agent.config.table import TABLE
+from agent.lifecycle.stop_methods import HOSTS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # `typing` itself takes 5 ms
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any
+
+    # Setting name, and the rest of a sentence that begins with it.
+    Wrong = tuple[str, str]
+
+
+def relations(value: Callable[[str], Any]) -> Iterator[Wrong]:
+    """Settings that cannot be had together.
+
+    Args:
+        value: the value of a setting by its name.
+    """
+    if value("rcon_address") is None and any(method.kind == "rcon" for method in value("stop")):
+        yield "stop", "takes rcon only where AGENT_RCON_ADDRESS says where the game listens"
+    hosts = value("compat")
+    asked = {method.kind for method in value("stop")} & set(HOSTS)
+    if "auto" not in hosts and (missing := sorted(asked - set(hosts))):
+        yield "stop", f"takes {missing[0]} only where AGENT_COMPAT has it"
+    taken: dict[int, str] = {}
+    for name in TABLE:
+        number = value(name) if name.endswith("_port") else None
+        if not number:  # 0 is any free one
+            continue
+        if number in taken:
+            yield name, f"takes a port of its own, and {number} is that of AGENT_{taken[number].upper()}"
+        taken.setdefault(number, name)
+
+
+def places(value: Callable[[str], Any]) -> Iterator[Wrong]:
+    """Directories and files that a start needs, as this user finds them.
+
+    Args:
+        value: the value of a setting by its name.
+    """
+    workdir = value("workdir")
+    if workdir is not None and not os.path.isdir(workdir):
+        yield "workdir", f"takes a directory of this image, and {workdir} is none"
+    elif workdir is not None and not os.access(workdir, os.X_OK):
+        yield "workdir", f"takes a directory that this user may enter, and {workdir} is not one"
+    for name in ("spool_dir", "socket_path"):
+        wanted = value(name)
+        folder = wanted if name == "spool_dir" or not wanted else os.path.dirname(wanted)
+        if folder and (why := _cannot_write(folder)):
+            yield name, f"takes a directory that can be written, and {why}"
+    for source, target in value("template"):
+        if why := _cannot_read(source):
+            yield "template", f"takes templates that can be read; {source}: {why}"
+        elif not os.path.isdir(os.path.dirname(target)):
+            yield "template", f"takes targets that can be written; {target}: no such directory"
+        elif not os.access(os.path.dirname(target), os.W_OK):
+            yield "template", f"takes targets that can be written; {target}: permission denied"
+
+
+def unset_in_templates(value: Callable[[str], Any], environ: Mapping[str, str]) -> list[str]:
+    """The variables in templates that are not set here; they may be injected when the container is started.
+
+    Args:
+        value: the value of a setting by its name.
+        environ: what is set.
+    """
+    from agent.init.templates import names  # noqa: PLC0415 - most games do without
+
+    found: dict[str, None] = {}
+    for source, _ in value("template"):
+        try:
+            with open(source, encoding="utf-8", errors="surrogateescape", newline="") as file:
+                text = file.read()
+        except OSError:
+            continue
+        found.update(dict.fromkeys(f"{name} (in {source})" for name in names(text) if name not in environ))
+    return list(found)
+
+
+def _cannot_read(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            file.read(1)
+    except OSError as problem:
+        return os.strerror(problem.errno or 0).lower()
+    return ""
+
+
+def _cannot_write(folder: str) -> str:
+    """Why a directory cannot be written, or made where it is not there; "" where it can."""
+    place = folder
+    while not os.path.lexists(place) and place != "/":
+        place = os.path.dirname(place)
+    if not os.path.isdir(place):
+        return f"{place} is no directory"
+    if not os.access(place, os.W_OK | os.X_OK):
+        return f"this user may not write in {place}"
+    return ""

@@ -1,0 +1,1 @@
+"""Prometheus service discovery for the deployments of an organisation."""

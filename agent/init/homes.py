@@ -1,0 +1,40 @@
+"""Where an agent without settings keeps its socket and its spool: one directory a user. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+_PARENT = "/tmp"  # noqa: S108 - the directories are made 0700, and looked at before they are used
+_PREFIX = "arbitrium-agent-"
+
+
+def home(uid: int) -> str:
+    """The directory of a user's agent."""
+    return f"{_PARENT}/{_PREFIX}{uid}"
+
+
+def homes() -> list[str]:
+    """Where to look for an agent: this user's directory, and for root those of other users as well.
+
+    `docker exec` enters a container as another user than the one that its agent runs as. A directory counts only where
+    it belongs to the user that its name says: everybody can make one there.
+    """
+    found = [home(os.getuid())]
+    if os.getuid() != 0:
+        return found
+    try:
+        names = sorted(os.listdir(_PARENT))
+    except OSError:
+        return found
+    for name in names:
+        number = name.removeprefix(_PREFIX)
+        if not name.startswith(_PREFIX) or not number.isdigit() or home(int(number)) in found:
+            continue
+        try:
+            status = os.lstat(f"{_PARENT}/{name}")
+        except OSError:
+            continue
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == int(number):
+            found.append(f"{_PARENT}/{name}")
+    return found

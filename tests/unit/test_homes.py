@@ -1,0 +1,46 @@
+"""Where commands look for an agent that has no settings, and what becoming another user needs."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from agent.game.user import missing_capabilities
+from agent.init import homes
+
+
+def test_root_finds_the_agent_of_another_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Only in a directory that belongs to the user of its name: anybody can make one there."""
+    monkeypatch.setattr(homes, "_PARENT", str(tmp_path))
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    for name in ("1000", "1001", "x", "1002"):
+        (tmp_path / f"arbitrium-agent-{name}").mkdir()
+    (tmp_path / "arbitrium-agent-1003").symlink_to(tmp_path / "arbitrium-agent-1000")
+    owners = {"1000": 1000, "1001": 0, "1002": 1002}
+    real = os.lstat
+
+    def lstat(path: str) -> os.stat_result:
+        found = list(real(path))
+        found[4] = owners.get(path.rpartition("-")[2], 0)
+        return os.stat_result(found)
+
+    monkeypatch.setattr(os, "lstat", lstat)
+    assert homes.homes() == [f"{tmp_path}/arbitrium-agent-{uid}" for uid in (0, 1000, 1002)]
+
+
+def test_nobody_else_looks_at_another_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Their own directory is the only one."""
+    monkeypatch.setattr(homes, "_PARENT", str(tmp_path))
+    monkeypatch.setattr(os, "getuid", lambda: 1000)
+    (tmp_path / "arbitrium-agent-1001").mkdir()
+    assert homes.homes() == [f"{tmp_path}/arbitrium-agent-1000"]
+
+
+def test_a_capability_that_is_missing_is_named(tmp_path: Path) -> None:
+    """By its name; where nothing can be seen, nothing is said."""
+    status = tmp_path / "status"
+    status.write_text("Name:\tx\nCapEff:\t00000000a80425fb\n")
+    assert missing_capabilities(str(status)) == []
+    status.write_text("Name:\tx\nCapEff:\t00000000a804257b\n")
+    assert missing_capabilities(str(status)) == ["CAP_SETUID"]
+    assert missing_capabilities(str(tmp_path / "none")) == []

@@ -1,0 +1,125 @@
+"""The house keeps its shape: no import circle, no room that knows what it must not, nothing heavy in PID 1."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2] / "agent"
+
+# What each room may import of the others; rooms that are not listed are commands, and may import what they like, but
+# nobody imports them.
+MAY_IMPORT = {
+    "lifecycle": {"", "lifecycle"},
+    "config": {"", "config", "lifecycle", "game", "logs"},
+    "game": {"", "game", "lifecycle"},
+    "link": {"", "link", "lifecycle"},
+    "init": {"", "init", "config", "game", "lifecycle", "link", "logs", "compat", "runtime"},
+    "logs": {"", "logs", "lifecycle", "config", "game"},
+    "metrics": {"", "metrics", "config", "game", "lifecycle", "logs"},
+    "edgegap": {"", "edgegap", "config"},
+    "api": {"", "api", "config", "game", "lifecycle", "edgegap", "logs", "init"},
+    "emulator": {"", "emulator", "config", "edgegap", "api", "game", "logs"},
+}
+COMMANDS = {"demo", "doctor", "emulator", "discover", "fleet"}
+# `python -X importtime -c "import agent.init.main"` shows them; each costs the game's start.
+HEAVY = {"asyncio", "dataclasses", "inspect", "typing", "logging", "http", "ssl", "email", "urllib.request", "uuid"}
+
+
+def module_of(path: Path) -> str:
+    """Its dotted name."""
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """All modules of the package by name."""
+    return {module_of(path): path for path in ROOT.rglob("*.py")}
+
+
+def imports_of(path: Path, *, late: bool = False) -> Iterator[str]:
+    """The modules that importing this one imports; with `late`, also those that its functions import."""
+
+    def visit(node: ast.AST) -> Iterator[str]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+                yield from (name for part in child.orelse for name in visit(part))
+            elif isinstance(child, ast.Import):
+                yield from (alias.name for alias in child.names)
+            elif isinstance(child, ast.ImportFrom) and child.module:
+                for alias in child.names:
+                    whole = f"{child.module}.{alias.name}"
+                    yield whole if whole in modules() else child.module
+            elif late or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                yield from visit(child)
+
+    yield from visit(ast.parse(path.read_text()))
+
+
+def graph() -> dict[str, set[str]]:
+    """Which module imports which, within the package, at import time."""
+    return {
+        name: {found for found in imports_of(path) if found in modules()} - {name} for name, path in modules().items()
+    }
+
+
+def room_of(module: str) -> str:
+    """The room that a module is in; "" for those beside the rooms."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and (ROOT / parts[1]).is_dir() else ""
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    """A circle means that two modules are one, or that a third is missing."""
+    known = graph()
+    done: set[str] = set()
+    path: list[str] = []
+
+    def walk(module: str) -> None:
+        if module in path:
+            pytest.fail("a circle: " + " -> ".join([*path[path.index(module) :], module]))
+        if module in done:
+            return
+        path.append(module)
+        for other in sorted(known[module]):
+            walk(other)
+        path.pop()
+        done.add(module)
+
+    for module in sorted(known):
+        walk(module)
+
+
+def test_rooms_import_only_what_they_may_know() -> None:
+    """`game` knows processes and no HTTP, `api` requests and no processes, and nobody knows the commands."""
+    wrong = []
+    for module, path in modules().items():
+        allowed = MAY_IMPORT.get(room_of(module))
+        for other in imports_of(path, late=True):
+            if other not in modules() or room_of(other) == room_of(module):
+                continue
+            if allowed is not None and room_of(other) not in allowed:
+                wrong.append(f"{module} imports {other}")
+    assert not wrong, "\n".join(sorted(wrong))
+
+
+def test_nothing_of_third_parties_is_imported_before_the_game() -> None:
+    """PID 1 is the standard library's, and little of that: what it imports is listed, and nothing heavy is in it."""
+    code = "import sys; before = set(sys.modules); import agent.init.main; print(*sorted(set(sys.modules) - before))"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent, env={}
+    )
+    loaded = set(done.stdout.split())
+    foreign = {name for name in loaded if name.partition(".")[0] not in {*sys.stdlib_module_names, "agent"}}
+    assert not foreign
+    assert not loaded & HEAVY, "imported late, where it is needed"
+    own = sorted(name for name in loaded if name.startswith("agent"))
+    print(f"{len(loaded)} modules, {len(own)} of our own: {' '.join(own)}")
+    assert not {name for name in own if room_of(name) in {"runtime", "api", "metrics", "edgegap", *COMMANDS}}
