@@ -35,7 +35,12 @@ class Output:
         log.hide(named)
         self._stderr = Sink(2, lambda: None)
         log.send_to(self._stderr.put_line)
-        self.spool = Spool(inputs.setting("spool_dir") or default_spool(), inputs.setting("spool_max"), say=log.warning)
+        self.spool = Spool(
+            inputs.setting("spool_dir") or default_spool(),
+            inputs.setting("spool_max"),
+            command=inputs.command,
+            say=log.warning,
+        )
         self.capture: Capture | None = None
         if inputs.setting("capture"):
             self.capture = Capture(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import glob
 import os
-import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from agent.logs.game_file import open_regular
 from agent.logs.redact import Redactor
 
 _PIECE = 1024 * 1024
@@ -67,16 +67,13 @@ def find(patterns: Iterable[str], manifest: Manifest) -> list[Kept]:
             manifest.missing.append(pattern)
         for path in files:
             try:
-                fd = _open(path)
+                fd = open_regular(path)
             except OSError as problem:
                 manifest.unreadable.append({"path": path, "why": _why(problem)})
                 continue
             status = os.fstat(fd)
             os.close(fd)
-            if stat.S_ISREG(status.st_mode):
-                found.setdefault((status.st_dev, status.st_ino), Kept(os.path.abspath(path), status.st_size))
-            else:
-                manifest.unreadable.append({"path": path, "why": "is not a regular file"})
+            found.setdefault((status.st_dev, status.st_ino), Kept(os.path.abspath(path), status.st_size))
     return sorted(found.values(), key=lambda kept: kept.size)
 
 
@@ -90,7 +87,7 @@ def read(kept: Kept, redactor: Redactor) -> Iterator[bytes]:
     """
     stream = redactor.stream(keep_length=True)
     left = kept.size
-    fd = _open(kept.path)
+    fd = open_regular(kept.path)
     try:
         while left > 0 and (piece := os.read(fd, min(left, _PIECE))):
             left -= len(piece)
@@ -106,10 +103,5 @@ def key_of(kept: Kept) -> str:
     return "keep" + "".join(c if c.isprintable() else "_" for c in name)
 
 
-def _open(path: str) -> int:
-    # Without O_NONBLOCK, opening a FIFO that nobody writes to would wait for ever.
-    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-
-
 def _why(problem: OSError) -> str:
-    return os.strerror(problem.errno).lower() if problem.errno else str(problem)
+    return os.strerror(problem.errno).lower() if problem.errno else str(problem.strerror)

@@ -12,9 +12,10 @@ import time
 
 from agent.errors import AgentError
 from agent.logs import reader
-from agent.logs.postmortem import printable, render
+from agent.logs.postmortem import render
 from agent.logs.reader import Item, LogReader, Run
 from agent.logs.sources import Source, SourceError, SpoolSource, open_source
+from agent.terminal_text import safe
 
 _FOLLOW_SECONDS = 2.0  # between two looks at the store
 
@@ -25,6 +26,7 @@ def add_logs_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the deployment has ended")
     parser.add_argument("-g", "--grep", metavar="PATTERN", help="only lines that this regular expression matches")
     parser.add_argument("-s", "--stream", metavar="NAME", help="only this stream: stdout, stderr, agent, a file's path")
+    parser.add_argument("--colours", action="store_true", help="keep the colours of the game's output on a terminal")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--raw", action="store_true", help="the bytes of the lines, without time and stream")
     how.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -48,7 +50,9 @@ def _logs(source: Source, arguments: argparse.Namespace) -> int:
     if arguments.list:
         for run in runs:
             ended = (reader.document(source, run) or {}).get("cause") or "no exit.json"
-            print(f"{run.time}  {run.deployment_id}  attempt {run.attempt}  {len(run.segments)} segments  {ended}")
+            print(
+                safe(f"{run.time}  {run.deployment_id}  attempt {run.attempt}  {len(run.segments)} segments  {ended}")
+            )
         return 0
     try:
         pattern = re.compile(arguments.grep) if arguments.grep is not None else None
@@ -71,14 +75,14 @@ def _autopsy(source: Source, arguments: argparse.Namespace) -> int:
     document = reader.document(source, run)
     if document is None:
         last = [item for item in reader.joined(LogReader(source, run).more()) if not item.gap][-10:]
-        print(f"Deployment {run.deployment_id}, attempt {run.attempt}, started {run.time}")
+        print(f"Deployment {safe(run.deployment_id)}, attempt {run.attempt}, started {run.time}")
         print("  It left no exit.json: it is still running, or agent and game were killed at once (SIGKILL after the")
         print("  platform's grace, or the machine was lost). The last lines that were shipped:")
         for item in last:
-            print(f"  {printable(f'{item.ts} {item.text}')}")
+            print(f"  {safe(f'{item.ts} {item.text}')}")
         return 1
     if arguments.json:
-        print(json.dumps(document, indent=2, ensure_ascii=False))
+        print(json.dumps(document, indent=2, ensure_ascii=sys.stdout.isatty()))
     else:
         sys.stdout.write(render(document))
     return 0
@@ -93,6 +97,7 @@ class _Printer:
         self._stream = arguments.stream
         self._pattern = pattern
         self._safe = sys.stdout.isatty()
+        self._colours = arguments.colours
         self.printed = 0
 
     def __call__(self, item: Item) -> None:
@@ -110,15 +115,16 @@ class _Printer:
             sys.stdout.flush()
             sys.stdout.buffer.write((item.raw if item.raw is not None else item.text.encode()) + b"\n")
         else:
-            text = printable(item.text) if self._safe else item.text
-            print(f"{item.ts} {item.stream} {text}" if item.ts else text)
+            text = safe(item.text, keep_colours=self._colours) if self._safe else item.text
+            stream = safe(item.stream) if self._safe else item.stream.replace("\n", " ")
+            print(f"{safe(item.ts)} {stream} {text}" if item.ts else text)
 
     def _gap(self, item: Item) -> None:
         """Shown whatever is searched for; beside the log where that is to be the bytes alone."""
         if self.as_json:
             print(item.as_json())
         else:
-            print(item.text, file=sys.stderr if self._raw else sys.stdout)
+            print(safe(item.text), file=sys.stderr if self._raw else sys.stdout)
 
 
 def _print_run(source: Source, run: Run, printer: _Printer, *, follow: bool) -> None:
@@ -138,7 +144,8 @@ def _print_run(source: Source, run: Run, printer: _Printer, *, follow: bool) -> 
     if document is None:
         sys.stdout.flush()
         print(
-            f"deployment {run.deployment_id} left no exit.json: it is still running, or everything was killed at once",
+            f"deployment {safe(run.deployment_id)} left no exit.json: it is still running, or everything was killed at "
+            "once",
             file=sys.stderr,
         )
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable
 from typing import Protocol
 
+from agent.logs.game_file import open_regular
 from agent.logs.redact import RedactedStream, Redactor
 
 _EVERY = 0.5  # seconds between two looks
@@ -24,6 +25,7 @@ _PIECE = 256 * 1024
 _AT_ONCE = 8 * 1024 * 1024  # read from one file before the others have their turn
 _BEGINNING = 64  # bytes at the beginning that tell whether a file was written anew
 _MOST = 100  # files that are held open; of more, those are closed that have not changed for longest
+_HOLE = bytes(512)
 _PACKED = (".gz", ".xz", ".bz2", ".zst", ".zip")  # what a rotation makes of files that were read already
 
 
@@ -133,7 +135,7 @@ class FileFollower:
         key = (status.st_dev, status.st_ino)
         if key in self._files or not stat.S_ISREG(status.st_mode) or self._left.get(key) == status.st_size:
             return
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        fd = open_regular(path)
         status = os.fstat(fd)
         if (status.st_dev, status.st_ino) != key:  # it was replaced in between; the next search finds the new one
             os.close(fd)
@@ -164,6 +166,9 @@ class FileFollower:
                     file.beginning = (file.beginning + piece)[:_BEGINNING]
                 file.offset += len(piece)
                 self.bytes_read += len(piece)
+                if piece.startswith(_HOLE):
+                    # Whoever writes without O_APPEND leaves a hole at the beginning when the file was truncated.
+                    piece = piece.lstrip(b"\0")
                 self._spool.append(file.path, file.redacted.feed(piece))
         except OSError:
             return False

@@ -44,32 +44,36 @@ def parse(pieces: "Iterable[bytes]") -> "Iterator[tuple[int, int, str, bytes]]":
         pieces: the segment in order; cut anywhere.
 
     Yields:
-        `(kind, ts, stream name, bytes)` for each DATA and GAP frame; ends at the first one that is cut off or damaged.
+        `(kind, ts, stream name, bytes)` for each DATA and GAP frame; ends at the first one that is cut off. One that is
+        damaged makes a gap of all that follows.
     """
     names: dict[int, str] = {}
-    buffer = b""
+    buffer, last = b"", 0
+    pieces = iter(pieces)
     for piece in pieces:
         buffer = buffer + piece if buffer else piece
         at = 0
         while len(buffer) - at >= HEADER.size:
             magic, kind, stream, length, ts = HEADER.unpack_from(buffer, at)
-            if magic != MAGIC or length > LONGEST:
+            if magic != MAGIC or length > LONGEST or kind not in (DATA, NAME, GAP):
+                lost = len(buffer) - at + sum(map(len, pieces))
+                yield GAP, last, AGENT, f"{lost} this part of the spool is damaged".encode()
                 return
             end = at + HEADER.size + length
             if end > len(buffer):
                 break
             body = buffer[at + HEADER.size : end]
-            at = end
+            at, last = end, ts
             if kind == NAME:
                 names[stream] = body.decode("utf-8", "backslashreplace")
-            elif kind in (DATA, GAP):
+            else:
                 yield kind, ts, AGENT if kind == GAP else names.get(stream, f"stream-{stream}"), body
         buffer = buffer[at:]
 
 
 def read_file(path: str, size: int = 1 << 20) -> "Iterator[bytes]":
     """The pieces of a file, for `parse`; raises OSError when it cannot be opened or read."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         while piece := os.read(fd, size):
             yield piece

@@ -12,6 +12,8 @@ not finished when the segment was closed. `dropped_bytes` says how much is missi
 from __future__ import annotations
 
 import base64
+import errno
+import struct
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from json.encoder import encode_basestring  # the C function under json.dumps
@@ -54,8 +56,11 @@ def compress(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def encode(segment: Segment, form: Form, dropped_before: int) -> bytes:
-    """The whole object."""
-    return b"".join(compress(text(segment, form, dropped_before)))
+    """The whole object; raises OSError where the segment's file cannot be read, or is damaged beyond reading."""
+    try:
+        return b"".join(compress(text(segment, form, dropped_before)))
+    except (ValueError, OverflowError, struct.error) as problem:
+        raise OSError(errno.EILSEQ, f"it is damaged ({problem})") from None
 
 
 def stamp(ns: int) -> str:
@@ -86,7 +91,7 @@ def ndjson(pieces: Iterable[bytes], dropped_before: int = 0, why: str = "") -> I
         first = False
         if kind == frames.GAP:
             count, _, reason = body.partition(b" ")
-            yield _gap(ts, int(count), reason.decode("utf-8", "replace"))
+            yield _gap(ts, _number(count), reason.decode("utf-8", "replace"))
             continue
         began, before = unfinished.pop(stream, (ts, b""))
         data = before + body if before else body
@@ -111,9 +116,14 @@ def verbatim(pieces: Iterable[bytes], dropped_before: int = 0, why: str = "") ->
     for kind, _, _, body in frames.parse(pieces):
         if kind == frames.GAP:
             count, _, reason = body.partition(b" ")
-            yield f"{gap_text(int(count), reason.decode('utf-8', 'replace'))}\n".encode()
+            yield f"{gap_text(_number(count), reason.decode('utf-8', 'replace'))}\n".encode()
         else:
             yield body
+
+
+def _number(count: bytes) -> int:
+    """The number of a gap; 0 where it was damaged."""
+    return int(count) if count.isdigit() and len(count) < 20 else 0
 
 
 def _quoted(text: str) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from agent.terminal_text import safe
+
 _TAIL_LINES = 20
 
 
 def render(document: Mapping[str, Any]) -> str:
     """The whole post-mortem as text; what the document does not have is left out."""
-    return "\n".join(_lines(document)) + "\n"
+    return "\n".join(map(safe, _lines(document))) + "\n"
 
 
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:
@@ -34,7 +36,7 @@ def _section(title: str, lines: Sequence[str]) -> Iterator[str]:
     if lines:
         yield ""
         yield title
-        yield from (f"  {printable(line)}" for line in lines)
+        yield from (f"  {line}" for line in lines)
 
 
 def _when(document: Mapping[str, Any]) -> Iterator[str]:
@@ -156,13 +158,6 @@ def size(count: object) -> str:
         if count < bytes_ << 10:
             return f"{count / bytes_:.3g} {unit}"
     return f"{count / (1 << 40):.3g} TiB"
-
-
-def printable(text: str) -> str:
-    """Without what could do things to a terminal: a log may contain anything. Colours stay out as well."""
-    return "".join(
-        c if c == "\t" or (c >= " " and not "\x7f" <= c <= "\x9f") else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

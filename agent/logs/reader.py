@@ -98,7 +98,7 @@ def document(source: Source, run: Run, name: str = runs.EXIT) -> dict[str, objec
         content = json.loads(source.get(f"{run.directory}/{name}"))
     except KeyError:
         return None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise SourceError(f"cannot read {run.directory}/{name}: it is no JSON") from None
     return content if isinstance(content, dict) else None
 
@@ -163,7 +163,10 @@ class LogReader:
                 yield Item("", "", line.decode("utf-8", "replace"), line)
             return
         for line in text.splitlines():
-            yield _item(json.loads(line))
+            try:
+                yield _item(json.loads(line))
+            except (ValueError, TypeError, AttributeError, RecursionError):
+                yield _gap(f"a line in segment {number_of(name)}", "it is damaged")
 
 
 def ending(exit_document: dict[str, object] | None, last_number: int) -> list[Item]:

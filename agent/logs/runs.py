@@ -5,11 +5,14 @@
     000001.seg      closed segments
     000002.open     the one that is being written
     gaps            what was dropped before which segment
-    parts.json      where in the store its segments go
+    parts.json      which attempt its segments belong to
+    000003.damaged  one that cannot be read, kept for whoever wants to look at it
     exit.json       how it ended
 """
 
+import binascii
 import contextlib
+import errno
 import fcntl
 import os
 
@@ -17,7 +20,7 @@ from agent.logs import frames
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import TypeAlias
 
     Parts: TypeAlias = list[tuple[int, str]]
@@ -31,6 +34,9 @@ _PARTS = "parts.json"
 EXIT = "exit.json"
 _SHIPPED = "exit.shipped"
 _ATTEMPTS = "attempts.json"
+_DAMAGED = ".damaged"
+_MOST = 1 << 31
+_LARGEST = 1 << 20  # bytes of a small file
 _REMEMBERED = 100  # deployments whose attempts are counted; one container sees one, a laptop many
 
 
@@ -89,6 +95,7 @@ def make(directory: str, run_id: str, owner: str) -> int:
         OSError: it cannot be made.
     """
     os.makedirs(directory, 0o700, exist_ok=True)
+    _check_owner(directory)
     hidden, path = f"{directory}/.{run_id}", f"{directory}/{run_id}"
     os.mkdir(hidden, 0o700)
     fd = lock(hidden)
@@ -96,6 +103,22 @@ def make(directory: str, run_id: str, owner: str) -> int:
         os.write(fd, owner.encode("utf-8", "surrogateescape"))
     os.rename(hidden, path)
     return fd
+
+
+def _check_owner(directory: str) -> None:
+    """Refuses a directory that somebody else made: who owns it decides what is read from it and shipped."""
+    above = os.path.dirname(os.path.abspath(directory))
+    own = [directory, *([above] if os.path.basename(above).startswith("arbitrium-agent-") else [])]
+    for path in own:
+        status = os.lstat(path)
+        if status.st_uid not in (0, os.geteuid()):
+            raise PermissionError(errno.EPERM, "it belongs to another user", path)
+
+
+def identity(deployment_id: str, command: "Sequence[str]") -> str:
+    """Whose run it is: only an agent with the same deployment and command adopts it."""
+    words = "\0".join(command).encode("utf-8", "surrogateescape")
+    return f"{deployment_id}\ncommand {binascii.crc32(words):08x}" if command else deployment_id
 
 
 def lock(run: str) -> int:
@@ -113,10 +136,11 @@ def lock(run: str) -> int:
 
 
 def owner_of(run: str) -> str:
-    """The deployment that a run belongs to; "" where that is not known."""
+    """Whose run it is, as `identity` gave it to `make`; "" where that is not known."""
     try:
-        with open(f"{run}/{_LOCK}", encoding="utf-8", errors="surrogateescape") as file:
-            return file.read().strip()
+        fd = os.open(f"{run}/{_LOCK}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        with open(fd, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read(_LARGEST).strip()
     except OSError:
         return ""
 
@@ -124,10 +148,16 @@ def owner_of(run: str) -> str:
 def all_runs(directory: str) -> "list[str]":
     """The directories of all runs, oldest first."""
     try:
-        names = sorted(name for name in os.listdir(directory) if name[:1].isdigit())
+        names = sorted(name for name in os.listdir(directory) if _is_run(name))
     except OSError:
         return []
     return [f"{directory}/{name}" for name in names if os.path.isdir(f"{directory}/{name}")]
+
+
+def _is_run(name: str) -> bool:
+    """Whether this may be the name of a run's directory, such as `20251124T081200Z-5f1e2d3c`."""
+    time, _, end = name.partition("-")
+    return len(time) == 16 and time[8] + time[15] == "TZ" and (time[:8] + time[9:15]).isdigit() and end.isalnum()
 
 
 def load(run: str, *, clean: bool = True) -> "tuple[list[Segment], dict[int, int]]":
@@ -140,23 +170,34 @@ def load(run: str, *, clean: bool = True) -> "tuple[list[Segment], dict[int, int
     found: list[Segment] = []
     gaps: dict[int, int] = {}
     try:
-        for name in sorted(os.listdir(run)):
-            base, dot, end = name.partition(".")
-            if base.isdigit() and dot + end in (OPEN, DONE):
-                path = f"{run}/{name}"
-                size, since = _look(path)
-                if size:
-                    found.append(Segment(int(base), run, since, path, size))
-                elif clean:
-                    unlink(path)
-        with open(f"{run}/{_GAPS}") as lines:
-            for line in lines:
-                number, _, size_text = line.strip().partition(" ")
-                if number.isdigit() and size_text.isdigit():
-                    gaps[int(number)] = int(size_text)
+        names = sorted(os.listdir(run))
     except OSError:
-        pass
+        return found, gaps
+    for name in names:
+        base, dot, end = name.partition(".")
+        if base.isascii() and base.isdigit() and len(base) < 10 and dot + end in (OPEN, DONE):
+            path = f"{run}/{name}"
+            try:
+                size, since = _look(path)
+            except OSError:
+                continue
+            if size:
+                found.append(Segment(int(base), run, since, path, size))
+            elif clean:
+                unlink(path)
+    with contextlib.suppress(OSError), open(f"{run}/{_GAPS}", "rb") as lines:
+        for line in lines.read(_LARGEST).splitlines():
+            number, _, size_text = line.strip().partition(b" ")
+            if number.isdigit() and size_text.isdigit() and len(line) < 40:
+                gaps[int(number)] = int(size_text)
     return found, gaps
+
+
+def keep_damaged(segment: Segment) -> None:
+    """Puts the file of a segment that cannot be shipped out of the way, so that nobody stumbles over it again."""
+    if segment.path is not None:
+        with contextlib.suppress(OSError):
+            os.rename(segment.path, segment.path.rpartition(".")[0] + _DAMAGED)
 
 
 def save_gaps(run: str, gaps: "dict[int, int]") -> None:
@@ -185,30 +226,45 @@ def write(directory: str, name: str, data: bytes) -> "str | None":
     return path
 
 
-def add_part(directory: str, first: int, key: str) -> "Parts":
-    """Notes that the run's segments from number `first` on go to the store's directory `key`.
+def add_attempt(run: str, first: int, attempt: int) -> "list[tuple[int, int]]":
+    """Notes that the run's segments from number `first` on belong to this attempt.
 
-    One run has several parts where the game was started again: each start is an attempt with a directory of its own.
+    One run has several attempts where the game was started again. Only numbers are kept: what lies in the spool decides
+    where in the store something goes no further than that.
 
     Returns:
-        All parts, in order.
+        First segment and number of all attempts, in order.
     """
     import json  # noqa: PLC0415 - not on the way to the game
 
-    known = [*(part for part in parts(directory) if part[0] < first), (first, key)]
-    write(directory, _PARTS, json.dumps(known).encode() + b"\n")
+    known = [*(one for one in attempts(run) if one[0] < first), (first, attempt)]
+    write(run, _PARTS, json.dumps(known).encode() + b"\n")
     return known
 
 
-def parts(directory: str) -> "Parts":
-    """The first segment's number and the store's directory of each part of a run; empty where they are not known."""
+def attempts(run: str) -> "list[tuple[int, int]]":
+    """First segment and number of each attempt of a run; empty where they are not known, or the file is damaged."""
+    found = _load_json(f"{run}/{_PARTS}")
+    if not isinstance(found, list) or not all(isinstance(one, list) and len(one) == 2 for one in found):
+        return []
+    pairs = [(_count(first), _count(attempt)) for first, attempt in found]
+    return [(first, attempt) for first, attempt in pairs if first and attempt]
+
+
+def _count(value: object) -> int:
+    """A number that can be one of a segment or an attempt; 0 for everything else."""
+    return value if isinstance(value, int) and 0 < value < _MOST else 0
+
+
+def _load_json(path: str) -> object:
+    """The content of a small JSON file; None where it cannot be read."""
     import json  # noqa: PLC0415 - not on the way to the game
 
     try:
-        with open(f"{directory}/{_PARTS}", "rb") as file:
-            return [(int(first), str(key)) for first, key in json.load(file)]
-    except (OSError, ValueError, TypeError):
-        return []
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW), "rb") as file:
+            return json.loads(file.read(_LARGEST))
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def key_of(known: "Parts", number: int) -> str:
@@ -229,23 +285,21 @@ def count_attempt(spool_directory: str, deployment_id: str) -> int:
     """Counts this run of the agent for a deployment; 1 where the count cannot be kept."""
     import json  # noqa: PLC0415 - not on the way to the game
 
+    path = f"{spool_directory}/{_ATTEMPTS}"
+    attempt = 1
     try:
-        fd = os.open(f"{spool_directory}/{_ATTEMPTS}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError:
-        return 1
-    with os.fdopen(fd, "r+b") as file, contextlib.suppress(OSError):
-        fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            counts = {str(name): int(count) for name, count in json.loads(file.read() or b"{}").items()}
-        except (ValueError, AttributeError, TypeError):
-            counts = {}
-        attempt = counts.pop(deployment_id, 0) + 1
-        counts[deployment_id] = attempt
-        file.seek(0)
-        file.truncate()
-        file.write(json.dumps(dict(list(counts.items())[-_REMEMBERED:])).encode())
-        return attempt
-    return 1
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        with os.fdopen(fd, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            found = _load_json(path)
+            counts = {name: _count(count) for name, count in found.items()} if isinstance(found, dict) else {}
+            attempt = counts.pop(deployment_id, 0) + 1
+            counts[deployment_id] = attempt
+            file.truncate()
+            file.write(json.dumps(dict(list(counts.items())[-_REMEMBERED:])).encode())
+    except OSError:  # also when it is closed: a full disk may say so only then
+        pass
+    return attempt
 
 
 def unshipped_exit(directory: str) -> "bytes | None":
@@ -253,7 +307,9 @@ def unshipped_exit(directory: str) -> "bytes | None":
     if os.path.exists(f"{directory}/{_SHIPPED}"):
         return None
     try:
-        with open(f"{directory}/{EXIT}", "rb") as file:
+        with open(
+            os.open(f"{directory}/{EXIT}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW), "rb"
+        ) as file:
             return file.read()
     except OSError:
         return None
@@ -266,9 +322,16 @@ def mark_shipped(directory: str) -> None:
 
 def stale(spool_directory: str, runs: "list[str]", kept: int = 10) -> "list[str]":
     """Of these runs, the oldest ones beyond `kept`; all of those that left no `exit.json` to look at."""
-    empty = [run for run in runs if not os.path.exists(f"{run}/{EXIT}")]
+    empty = [run for run in runs if not os.path.exists(f"{run}/{EXIT}") and not _has_damaged(run)]
     rest = sorted(set(runs) - set(empty))
     return empty + rest[: max(0, len(rest) - kept)]
+
+
+def _has_damaged(run: str) -> bool:
+    try:
+        return any(name.endswith(_DAMAGED) for name in os.listdir(run))
+    except OSError:
+        return False
 
 
 def remove(run: str) -> None:
@@ -292,7 +355,7 @@ def unlink(path: "str | None") -> None:
 
 def _look(path: str) -> "tuple[int, int]":
     """Size of a segment and when its first bytes were read; size 0 when there is no whole frame in it."""
-    with open(path, "rb") as file:
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW), "rb") as file:
         first = file.read(frames.HEADER.size)
         size = os.fstat(file.fileno()).st_size
     if len(first) < frames.HEADER.size:

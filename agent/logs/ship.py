@@ -81,6 +81,7 @@ class Shipper:
         self._target = Target(target_url) if target_url else None
         self._spool = spool
         self._identity = dict(identity)
+        self._deployment_id = self._identity.get("deployment_id") or ""
         self._redactor = redactor or Redactor()
         self._interval = interval
         self._keep = list(keep)
@@ -239,9 +240,11 @@ class Shipper:
         try:
             data = await self._worker.do(objects.encode, segment, self._form, self._spool.dropped_before(segment))
             await self._outbox.put(f"{directory}/{objects.name(segment, self._form)}", data, _STEADY)
-        except OSError:
-            # Somebody deleted it, or the disk is broken.
+        except OSError as problem:
+            # Somebody deleted it, the disk is broken, or what is in it is.
+            await self._worker.do(runs.keep_damaged, segment)
             self._spool.forget(segment)
+            self._say(f"cannot ship segment {segment.number} of {segment.run}: {problem}; it is left out")
             return
         finally:
             segment.busy = False
@@ -255,25 +258,31 @@ class Shipper:
 
     async def _prepare_once(self) -> None:
         identity, spool, do = self._identity, self._spool, self._worker.do
-        if not identity.get("deployment_id"):
-            identity["deployment_id"] = f"local-{spool.run_id[-8:]}"
         # Those that were killed before they could count themselves come first.
         for run in await do(spool.adopt):
-            self._parts[run] = await do(runs.parts, run) or await self._count(run)
+            known = await do(runs.attempts, run) or await self._count(run)
+            self._parts[run] = [(first, self._key(run, attempt)) for first, attempt in known]
+        identity["deployment_id"] = self._deployment_of(spool.run)
         if not identity.get("attempt"):
             identity["attempt"] = str(await do(runs.count_attempt, spool.directory, identity["deployment_id"]))
-        self.directory = (self._target or _NOWHERE).directory(identity, _time(spool.run_id))
-        self._parts[spool.run] = await do(runs.add_part, spool.run, self._first, self.directory)
+        self.directory = self._key(spool.run, int(identity["attempt"]))
+        known = await do(runs.add_attempt, spool.run, self._first, int(identity["attempt"]))
+        self._parts[spool.run] = [(first, self._key(spool.run, attempt)) for first, attempt in known]
         self._on_prepared(self._first, int(identity["attempt"]))
 
-    async def _count(self, run: str) -> runs.Parts:
+    async def _count(self, run: str) -> list[tuple[int, int]]:
         """An earlier run that was killed in its first moments: counts it as the attempt that it was."""
-        owner = await self._worker.do(runs.owner_of, run)
-        deployment_id = owner or self._identity["deployment_id"]
+        deployment_id = self._deployment_of(run)
         attempt = await self._worker.do(runs.count_attempt, self._spool.directory, deployment_id)
-        identity = {**self._identity, "deployment_id": deployment_id, "attempt": str(attempt)}
-        key = (self._target or _NOWHERE).directory(identity, _time(os.path.basename(run)))
-        return await self._worker.do(runs.add_part, run, 1, key)
+        return await self._worker.do(runs.add_attempt, run, 1, attempt)
+
+    def _key(self, run: str, attempt: int) -> str:
+        """The store's directory of an attempt; from nothing that lies in the spool but the name of the run."""
+        identity = {**self._identity, "deployment_id": self._deployment_of(run), "attempt": str(attempt)}
+        return (self._target or _NOWHERE).directory(identity, _time(os.path.basename(run)))
+
+    def _deployment_of(self, run: str) -> str:
+        return self._deployment_id or f"local-{os.path.basename(run)[-8:]}"
 
     async def _release(self) -> None:
         """Lets go of the earlier runs of which nothing is left to ship."""

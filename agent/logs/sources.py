@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from agent.errors import AgentError
 from agent.logs import objects, runs
 from agent.logs.store import explain, open_obstore
-from agent.logs.target import KEY, Target
+from agent.logs.target import KEY, Target, clean
 
 
 class SourceError(AgentError):
@@ -165,7 +165,9 @@ class SpoolSource:
         """As `Source`; the keys that these would have in a store."""
         self._segments, self._files = {}, {}
         for run in runs.all_runs(self.shown):
-            parts = runs.parts(run) or [(1, f"_/_/{os.path.basename(run).partition('-')[0]}-_-0")]
+            time, _, end = os.path.basename(run).partition("-")
+            owner = clean(runs.owner_of(run).partition("\n")[0]) if runs.owner_of(run) else f"local-{end[-8:]}"
+            parts = [(first, f"_/_/{time}-{owner}-{attempt}") for first, attempt in runs.attempts(run) or [(1, 1)]]
             found, gaps = runs.load(run, clean=False)
             for segment in found:
                 key = f"{runs.key_of(parts, segment.number)}/{objects.name(segment, 'ndjson')}"

@@ -20,7 +20,7 @@ from agent.logs.writer import MEMORY, SegmentWriter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _QUEUE = 8 * 1024 * 1024  # bytes read from the game that the disk has not taken yet
 _SEGMENT = 4 * 1024 * 1024  # size at which a segment is closed
@@ -39,7 +39,7 @@ class Spool:
         run_id: name of this run's own directory in it: the time it started and a random part. Sorts by time.
         max_bytes: what all segments together may take on disk.
         started_ns: when this run started, in nanoseconds since 1970.
-        owner: the deployment that it belongs to.
+        owner: the deployment and command that it belongs to, as `runs.identity` writes them.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Spool:
         *,
         segment_bytes: int = 0,
         deployment_id: "str | None" = None,
+        command: "Sequence[str]" = (),
         say: "Callable[[str], None] | None" = None,
     ) -> None:
         """Makes and locks the run's directory; no thread is started before there is something to write.
@@ -59,6 +60,7 @@ class Spool:
             segment_bytes: size at which a segment is closed; 0 chooses one that suits `max_bytes`.
             deployment_id: which deployment the run belongs to, for whoever adopts it; by default what the platform
                 injected (`ARBITRIUM_REQUEST_ID`).
+            command: the game's program and arguments: what another command left on the same disk is not adopted.
             say: called with one line for people when the disk cannot be used, when it can again, and when something
                 is dropped; from any thread.
         """
@@ -88,7 +90,8 @@ class Spool:
         self._segments_shipped = 0
         self._segments_dropped = 0
         self._locks: dict[str, int] = {}  # adopted run: descriptor of its lock
-        self.owner = os.environ.get("ARBITRIUM_REQUEST_ID", "") if deployment_id is None else deployment_id
+        deployment = os.environ.get("ARBITRIUM_REQUEST_ID", "") if deployment_id is None else deployment_id
+        self.owner = runs.identity(deployment, command)
         self._writer = SegmentWriter(
             directory,
             self.run_id,
@@ -242,7 +245,7 @@ class Spool:
             return True
 
     def adopt(self) -> "list[str]":
-        """Takes over what runs that are over left in the spool directory.
+        """Takes over what runs of the same deployment and command that are over left in the spool directory.
 
         Their segments count towards `max_bytes` and are dropped first. Nothing of a run that lives is touched.
 
@@ -251,7 +254,7 @@ class Spool:
         """
         adopted = []
         for path in runs.all_runs(self.directory):
-            if path == self.run or path in self._locks:
+            if path == self.run or path in self._locks or runs.owner_of(path) != self.owner:
                 continue
             fd = runs.lock(path)
             if fd < 0:

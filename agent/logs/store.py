@@ -5,6 +5,7 @@ Imported late: obstore costs memory and 10 to 40 ms.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -79,6 +80,10 @@ class ObstoreStore:
 
     def __init__(self, target: Target, environ: Mapping[str, str]) -> None:
         """Opens it; nothing is sent yet. Raises StoreError."""
+        self._directory = target.base.partition("://")[2] if target.kind == "file" else None
+        if self._directory is not None:
+            with contextlib.suppress(OSError):  # what is wrong with it is said when something is put there
+                os.makedirs(self._directory, 0o700, exist_ok=True)
         self.raw = open_obstore(target, environ)
 
     async def put(self, key: str, data: bytes) -> None:
@@ -89,6 +94,7 @@ class ObstoreStore:
             await obstore.put_async(self.raw, key, data, use_multipart=False)
         except Exception as problem:
             raise explain(problem) from None
+        self._protect(key)
 
     async def put_file(self, key: str, file: IO[bytes]) -> None:
         """As `Store`."""
@@ -103,6 +109,13 @@ class ObstoreStore:
             await obstore.put_async(self.raw, key, pieces, use_multipart=True, max_concurrency=2)
         except Exception as problem:
             raise explain(problem) from None
+        self._protect(key)
+
+    def _protect(self, key: str) -> None:
+        """Lets nobody but the agent's user read what lies in a directory: a log may hold more than it should."""
+        if self._directory is not None:
+            with contextlib.suppress(OSError):
+                os.chmod(f"{self._directory}/{key}", 0o600, follow_symlinks=True)
 
     async def close(self) -> None:
         """Nothing is to be done: the connections end with the object."""

@@ -127,15 +127,15 @@ def is_store_variable(name: str, log_url: "str | None", names: "Iterable[str]" =
     Args:
         name: the variable.
         log_url: the text of `AGENT_LOG_URL`, or None.
-        names: the names of all variables there are. With any `AGENT_STORE_*` among them, the store's usual variables
-            are the game's own: that is how a game keeps its `AWS_*` beside an agent that ships.
+        names: the names of all variables there are. With credentials in `AGENT_STORE_*` among them, the store's usual
+            variables are the game's own: that is how a game keeps its `AWS_*` beside an agent that ships.
     """
     if name.startswith(STORE_PREFIX):
         return True
     known = _SCHEMES.get((log_url or "").partition("://")[0].lower().strip())
     if known is None or not name.startswith(known[1] or ("\0",)):
         return False
-    return not any(other.startswith(STORE_PREFIX) for other in names)
+    return not any(other.startswith(STORE_PREFIX) and not other.endswith(_HARMLESS) for other in names)
 
 
 def store_secrets(environ: "Mapping[str, str]", log_url: "str | None") -> "list[str]":

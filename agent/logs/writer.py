@@ -134,7 +134,8 @@ class SegmentWriter:
                 # A frame that was written in part (disk full) is cut off; this takes no space.
                 if os.fstat(fd).st_size != segment.size:
                     os.ftruncate(fd, segment.size)
-            os.close(fd)
+            with contextlib.suppress(OSError):  # a full disk may say so only now; the frames before are there
+                os.close(fd)
             done = f"{self.path}/{segment.number:06d}{runs.DONE}"
             try:
                 os.rename(str(segment.path), done)
@@ -252,7 +253,7 @@ class SegmentWriter:
         self.errors += 1
         self._disk_again = time.monotonic() + _DISK_AGAIN
         if not self.problem:
-            self.problem = os.strerror(problem.errno or errno.EIO).lower()
+            self.problem = (problem.strerror or os.strerror(problem.errno or errno.EIO)).lower()
             self._say(
                 f"cannot write to the spool directory {self._directory}: {self.problem}; until it works again, the "
                 f"last {MEMORY // 1024**2} MiB of log are kept in memory; make room or set AGENT_SPOOL_DIR"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import glob
 import json
 import os
 import time
@@ -220,7 +221,7 @@ class Finalizer:
         """
         if not self._settings.log_url:
             raise AgentError(f"cannot keep {path}: there is nowhere to keep it; set AGENT_LOG_URL")
-        self._shipper.keep(path)
+        self._shipper.keep(glob.escape(path))  # a path, whatever characters it has
         return f"{Target(self._settings.log_url).shown}/{self._shipper.directory}/keep{path}"
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from agent import log
 from agent.errors import AgentError
 from agent.link.messages import (
     CountersAsked,
@@ -196,9 +197,12 @@ class RemoteSpool:
         Returns:
             The directories of these runs, oldest first.
         """
-        adopted = []
+        adopted, others = [], 0
         for path in runs.all_runs(self.directory):
-            if path == self.run or path in self._locks or runs.owner_of(path) != self._owner:
+            if path == self.run or path in self._locks:
+                continue
+            if runs.owner_of(path) != self._owner:
+                others += 1
                 continue
             fd = runs.lock(path)
             if fd < 0:
@@ -209,6 +213,8 @@ class RemoteSpool:
             self._adopted += found
             self._gaps.update(((path, number), size) for number, size in gaps.items())
         self._bound()
+        if others:
+            log.info(f"leaving {others} runs of other deployments or commands alone in {self.directory}")
         return adopted
 
     def release(self, run: str, *, delete: bool) -> None:

@@ -321,6 +321,40 @@ async def test_what_a_killed_agent_left_is_shipped_by_the_next_one(ship: Ship, t
     heir.spool.close(time.monotonic() + 10)
 
 
+async def test_damaged_files_in_the_spool_stop_nothing(ship: Ship, tmp_path: Path) -> None:
+    """What an agent that was killed left, damaged in every file; and nothing in it decides about keys."""
+    sent = write(ship.spool, 0, 500)
+    ship.spool.seal()
+    assert ship.spool.flush(time.monotonic() + 10)
+    run = Path(ship.spool.run)
+    ship.spool.close(time.monotonic() + 10)
+    (run / "gaps").write_bytes(b"1 \xff\xb2\n\xff 3\n\xc2\xb2 1\n7 12\n")
+    (run / "parts.json").write_text('[[1, "arena/v1/somebody-elses-1"]]')
+    (run / "000009.seg").mkdir()
+    (run / "exit.json").symlink_to("/etc/hostname")
+    (tmp_path / "spool" / "attempts.json").write_text('{"x": 1e999, "y": [' + "[" * 100_000)
+    (run.parent / "20200101T000000Z-0").mkdir()
+    heir = Ship(tmp_path, ship.prefix, ship.server, ship.line)
+    heir.run()
+    more = write(heir.spool, 500, 10)
+    result = await heir.finish()
+    heir.spool.close(time.monotonic() + 10)
+    assert result.not_shipped == []
+    assert ship.lines() == sent + more
+    assert not any("somebody-elses" in key for key in ship.stored())
+
+
+async def test_an_agent_adopts_nothing_of_another_deployment_or_command(tmp_path: Path) -> None:
+    """On a machine with several agents and one spool directory."""
+    for deployment, command in (("a", ["./game"]), ("b", ["./game"]), ("a", ["./other"])):
+        spool = Spool(str(tmp_path), 1 << 20, deployment_id=deployment, command=command)
+        write(spool, 0, 5)
+        spool.close(time.monotonic() + 10)
+    heir = Spool(str(tmp_path), 1 << 20, deployment_id="a", command=["./game"])
+    assert len(heir.adopt()) == 1
+    heir.close(time.monotonic() + 10)
+
+
 async def test_a_segment_that_is_shipped_twice_is_there_once(ship: Ship, tmp_path: Path) -> None:
     """The agent was killed between the store's confirmation and the deletion of its own copy."""
     ship.run()

@@ -181,3 +181,27 @@ def test_a_file_that_grows_for_ever_does_not_hold_up_the_end(tmp_path: Path, log
     began = time.monotonic()
     follower.finish(began + 0.2)
     assert time.monotonic() - began < 10
+
+
+def test_the_hole_of_a_truncated_file_is_left_out(tmp_path: Path, logs: Path, spool: Spool, spooled: Spooled) -> None:
+    """Copytruncate under a writer without O_APPEND, which goes on where it was."""
+    path = logs / "a.log"
+    follower = follow(tmp_path, spool)
+    with path.open("wb", buffering=0) as file:
+        file.write(b"before\n" * 100_000)
+        while follower.look():
+            pass
+        os.truncate(path, 0)
+        file.write(b"after\n")
+        while follower.look():
+            pass
+    follower.finish(0)
+    assert spooled(path) == b"before\n" * 100_000 + b"after\n"
+
+
+def test_the_kernels_files_are_not_followed(tmp_path: Path, logs: Path, spool: Spool) -> None:
+    """A link to the agent's own environment is no log file."""
+    (logs / "a.log").symlink_to("/proc/self/environ")
+    follower = follow(tmp_path, spool, since=0.0)
+    follower.look()
+    assert follower.bytes_read == 0

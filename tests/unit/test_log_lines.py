@@ -76,10 +76,22 @@ def test_a_segment_that_was_cut_off_gives_what_is_whole(what: list[tuple[str, by
     assert len(whole) == complete
 
 
-def test_a_damaged_frame_ends_the_segment() -> None:
-    """Zeros, as a machine that lost power leaves them, are not taken for log."""
-    data = segment(("stdout", b"one\n")) + b"\0" * 64 + segment(("stdout", b"two\n"))
-    assert [body for _, _, _, body in frames.parse([data])] == [b"one\n"]
+def test_what_follows_a_damaged_frame_is_a_gap() -> None:
+    """Zeros, as a machine that lost power leaves them, are not taken for log, and what is lost is said."""
+    rest = b"\0" * 64 + segment(("stdout", b"two\n"))
+    first, gap = parsed(segment(("stdout", b"one\n")) + rest)
+    assert first["line"] == "one"
+    assert gap["dropped_bytes"] == len(rest)
+
+
+@given(reads, st.data())
+def test_one_flipped_bit_makes_no_segment_unreadable(what: list[tuple[str, bytes]], data: st.DataObject) -> None:
+    """Whatever it hits: lengths, kinds, names, times."""
+    damaged = bytearray(segment(("stdout", b"begin\n"), *what))
+    place = data.draw(st.integers(0, len(damaged) * 8 - 1))
+    damaged[place // 8] ^= 1 << place % 8
+    parsed(bytes(damaged))
+    b"".join(objects.verbatim([bytes(damaged)]))
 
 
 def test_a_line_carries_the_time_of_its_first_byte() -> None:

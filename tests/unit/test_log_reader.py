@@ -164,7 +164,7 @@ def test_autopsy_prints_the_story(store: Path, capsys: pytest.CaptureFixture[str
     assert run("autopsy", "bbbbbbbbbbbb", "--url", str(store)) == 1
     out = capsys.readouterr().out
     assert "It left no exit.json" in out
-    assert "again \N{REPLACEMENT CHARACTER}[31mred" in out
+    assert "again \\x1b[31mred" in out
 
 
 @pytest.mark.parametrize(
