@@ -35,6 +35,11 @@ def stamp(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
+def rfc3339(moment: datetime) -> str:
+    """A time where the contract declares `date-time` and shows no other form."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
 @dataclass
 class _Record:
     """What all of them have: when it was made, and when it was changed."""
@@ -71,8 +76,8 @@ class Version(_Record):
     def as_json(self) -> dict[str, Any]:
         """The contract's `Version`: no private token, and no hidden variable."""
         mine = {"private_token", "envs", "ports", "create_time", "last_updated", "caching_percent"}
-        kept = self.body.model_dump(exclude=mine)
-        body = {name: value for name, value in kept.items() if value is not None or name in self.body.nullable}
+        body: dict[str, Any] = dict.fromkeys(sorted(self.body.nullable))
+        body |= self.body.model_dump(exclude=mine, exclude_none=True)
         body["ports"] = [{**port.model_dump(), "name": port.key} for port in self.body.ports]
         body["envs"] = [{"key": env.key, "value": env.value} for env in self.body.envs if not env.hidden]
         # Nothing is far away here: an image that is to be everywhere is.

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from agent.emulator.catalogue import now, stamp
+from agent.emulator.catalogue import now, rfc3339, stamp
 from agent.emulator.container import Container
 from agent.emulator.fleets import Host
 from agent.emulator.logbook import Logbook
@@ -47,7 +47,7 @@ class TagRecord:
 
     def as_json(self) -> dict[str, Any]:
         """The contract's `TagRecord`."""
-        return {"name": self.name, "create_time": stamp(self.created), "last_updated": stamp(self.updated)}
+        return {"name": self.name, "create_time": rfc3339(self.created), "last_updated": rfc3339(self.updated)}
 
 
 @dataclass(frozen=True)
@@ -198,10 +198,10 @@ class Deployment:
             "current_status": self.status.shown,
             "running": self.status is Status.READY,
             "whitelisting_active": False,
-            "start_time": stamp(self.started),
+            "start_time": rfc3339(self.started),
             "elapsed_time": max(0, int(elapsed)),
             "max_duration": self.version.max_duration,
-            "removal_time": stamp(removal) if removal else None,
+            "removal_time": rfc3339(removal) if removal else None,
             "last_status": self.last_status.shown if self.last_status else None,
             "error": self.error_detail is not None,
             "error_detail": self.error_detail,
