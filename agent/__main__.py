@@ -1,7 +1,14 @@
 """Argument vector to exit code."""
 
+import _signal
 import os
 import sys
+
+# Held back from the first line on, as the launcher does before: the kernel drops a stop signal for a PID 1 that has no
+# handler yet, and keeps one that is blocked. `agent.init.main` takes them in as soon as it has handlers. (`signal`
+# itself would import `enum` first.)
+_STOP_SIGNALS = (_signal.SIGTERM, _signal.SIGINT)
+_signal.pthread_sigmask(_signal.SIG_BLOCK, _STOP_SIGNALS)
 
 
 def main() -> int:
@@ -19,6 +26,7 @@ def main() -> int:
         code = init.main(arguments[1:])
         # Nothing is left to do: taking the interpreter apart would only make the container's end later.
         os._exit(code)
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _STOP_SIGNALS)
     from agent import cli  # noqa: PLC0415 - `run` does not need it
 
     return cli.main(arguments)

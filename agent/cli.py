@@ -34,6 +34,7 @@ COMMANDS = {
     "discover": ("agent.discover.cli", "tell Prometheus where the organisation's game servers are"),
     "fleet": ("agent.fleet.cli", "why servers ended, over a whole fleet: a report, or SQL"),
     "emulate": ("agent.emulator.cli", "serve the platform's API, to develop without an account"),
+    "completion": ("agent.completion", "completion of this command line for bash, zsh or fish"),
     "demo": ("agent.demo", "a whole life of a game server in this terminal"),
 }
 _RUN = "start the game and look after it: the command of a container"

@@ -14,11 +14,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from agent.logs.redact import Redactor
+
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 _level = LEVELS["info"]
 _as_json = False
 _hidden: tuple[str, ...] = ()
+_redactor: "Redactor | None" = None
 _dropped = 0
 _output: "Callable[[bytes], object] | None" = None
 # A pipe that poll() calls writable takes at least this much without blocking (PIPE_BUF, man 7 pipe).
@@ -39,16 +42,24 @@ def send_to(output: "Callable[[bytes], object] | None") -> None:
 
 
 def hide(secrets: "list[str]") -> None:
-    """Replaces these values by `[redacted]` in all lines from now on."""
-    global _hidden  # noqa: PLW0603 - as above
+    """Replaces these values by `[redacted]` in all lines from now on, in every form that `agent.logs.needles` lists."""
+    global _hidden, _redactor  # noqa: PLW0603 - as above
+    _redactor = None
     _hidden = tuple(sorted({*_hidden, *(secret for secret in secrets if len(secret) >= 4)}, key=len, reverse=True))
 
 
 def scrub(text: str) -> str:
     """The text without the hidden values."""
+    global _redactor  # noqa: PLW0603 - as above
+    if not _hidden:
+        return text
     for secret in _hidden:
         text = text.replace(secret, "[redacted]")
-    return text
+    if _redactor is None:
+        from agent.logs.redact import Redactor  # noqa: PLC0415 - not on the way to the game, where nothing is said
+
+        _redactor = Redactor(_hidden)
+    return _redactor.text(text)
 
 
 def debug(message: str, **fields: object) -> None:

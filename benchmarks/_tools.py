@@ -19,6 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import Self
 
+import psutil
+
 HERE = Path(__file__).parent
 AGENT = str(Path(sys.executable).with_name("arbitrium-agent"))
 PATIENCE = 20.0  # seconds after which something that should have happened will not happen any more
@@ -160,11 +162,16 @@ def running(command: Sequence[str], environment: dict[str, str] | None = None) -
 
 
 @contextlib.contextmanager
-def agent(children: int = 0) -> Iterator[Running]:
-    """An agent that answers, with a game that waits (`children`: processes that the game has besides itself)."""
+def agent(children: int = 0, **settings: str) -> Iterator[Running]:
+    """An agent that answers, with a game that waits.
+
+    Args:
+        children: processes that the game has besides itself.
+        settings: more of the agent's environment.
+    """
     control, metrics, file = free_port(), free_port(), new_file()
     command = [AGENT, "run", "--", stamp(), "wait", file, str(children)]
-    with running(command, agent_environment(control, metrics)) as process:
+    with running(command, agent_environment(control, metrics) | settings) as process:
         first_answer(control, "/healthz")
         moment(file, "started")
         yield Running(process.pid, control, metrics, file)
@@ -254,3 +261,10 @@ def memory(pid: int) -> tuple[float, float]:
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     kilobytes = dict(re.findall(r"^(Rss|Pss): +(\d+) kB$", text, re.MULTILINE))
     return int(kilobytes["Rss"]) * 1024 / 1e6, int(kilobytes["Pss"]) * 1024 / 1e6
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a program and of those processes below it that run the same program: an agent without its game."""
+    first = psutil.Process(pid)
+    same = [each for each in first.children(recursive=True) if each.name() == first.name()]
+    return sum(sum(each.cpu_times()[:2]) for each in (first, *same))

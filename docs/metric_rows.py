@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -11,7 +12,7 @@ from agent.config.injected import parse
 from agent.edgegap.self_stop import Result
 from agent.game.cgroup import CgroupReading
 from agent.lifecycle.game_report import GameReport
-from agent.lifecycle.states import GameStarted, Rules
+from agent.lifecycle.states import GameReady, GameStarted, Rules
 from agent.lifecycle.transition import initial, transition
 from agent.metrics.container import ContainerReading
 from agent.metrics.counts import LogCounts, LogSource
@@ -49,7 +50,7 @@ def rows() -> list[tuple[str, ...]]:
 
 
 async def _rows() -> list[tuple[str, ...]]:
-    started = transition(initial(Rules(), 0.0), GameStarted(0.0, 1))[0]
+    started = transition(transition(initial(Rules(), 0.0), GameStarted(0.0, 1))[0], GameReady(1.0))[0]
     report = GameReport()
     game = await asyncio.create_subprocess_exec("sleep", "60")
     try:
@@ -63,6 +64,8 @@ async def _rows() -> list[tuple[str, ...]]:
             network=lambda: NETWORK,
             attempt_results=list(Result),
         )
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd:
+            await (await metrics.listen_statsd(statsd)).close()
         metrics.on_request("http", "health", 200, 0.001)
         report.heartbeat(0.0)
         report.set_players(0.0, 1, 8)

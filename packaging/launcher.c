@@ -16,6 +16,7 @@
  * `--check-runtime` answers with its exit code whether the runtime is complete; entrypoint.sh asks it.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,7 +89,14 @@ int main(int argc, char **argv) {
     int check_only = argc == 2 && strcmp(argv[1], "--check-runtime") == 0;
     if (check_only && !reason) return 0;
     if (!reason) {
+        /* A stop signal is held back until the agent has handlers: the kernel drops it for a PID 1 without any. */
+        sigset_t stop, before;
+        sigemptyset(&stop);
+        sigaddset(&stop, SIGTERM);
+        sigaddset(&stop, SIGINT);
+        sigprocmask(SIG_BLOCK, &stop, &before);
         start_agent(argc, argv);
+        sigprocmask(SIG_SETMASK, &before, NULL);
         reason = strerror(errno);
         fprintf(stderr, "arbitrium-agent: cannot start the runtime in %s: %s\n", home, reason);
     } else {

@@ -147,6 +147,7 @@ class EventBus:
         self.last_id = 0
         self._limit = limit
         self._subscriptions: set[Subscription] = set()
+        self._listeners: list[Callable[[Event], None]] = []
         self._left_at = float("-inf")
         self._closed = False
         self._on_listeners: Callable[[], object] = lambda: None
@@ -161,7 +162,18 @@ class EventBus:
         event = Event(self.last_id, type, data)
         for subscription in tuple(self._subscriptions):
             subscription.put(event)
+        for listener in tuple(self._listeners):
+            listener(event)
         return event
+
+    def listen(self, listener: Callable[[Event], None]) -> Callable[[], None]:
+        """Calls a part of the agent itself with each event. It does not count as somebody who listens.
+
+        Returns:
+            What ends it.
+        """
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
 
     def subscribe(self, first: list[Event] | None = None) -> Subscription:
         """Listens from now on.

@@ -15,7 +15,7 @@ class Feed:
     """Publishes state, stop, players and text events."""
 
     def __init__(self, control: Control, report: GameReport, events: EventBus, view: View) -> None:
-        """Listens to the report from now on; `on_transition` has to be given to the conductor."""
+        """Listens to the report from now on; `on_transition` has to be given to the mirror of the lifecycle."""
         self._control = control
         self._report = report
         self._events = events

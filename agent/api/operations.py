@@ -135,6 +135,10 @@ class Operations:
             )
         )
 
+    def ending(self, message: str, caller: Caller) -> None:
+        """The game says that it is ending by itself: it gets time before it is asked to."""
+        self._stop(StopRequest(caller.source, Reason.REQUESTED, self._control.now(), message, ending=True))
+
     def _stop(self, request: StopRequest) -> StopResult:
         state = self._control.post(StopRequested(request.at, request))
         result = self.view.stop(state)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 from agent.config.table import TABLE
+from agent.lifecycle.stop_methods import HOSTS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # `typing` itself takes 5 ms
@@ -26,6 +27,10 @@ def relations(value: Callable[[str], Any]) -> Iterator[Wrong]:
     """
     if value("rcon_address") is None and any(method.kind == "rcon" for method in value("stop")):
         yield "stop", "takes rcon only where AGENT_RCON_ADDRESS says where the game listens"
+    hosts = value("compat")
+    asked = {method.kind for method in value("stop")} & set(HOSTS)
+    if "auto" not in hosts and (missing := sorted(asked - set(hosts))):
+        yield "stop", f"takes {missing[0]} only where AGENT_COMPAT has it"
     taken: dict[int, str] = {}
     for name in TABLE:
         number = value(name) if name.endswith("_port") else None

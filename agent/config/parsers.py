@@ -1,6 +1,6 @@
 """Small functions that turn the text of a setting into its value. Standard library only, and quick to import.
 
-Boot uses them for the few settings that spawning needs; the settings model uses the same ones for all, so that both
+The init uses them before the game is spawned; the settings model uses the same ones, so that both
 always agree. Each raises `ValueError` with a message that says what the setting takes; naming the setting and what it
 got is left to the caller, which knows both.
 """
@@ -10,6 +10,9 @@ import os
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+HOSTS = ("agones", "multiplay", "playfab")
+"""Other hosts whose SDKs are answered, as AGENT_COMPAT names them."""
 
 _TRUE = ("on", "true", "yes", "1")
 _FALSE = ("off", "false", "no", "0")
@@ -256,3 +259,63 @@ def host(value: str) -> str:
             continue
         return value.strip()
     raise ValueError("takes an IPv4 or IPv6 address, such as 0.0.0.0")
+
+
+def compat(value: str) -> "tuple[str, ...]":
+    """Hosts separated by commas, or `auto` for all of them."""
+    found = tuple(dict.fromkeys(part.strip().lower() for part in value.split(",") if part.strip()))
+    if found == ("auto",) or (found and all(host in HOSTS for host in found)):
+        return found
+    raise ValueError(f"takes {', '.join(HOSTS)}, several of them separated by commas, or auto")
+
+
+def assignments(value: str) -> "tuple[tuple[str, str], ...]":
+    """`KEY=VALUE` separated by commas, or a JSON object of texts."""
+    if value.strip().startswith("{"):
+        import json  # noqa: PLC0415 - only where there is one
+
+        try:
+            members = json.loads(value)
+        except ValueError:
+            raise ValueError("takes KEY=VALUE separated by commas, or a JSON object") from None
+        return tuple((name, got if isinstance(got, str) else json.dumps(got)) for name, got in members.items())
+    pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+    if any(not equals or not name.strip() for name, equals, _ in pairs):
+        raise ValueError("takes KEY=VALUE separated by commas, or a JSON object")
+    return tuple((name.strip(), got.strip()) for name, _, got in pairs)
+
+
+def counters(value: str) -> "tuple[tuple[str, int, int], ...]":
+    """Counters of Agones, `NAME=COUNT/CAPACITY` separated by commas."""
+    takes = "takes NAME=COUNT/CAPACITY separated by commas, such as rooms=0/10, with a count of at most the capacity"
+    found = []
+    for name, text in assignments(value):
+        number, slash, limit = text.partition("/")
+        try:
+            first, most = count(number), count(limit)
+        except ValueError:
+            raise ValueError(takes) from None
+        if not slash or first > most:
+            raise ValueError(takes)
+        found.append((name, first, most))
+    return tuple(found)
+
+
+def lists(value: str) -> "tuple[tuple[str, tuple[str, ...], int], ...]":
+    """Lists of Agones, `NAME=VALUE|VALUE/CAPACITY` or `NAME=/CAPACITY`, separated by commas."""
+    takes = (
+        "takes NAME=VALUE|VALUE/CAPACITY separated by commas, such as players=/16, with a capacity of at most 1000 and "
+        "no more values than that, none of them twice"
+    )
+    found = []
+    for name, text in assignments(value):
+        values, slash, limit = text.rpartition("/")
+        try:
+            most = count(limit)
+        except ValueError:
+            raise ValueError(takes) from None
+        items = tuple(item.strip() for item in values.split("|") if item.strip())
+        if not slash or len(set(items)) != len(items) or len(items) > most or most > 1000:
+            raise ValueError(takes)
+        found.append((name, items, most))
+    return tuple(found)

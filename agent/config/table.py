@@ -58,8 +58,8 @@ _ROWS = (
         stop_methods.parse(stop_methods.DEFAULT),
         (
             "How the game is asked to end, in this order, separated by commas: notify, stdin:LINE, signal:NAME, "
-            "command:PROGRAM ARGS, rcon:COMMAND, each with a share of the grace where wanted (@40%, @2s). SIGTERM "
-            "comes last where it is not in the list, then SIGKILL."
+            "command:PROGRAM ARGS, rcon:COMMAND, agones, multiplay or playfab (as that host does it), each with a "
+            "share of the grace where wanted (@40%, @2s). SIGTERM comes last where it is not in the list, then SIGKILL."
         ),
     ),
     Setting(
@@ -367,6 +367,87 @@ _ROWS = (
         "The least level of the agent's own log, which goes to stderr.",
     ),
     Setting("log_format", choice("text", "json"), "text", "Style of the agent's own log."),
+    Setting(
+        "compat",
+        parsers.compat,
+        (),
+        (
+            "Other hosts whose local agent is answered for, so that a game built for them runs unchanged: agones, "
+            "multiplay, playfab, several separated by commas, or auto for all of them. See docs/migrate.md."
+        ),
+    ),
+    Setting(
+        "agones_http_port", parsers.port, 9358, "Port of Agones' REST API; taken or not, as with AGENT_CONTROL_PORT."
+    ),
+    Setting(
+        "agones_grpc_port", parsers.port, 9357, "Port of Agones' gRPC API (needs arbitrium-agent[agones]); likewise."
+    ),
+    Setting(
+        "agones_allocate",
+        parsers.boolean,
+        True,
+        (
+            "off: a game stays Ready until it allocates itself. On Edgegap a deployment is made for one match, so "
+            "Allocated follows the first Ready at once."
+        ),
+    ),
+    Setting(
+        "agones_health_period",
+        parsers.duration,
+        5.0,
+        "Seconds in which Agones expects a Health call; 0: none is expected.",
+    ),
+    Setting(
+        "agones_health_threshold",
+        parsers.count,
+        3,
+        "Periods without one after which the game is stopped (heartbeat_lost).",
+    ),
+    Setting("agones_health_delay", parsers.duration, 5.0, "Seconds after the game's first call before that counts."),
+    Setting(
+        "agones_config",
+        parsers.path,
+        None,
+        (
+            "A gameserver.yaml (needs arbitrium-agent[agones]) or .json, from which health, counters, lists, labels, "
+            "annotations and the player capacity are taken; the settings here win over it."
+        ),
+    ),
+    Setting("agones_counters", parsers.counters, (), "Counters of Agones, NAME=COUNT/CAPACITY, separated by commas."),
+    Setting("agones_lists", parsers.lists, (), "Lists of Agones, NAME=VALUE|VALUE/CAPACITY, separated by commas."),
+    Setting("multiplay_port", parsers.port, 8086, "Port of Multiplay's local daemon; as with AGENT_CONTROL_PORT."),
+    Setting(
+        "multiplay_allocate",
+        choice("event", "start", "match"),
+        "event",
+        (
+            "When the server is allocated: event (server.json says so, and an event follows, when the game listens "
+            "for events or after 10 s), start (server.json says so from the beginning), match (as "
+            "event, but only where the matchmaker injected a match)."
+        ),
+    ),
+    Setting(
+        "multiplay_config",
+        parsers.assignments,
+        (),
+        "The build configuration's own keys in server.json, KEY=VALUE separated by commas, or a JSON object.",
+    ),
+    Setting("multiplay_query_type", choice("sqp", "a2s"), "sqp", "The query protocol that server.json names."),
+    Setting(
+        "multiplay_payload",
+        parsers.text,
+        None,
+        "The allocation's payload; made of the matchmaker's variables by default.",
+    ),
+    Setting("playfab_port", parsers.port, 56001, "Port of PlayFab's heartbeat endpoint; as with AGENT_CONTROL_PORT."),
+    Setting("playfab_title_id", parsers.text, "", "PF_TITLE_ID, for games that read it."),
+    Setting(
+        "playfab_metadata",
+        parsers.assignments,
+        (),
+        "PlayFab's build metadata, KEY=VALUE separated by commas, or a JSON object.",
+    ),
+    Setting("playfab_session_cookie", parsers.text, None, "The session's cookie; MM_MATCH_PROFILE by default."),
 )
 
 TABLE = {row.name: row for row in _ROWS}

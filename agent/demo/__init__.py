@@ -22,6 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--directory", metavar="DIR", help="where logs, exit.json and the result go (default: a new one)"
     )
+    parser.add_argument(
+        "--as",
+        dest="host",
+        choices=("agones", "multiplay", "playfab"),
+        help="the game is one made for another host, which knows nothing of arbitrium-agent",
+    )
     parser.add_argument("--plain", action="store_true", help="plain lines, as without a terminal")
 
 
@@ -39,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     problems: list[Exception] = []
     with make_screen(plain=arguments.plain) as screen:
         try:
-            asyncio.run(_until_told_to_end(Story(directory, game, screen).play()))
+            asyncio.run(_until_told_to_end(Story(directory, game, screen, arguments.host).play()))
         except asyncio.CancelledError:
             return 128 + signal.SIGTERM
         except AgentError as problem:

@@ -29,6 +29,7 @@ GOAL = 20
 LONGEST_MATCH = 12
 # Name, seconds after the game is ready at which it joins, and how long it plays (None: to the end).
 BOTS = (("ada", 0.0, None), ("grace", 0.6, None), ("linus", 1.2, 2.2), ("edsger", 2.0, None))
+_LISTENERS = ("AGONES_HTTP", "AGONES_GRPC", "MULTIPLAY", "PLAYFAB")
 STEP_SECONDS = 15.0  # how long any one step may take: many times of what it does take
 TAIL_LINES = 15
 
@@ -40,13 +41,15 @@ class Story:
         directory: where everything that is written goes; empty.
         game: the directory with the package `udp_game`.
         screen: where it is shown.
+        host: agones, multiplay or playfab, where the game is one made for it.
     """
 
-    def __init__(self, directory: str, game: str, screen: Screen) -> None:
+    def __init__(self, directory: str, game: str, screen: Screen, host: str | None = None) -> None:
         """Nothing happens yet."""
         self._directory = directory
         self._game = game
         self._screen = screen
+        self._host = host
         self._progress = Progress()
         self._platform: EdgegapClient
         self._emulator: Emulator
@@ -112,6 +115,23 @@ class Story:
             "AGENT_METRICS_PORT": "0",
             "AGENT_METRICS_HOST": "127.0.0.1",
         }
+        if self._host is not None:
+            variables |= {
+                "MATCH_HOST": self._host,
+                "AGENT_COMPAT": self._host,
+                "AGENT_STOP": f"{self._host}@60%,signal:SIGTERM",
+                "HOME": self._directory,  # where server.json is written
+                **{f"AGENT_{listener}_PORT": "0" for listener in _LISTENERS},
+            }
+        ports = [models.VersionPort(port=_free_udp_port(), protocol="UDP", to_check=False, name="gameport")]
+        if self._host == "multiplay":
+            # Nobody reports players to Multiplay: they are asked for on a port of their own.
+            query = _free_udp_port()
+            ports.append(models.VersionPort(port=query, protocol="UDP", to_check=False, name="query"))
+            variables |= {
+                "AGENT_PLAYERS_FROM": f"query:sqp://127.0.0.1:{query}",
+                "AGENT_PLAYERS_INTERVAL": "500ms",
+            }
         return models.Version(
             name=VERSION,
             req_cpu=1024,
@@ -121,7 +141,7 @@ class Story:
             docker_tag="1.0",
             restart_policy="always",
             termination_grace_period_seconds=5,
-            ports=[models.VersionPort(port=_free_udp_port(), protocol="UDP", to_check=False, name="gameport")],
+            ports=ports,
             envs=[models.Variable(key=name, value=value) for name, value in variables.items()],
             endpoint_storage=STORAGE,
             command=shlex.join(command),
@@ -227,9 +247,9 @@ class Story:
         cpu, memory = total["arbitrium_game_cpu_seconds_total"], total["arbitrium_game_resident_memory_bytes"] / 1e6
         self._say(
             "metrics",
-            f"game: {cpu:.2f} s of CPU, {memory:.1f} MB, {total['arbitrium_players']:.0f} players; "
+            f"game: {cpu:.2f} s of CPU, {memory:.1f} MB, {total.get('arbitrium_players', 0):.0f} players; "
             f"agent: {total['arbitrium_agent_requests_total']:.0f} requests, "
-            f"{total['arbitrium_heartbeats_total']:.0f} heartbeats",
+            f"{total.get('arbitrium_heartbeats_total', 0):.0f} heartbeats",
         )
 
     def _on_deployment(self, deployment: Deployment) -> None:
@@ -264,19 +284,20 @@ class Story:
         story_file = self._found("logs/**/exit.json")
         with open(story_file, encoding="utf-8") as file:
             story: dict[str, Any] = json.load(file)
-        if (story["reason"], story["exit_code"]) != ("requested", 0):
+        # A game made for Multiplay ends by itself: there is no call that stops the deployment.
+        wanted = "game_exited" if self._host == "multiplay" else "requested"
+        if (story["reason"], story["exit_code"]) != (wanted, 0):
             raise AgentError(f"cannot call this a proper end: {story['summary']} ({story_file})")
         over = self._progress.over
         assert over is not None, "the match was waited for"
+        stop = story["stop"]
+        asked = f"the {stop['source']} asked: “{stop['message']}”; " if stop else ""
         ranking = sorted(over["scores"].items(), key=lambda entry: -entry[1])
         self._screen.end(
             f"The deployment is terminated and nothing is left running, after {self._screen.seconds:.1f} s.",
             [
                 ("the match", ", ".join(f"{name} {coins}" for name, coins in ranking)),
-                (
-                    "why it ended",
-                    f"the {story['stop']['source']} asked: “{story['stop']['message']}”; {story['summary']}",
-                ),
+                ("why it ended", f"{asked}{story['summary']}"),
                 ("exit.json", story_file),
                 ("logs", os.path.dirname(story_file)),
                 ("platform's copy", self._found("platform/**/*.log")),

@@ -95,8 +95,9 @@ def _show_event(event: dict[str, Any], screen: Screen, progress: Progress) -> No
             screen.say("agent", f"the {data['source']} asks for a stop{why}")
             screen.say("agent", f"the plan: {steps}")
         case "players" if data["joined"] or data["left"]:
+            of = f" of {data['capacity']}" if data["capacity"] is not None else ""
             what = f"{data['joined']} joined" if data["joined"] else f"{data['left']} left"
-            screen.say("game", f"{what}, {data['count']} of {data['capacity']} play")
+            screen.say("game", f"{what}, {data['count']}{of} play")
     progress.changed()
 
 

@@ -75,9 +75,9 @@ def application(
         return web.Response(body=json.dumps(watcher.groups).encode(), content_type="application/json")
 
     async def metrics(_: web.Request) -> web.Response:
-        from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4  # noqa: PLC0415 - late: only where it is scraped
-
-        return web.Response(body=_metrics(watcher), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+        return web.Response(
+            text=_metrics(watcher), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        )
 
     async def healthy(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -103,34 +103,29 @@ def _not_now(why: str) -> web.Response:
     return web.Response(status=503, text=f"cannot list the targets: {why}; see the log of arbitrium-agent discover\n")
 
 
-def _metrics(watcher: Watcher) -> bytes:
-    from prometheus_client import generate_latest  # noqa: PLC0415 - late, see above
-    from prometheus_client.core import CollectorRegistry, CounterMetricFamily, GaugeMetricFamily  # noqa: PLC0415
-
-    class Families:
-        def collect(self) -> list[CounterMetricFamily | GaugeMetricFamily]:
-            found: list[CounterMetricFamily | GaugeMetricFamily] = [
-                GaugeMetricFamily(
-                    "arbitrium_discover_targets",
-                    "Deployments that Prometheus is told to scrape.",
-                    value=len(watcher.groups or ()),
-                ),
-                CounterMetricFamily(
-                    "arbitrium_discover_refresh_failures_total",
-                    "Refreshes for which the platform could not list the deployments.",
-                    value=watcher.failures,
-                ),
-            ]
-            if watcher.succeeded_at is not None:
-                found.append(
-                    GaugeMetricFamily(
-                        "arbitrium_discover_last_success_timestamp_seconds",
-                        "When the platform listed the deployments last, in Unix time.",
-                        value=watcher.succeeded_at,
-                    )
-                )
-            return found
-
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(Families())
-    return generate_latest(registry)
+def _metrics(watcher: Watcher) -> str:
+    rows: list[tuple[str, str, str, float | None]] = [
+        (
+            "arbitrium_discover_targets",
+            "gauge",
+            "Deployments that Prometheus is told to scrape.",
+            len(watcher.groups or ()),
+        ),
+        (
+            "arbitrium_discover_refresh_failures_total",
+            "counter",
+            "Refreshes for which the platform could not list the deployments.",
+            watcher.failures,
+        ),
+        (
+            "arbitrium_discover_last_success_timestamp_seconds",
+            "gauge",
+            "When the platform listed the deployments last, in Unix time.",
+            watcher.succeeded_at,
+        ),
+    ]
+    return "".join(
+        f"# HELP {name} {text}\n# TYPE {name} {kind}\n{name} {float(value)!r}\n"
+        for name, kind, text, value in rows
+        if value is not None
+    )

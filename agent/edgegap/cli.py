@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_deployments(commands)
     _add_tags(commands)
     _add_catalogue(commands)
+    _add_places(commands)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -176,8 +177,24 @@ def _add_catalogue(commands: Commands) -> None:
     app.add_argument("--image", metavar="FILE", help="a picture for the dashboard")
     app.add_argument("--inactive", action="store_true", help="deployments of it are not possible yet")
 
+    _leaf(apps, "show", "show one", "apps_show").add_argument("name")
+    _leaf(apps, "delete", "delete one, with its versions", "apps_delete").add_argument("name")
+
     versions = _group(commands, "versions", "versions of an application")
     _leaf(versions, "list", "list them", "versions_list").add_argument("application")
+    for name, what in (("show", "show one"), ("delete", "delete one"), ("update", "change one")):
+        parser = _leaf(versions, name, what, f"versions_{name}")
+        parser.add_argument("application")
+        parser.add_argument("name")
+    update = versions.choices["update"]
+    update.add_argument("--tag", help="of its image: what continuous deployment changes")
+    update.add_argument("--active", choices=["yes", "no"], help="whether it can be deployed")
+    update.add_argument("--cpu", type=int, metavar="UNITS", help="1024 is one vCPU")
+    update.add_argument("--memory", type=int, metavar="MB", help="at most twice the CPU units")
+    update.add_argument("--restart-policy", choices=["always", "never", "on_failure"])
+    update.add_argument("--grace", type=int, metavar="SECONDS", help="between SIGTERM and SIGKILL; 5 to 3600")
+    update.add_argument("--max-duration", type=int, metavar="MINUTES", help="-1 for no limit")
+    update.add_argument("--storage", metavar="NAME", help="receives the logs at the stop")
     version = _leaf(versions, "create", "create one", "versions_create")
     version.add_argument("application")
     version.add_argument("name", nargs="?", help="may be left out with --file")
@@ -216,6 +233,34 @@ def _add_catalogue(commands: Commands) -> None:
         metavar="FILE",
         help="holds the secret access key; - for stdin (default: EDGEGAP_STORAGE_SECRET)",
     )
+
+
+def _add_places(commands: Commands) -> None:
+    locations = _leaf(commands, "locations", "list the sites that can take a deployment", "locations")
+    locations.add_argument("--app", metavar="NAME", help="with --app-version: only those with room for it")
+    locations.add_argument("--app-version", metavar="NAME")
+    locations.add_argument("--beacons", action="store_true", help="ping beacons instead")
+
+    relays = _group(commands, "relays", "relay sessions; lists them without a command", "relays_list")
+    _leaf(relays, "list", "list them", "relays_list")
+    create = _leaf(relays, "create", "begin one", "relays_create")
+    create.add_argument("--ip", action="append", required=True, metavar="ADDRESS", help="a player (repeatable)")
+    create.add_argument("--on-ready", metavar="URL", help="call it when ready")
+    for name, what in (("show", "show one"), ("delete", "end one")):
+        _leaf(relays, name, what, f"relays_{name}").add_argument("id")
+    authorize = _leaf(relays, "authorize", "let a further player in", "relays_authorize")
+    authorize.add_argument("id")
+    authorize.add_argument("ip", metavar="ADDRESS")
+    revoke = _leaf(relays, "revoke", "remove a player", "relays_revoke")
+    revoke.add_argument("id")
+    revoke.add_argument("token", type=int, help="the player's authorization token")
+
+    registry = _group(commands, "registry", "the organisation's container registry")
+    _leaf(registry, "images", "list images", "registry_images")
+    _leaf(registry, "tags", "list the tags of an image", "registry_tags").add_argument("image")
+    delete = _leaf(registry, "delete", "delete a tag of an image", "registry_delete")
+    delete.add_argument("image")
+    delete.add_argument("tag")
 
 
 def _positive(text: str) -> int:

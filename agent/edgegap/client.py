@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 from pydantic import SecretStr
@@ -26,6 +26,7 @@ from agent.retry import RetryPolicy
 BASE_URL = "https://api.edgegap.com"
 
 Item = TypeVar("Item", bound=Wire)
+_PROFILE = "/v1/storage/endpoint/{}/pull-profile/{}"
 
 
 class EdgegapClient:
@@ -114,6 +115,42 @@ class EdgegapClient:
         action = f"deploy {request.application} {request.version}"
         call = self._call(action, "POST", path, body=request.to_wire(), limit=Limit.DEPLOY)
         return await self._ask(models.DeploymentAccepted, call)
+
+    async def deploy_v1(self, request: models.DeployV1) -> models.DeployV1Accepted:
+        """Create a deployment, the old way: for what only it can do (filters, a command of its own)."""
+        action = f"deploy {request.app_name} {request.version_name or ''}".rstrip()
+        call = self._call(action, "POST", "/v1/deploy", body=request.to_wire(), limit=Limit.DEPLOY)
+        return await self._ask(models.DeployV1Accepted, call)
+
+    async def deploy_beta(self, request: models.BetaDeploymentCreate) -> models.DeploymentAccepted:
+        """Create a deployment as before v2; `deploy` replaces it."""
+        action = f"deploy {request.application_name} {request.version}"
+        call = self._call(action, "POST", "/beta/deployments", body=request.to_wire(), limit=Limit.DEPLOY)
+        return await self._ask(models.DeploymentAccepted, call)
+
+    async def update_deployment(self, deployment_id: str, *, joinable: bool) -> models.Joinable:
+        """Say whether sessions may join a deployment; nothing else of it can be changed."""
+        action = f"change deployment {deployment_id}"
+        body = {"is_joinable_by_session": joinable}
+        return await self._ask(
+            models.Joinable, self._call(action, "PATCH", "/v1/deployments/{}", deployment_id, body=body)
+        )
+
+    async def report_deployment(
+        self, deployment_id: str, reason: str, metadata: Mapping[str, Any] | None = None
+    ) -> None:
+        """Report a deployment from a moderation backend.
+
+        Args:
+            deployment_id: which.
+            reason: 1 to 255 characters.
+            metadata: more about it.
+        """
+        action = f"report deployment {deployment_id}"
+        body: dict[str, Any] = {"reason": reason}
+        if metadata is not None:
+            body["metadata"] = dict(metadata)
+        await self._transport.call(self._call(action, "POST", "/v1/deployments/{}:report", deployment_id, body=body))
 
     def list_fleet_hosts(self, fleet_name: str, page_size: int | None = None) -> Pages[models.Host]:
         """List the hosts of a private fleet."""
@@ -303,6 +340,24 @@ class EdgegapClient:
         call = self._call("list applications", "GET", "/v1/apps")
         return self._list(models.Application, "applications", call, page_size)
 
+    async def get_application(self, app_name: str) -> models.Application:
+        """Get an application."""
+        call = self._call(f"get application {app_name}", "GET", "/v1/app/{}", app_name)
+        return await self._ask(models.Application, call)
+
+    async def update_application(self, app_name: str, update: models.ApplicationUpdate) -> models.Application:
+        """Change an application.
+
+        Raises:
+            ConflictError: there is one of the new name already.
+        """
+        call = self._call(f"change application {app_name}", "PATCH", "/v1/app/{}", app_name, body=update.to_wire())
+        return await self._ask(models.Application, call)
+
+    async def delete_application(self, app_name: str) -> None:
+        """Delete an application with all of its versions."""
+        await self._transport.call(self._call(f"delete application {app_name}", "DELETE", "/v1/app/{}", app_name))
+
     async def create_version(self, app_name: str, version: models.Version) -> models.VersionCreated:
         """Create a version of an application."""
         action = f"create version {version.name} of application {app_name}"
@@ -313,6 +368,26 @@ class EdgegapClient:
         """List the versions of an application."""
         call = self._call(f"list the versions of application {app_name}", "GET", "/v1/app/{}/versions", app_name)
         return self._list(models.Version, "versions", call, page_size)
+
+    async def get_version(self, app_name: str, version_name: str) -> models.Version:
+        """Get a version of an application."""
+        action = f"get version {version_name} of application {app_name}"
+        call = self._call(action, "GET", "/v1/app/{}/version/{}", app_name, version_name)
+        return await self._ask(models.Version, call)
+
+    async def update_version(
+        self, app_name: str, version_name: str, update: models.VersionUpdate
+    ) -> models.VersionUpdated:
+        """Change a version: continuous deployment gives it another `docker_tag`."""
+        action = f"change version {version_name} of application {app_name}"
+        call = self._call(action, "PATCH", "/v1/app/{}/version/{}", app_name, version_name, body=update.to_wire())
+        return await self._ask(models.VersionUpdated, call)
+
+    async def delete_version(self, app_name: str, version_name: str) -> models.VersionDeleted:
+        """Delete a version of an application."""
+        action = f"delete version {version_name} of application {app_name}"
+        call = self._call(action, "DELETE", "/v1/app/{}/version/{}", app_name, version_name)
+        return await self._ask(models.VersionDeleted, call)
 
     async def create_storage(self, storage: models.StorageCreate) -> models.Storage:
         """Register an S3-compatible endpoint storage."""
@@ -325,6 +400,175 @@ class EdgegapClient:
         """List the endpoint storages."""
         call = self._call("list storages", "GET", "/v1/storage/endpoints")
         return self._list(models.Storage, "endpoints", call, page_size)
+
+    async def get_storage(self, name: str) -> models.Storage:
+        """Get an endpoint storage; the platform does not give its secret."""
+        call = self._call(f"get storage {name}", "GET", "/v1/storage/endpoint/{}", name)
+        return await self._ask(models.Storage, call)
+
+    async def update_storage(self, name: str, update: models.StorageUpdate) -> models.Storage:
+        """Change an endpoint storage."""
+        call = self._call(f"change storage {name}", "PATCH", "/v1/storage/endpoint/{}", name, body=update.to_wire())
+        return await self._ask(models.Storage, call)
+
+    async def delete_storage(self, name: str) -> None:
+        """Delete an endpoint storage; versions that name it lose their logs."""
+        await self._transport.call(self._call(f"delete storage {name}", "DELETE", "/v1/storage/endpoint/{}", name))
+
+    # Pull profiles of a storage
+
+    async def create_pull_profile(self, storage: str, profile: models.PullProfile) -> models.PullProfile:
+        """Create a pull profile; it does something once a version is linked to it."""
+        action = f"create pull profile {profile.name} of storage {storage}"
+        path, body = "/v1/storage/endpoint/{}/pull-profile", profile.to_wire()
+        return await self._ask(models.PullProfile, self._call(action, "POST", path, storage, body=body))
+
+    def list_pull_profiles(self, storage: str, page_size: int | None = None) -> Pages[models.PullProfile]:
+        """List the pull profiles of a storage."""
+        action = f"list the pull profiles of storage {storage}"
+        call = self._call(action, "GET", "/v1/storage/endpoint/{}/pull-profiles", storage)
+        return self._list(models.PullProfile, "pull_profiles", call, page_size)
+
+    async def get_pull_profile(self, storage: str, name: str) -> models.PullProfile:
+        """Get a pull profile."""
+        action = f"get pull profile {name} of storage {storage}"
+        return await self._ask(models.PullProfile, self._call(action, "GET", _PROFILE, storage, name))
+
+    async def update_pull_profile(
+        self, storage: str, name: str, update: models.PullProfileUpdate
+    ) -> models.PullProfile:
+        """Change a pull profile."""
+        action = f"change pull profile {name} of storage {storage}"
+        call = self._call(action, "PATCH", _PROFILE, storage, name, body=update.to_wire())
+        return await self._ask(models.PullProfile, call)
+
+    async def delete_pull_profile(self, storage: str, name: str) -> None:
+        """Delete a pull profile."""
+        action = f"delete pull profile {name} of storage {storage}"
+        await self._transport.call(self._call(action, "DELETE", _PROFILE, storage, name))
+
+    async def link_pull_profile(
+        self, storage: str, name: str, app_name: str, version_name: str
+    ) -> models.PullProfileLink:
+        """Link a version to a pull profile."""
+        action = f"link {app_name} {version_name} to pull profile {name}"
+        path = f"{_PROFILE}/app/{{}}/version/{{}}"
+        call = self._call(action, "PUT", path, storage, name, app_name, version_name)
+        return await self._ask(models.PullProfileLink, call)
+
+    async def unlink_pull_profile(self, storage: str, name: str, app_name: str, version_name: str) -> None:
+        """End the link of a version to a pull profile."""
+        action = f"unlink {app_name} {version_name} from pull profile {name}"
+        path = f"{_PROFILE}/app/{{}}/version/{{}}"
+        await self._transport.call(self._call(action, "DELETE", path, storage, name, app_name, version_name))
+
+    # Places, relays
+
+    async def get_public_ip(self) -> str:
+        """The address that the platform sees this caller at."""
+        return (await self._ask(models.PublicIp, self._call("get the public address", "GET", "/v1/ip"))).public_ip
+
+    def list_locations(
+        self, app_name: str | None = None, version_name: str | None = None, page_size: int | None = None
+    ) -> Pages[models.CloudLocation]:
+        """List the sites that can take a deployment; with an application and a version, those with room for it."""
+        query = {"app": app_name, "version": version_name}
+        call = self._call("list locations", "GET", "/v1/locations", query=query)
+        return self._list(models.CloudLocation, "locations", call, page_size)
+
+    async def list_beacons(self, page: int | None = None, page_size: int | None = None) -> models.BeaconList:
+        """List ping beacons; the answer does not say whether there are further pages."""
+        call = self._call("list beacons", "GET", "/v1/locations/beacons", query={"page": page, "limit": page_size})
+        return await self._ask(models.BeaconList, call)
+
+    async def create_relay_session(self, request: models.RelaySessionCreate) -> models.RelaySession:
+        """Begin a relay session; it is usable once `get_relay_session` says that it is ready."""
+        call = self._call("begin a relay session", "POST", "/v1/relays/sessions", body=request.to_wire())
+        return await self._ask(models.RelaySession, call)
+
+    def list_relay_sessions(self) -> Pages[models.RelaySession]:
+        """List the active relay sessions; the platform describes no parameters for pages here."""
+        call = self._call("list relay sessions", "GET", "/v1/relays/sessions")
+        return self._list(models.RelaySession, "sessions", call, None, paged=False)
+
+    async def get_relay_session(self, session_id: str) -> models.RelaySession:
+        """Get a relay session."""
+        call = self._call(f"get relay session {session_id}", "GET", "/v1/relays/sessions/{}", session_id)
+        return await self._ask(models.RelaySession, call)
+
+    async def delete_relay_session(self, session_id: str) -> None:
+        """End a relay session."""
+        action = f"end relay session {session_id}"
+        await self._transport.call(self._call(action, "DELETE", "/v1/relays/sessions/{}", session_id))
+
+    async def authorize_relay_user(self, session_id: str, user_ip: str) -> models.RelaySessionUser:
+        """Let a further player into a relay session.
+
+        Raises:
+            ConflictError: the player is in it already.
+        """
+        body = {"session_id": session_id, "user_ip": user_ip}
+        action = f"let {user_ip} into relay session {session_id}"
+        call = self._call(action, "POST", "/v1/relays/sessions:authorize-user", body=body)
+        return await self._ask(models.RelaySessionUser, call)
+
+    async def revoke_relay_user(self, session_id: str, authorization_token: int) -> models.RelaySession | None:
+        """Remove a player from a relay session.
+
+        Args:
+            session_id: which.
+            authorization_token: the player's.
+
+        Returns:
+            The session, where the platform answers with it.
+        """
+        body = {"session_id": session_id, "authorization_token": authorization_token}
+        action = f"remove a player from relay session {session_id}"
+        call = self._call(action, "POST", "/v1/relays/sessions:revoke-user", body=body)
+        answer = await self._transport.call(call)
+        return None if answer.content is None else answer.read_as(models.RelaySession, call)
+
+    # The registry
+
+    async def init_quick_start(self, source: str) -> None:
+        """Sign in as an engine plugin does; the registry project exists then."""
+        call = self._call("sign in", "POST", "/v1/wizard/init-quick-start", body={"source": source})
+        await self._transport.call(call)
+
+    async def get_registry_credentials(self, source: str | None = None) -> models.RegistryCredentials:
+        """Get the credentials of the organisation's registry.
+
+        Raises:
+            NotFoundError: nobody has signed in yet (`init_quick_start`).
+        """
+        query = {"source": source}
+        call = self._call("get registry credentials", "GET", "/v1/wizard/registry-credentials", query=query)
+        return await self._ask(models.RegistryCredentials, call)
+
+    def list_images(self, page_size: int | None = None) -> Pages[models.RegistryImage]:
+        """List the images of the registry."""
+        call = self._call("list images", "GET", "/v1/container-registry/images")
+        return self._list(models.RegistryImage, "data", call, page_size)
+
+    def list_image_tags(self, image_name: str, page_size: int | None = None) -> Pages[models.ImageTag]:
+        """List the tags of an image; slashes in its name are part of the path."""
+        action = f"list the tags of image {image_name}"
+        return self._list(models.ImageTag, "data", self._image_call(action, "GET", image_name), page_size)
+
+    async def delete_image_tag(self, image_name: str, tag_name: str) -> models.ImageTagDeleted:
+        """Delete a tag of an image."""
+        call = self._image_call(f"delete tag {tag_name} of image {image_name}", "DELETE", image_name, "/{}", tag_name)
+        return await self._ask(models.ImageTagDeleted, call)
+
+    async def delete_image_tags(self, image_name: str, tags: Sequence[str]) -> models.ImageTagsDeleted:
+        """Delete several tags of an image, each for itself."""
+        call = self._image_call(f"delete tags of image {image_name}", "POST", image_name, "/bulk-delete")
+        return await self._ask(models.ImageTagsDeleted, replace(call, body={"tags": list(tags)}))
+
+    def _image_call(self, action: str, method: str, image_name: str, rest: str = "", *names: str) -> Call:
+        parts = image_name.strip("/").split("/")
+        path = "/v1/container-registry/images/" + "/".join("{}" for _ in parts) + "/tags" + rest
+        return self._call(action, method, path, *parts, *names)
 
     # What they share
 
@@ -345,9 +589,12 @@ class EdgegapClient:
     async def _ask(self, model: type[Item], call: Call) -> Item:
         return (await self._transport.call(call)).read_as(model, call)
 
-    def _list(self, model: type[Item], key: str, call: Call, page_size: int | None) -> Pages[Item]:
+    def _list(
+        self, model: type[Item], key: str, call: Call, page_size: int | None, *, paged: bool = True
+    ) -> Pages[Item]:
         async def fetch(number: int) -> Page[Item]:
-            asked = replace(call, query={**call.query, "page": number, "limit": page_size})
+            page = {"page": number, "limit": page_size} if paged or number > 1 else {}
+            asked = replace(call, query={**call.query, **page})
             answer = await self._transport.call(asked)
             about = answer.read_as(RawPage, asked)
             content = answer.content.get(key)

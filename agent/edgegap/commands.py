@@ -227,6 +227,49 @@ async def apps_create(platform: EdgegapClient, args: argparse.Namespace, out: Ou
     out.model(made, lambda: tables.line(f"application {made.name} was created"))
 
 
+async def apps_show(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """Show an application."""
+    found = await platform.get_application(args.name)
+    out.model(found, lambda: tables.applications([found]))
+
+
+async def apps_delete(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """Delete an application, with its versions."""
+    await platform.delete_application(args.name)
+    out.data({"deleted": args.name}, lambda: tables.line(f"application {args.name} was deleted"))
+
+
+async def versions_show(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """Show a version."""
+    found = await platform.get_version(args.application, args.name)
+    out.model(found, lambda: tables.versions([found]))
+
+
+async def versions_update(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """Change a version."""
+    update = models.VersionUpdate(
+        docker_tag=args.tag,
+        is_active=None if args.active is None else args.active == "yes",
+        req_cpu=args.cpu,
+        req_memory=args.memory,
+        restart_policy=args.restart_policy,
+        termination_grace_period_seconds=args.grace,
+        max_duration=args.max_duration,
+        endpoint_storage=args.storage,
+    )
+    if not update.to_wire():
+        raise given.UsageError("cannot change the version without saying what: give --tag, or another option")
+    made = (await platform.update_version(args.application, args.name, update)).version
+    done = f"version {args.name} of application {args.application} was changed"
+    out.data(made.model_dump(mode="json") if made else {}, lambda: tables.line(done))
+
+
+async def versions_delete(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """Delete a version."""
+    said = await platform.delete_version(args.application, args.name)
+    out.model(said, lambda: tables.line(f"version {args.name} of application {args.application} was deleted"))
+
+
 async def versions_list(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
     """List the versions of an application."""
     found = await platform.list_versions(args.application).first()
@@ -265,6 +308,77 @@ async def storages_create(platform: EdgegapClient, args: argparse.Namespace, out
     out.model(made, lambda: tables.line(f"storage {made.name} was created"))
 
 
+# Places, relays, registry
+
+
+async def locations(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """List locations, or beacons."""
+    if args.beacons:
+        beacons = await platform.list_beacons()
+        out.model(beacons, lambda: tables.beacons(beacons.locations))
+        return
+    if (args.app is None) != (args.app_version is None):
+        raise given.UsageError("cannot choose by one of --app and --app-version; give both, or neither")
+    found = await platform.list_locations(args.app, args.app_version).first()
+    out.models(found, lambda: tables.locations(found))
+
+
+async def relays_list(platform: EdgegapClient, _: argparse.Namespace, out: Output) -> None:
+    """List relay sessions."""
+    found = await platform.list_relay_sessions().first()
+    out.models(found, lambda: tables.relays(found))
+
+
+async def relays_show(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """Show a relay session."""
+    found = await platform.get_relay_session(args.id)
+    out.model(found, lambda: tables.relays([found]))
+
+
+async def relays_create(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """Begin a relay session."""
+    users = [models.RelayUser(ip=address) for address in args.ip]
+    made = await platform.create_relay_session(models.RelaySessionCreate(users=users, webhook_url=args.on_ready))
+    out.model(made, lambda: tables.relays([made]))
+
+
+async def relays_delete(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """End a relay session."""
+    await platform.delete_relay_session(args.id)
+    out.data({"deleted": args.id}, lambda: tables.line(f"relay session {args.id} was ended"))
+
+
+async def relays_authorize(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """Let a further player into a relay session; prints the player's token."""
+    made = await platform.authorize_relay_user(args.id, args.ip)
+    token = made.session_user.authorization_token if made.session_user else None
+    out.model(made, lambda: tables.line(f"{args.ip} may join {args.id} with authorization token {token}"))
+
+
+async def relays_revoke(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """Remove a player from a relay session."""
+    await platform.revoke_relay_user(args.id, args.token)
+    out.data({"revoked": args.token}, lambda: tables.line(f"the player was removed from {args.id}"))
+
+
+async def registry_images(platform: EdgegapClient, _: argparse.Namespace, out: Output) -> None:
+    """List the images of the registry."""
+    found = await platform.list_images().first()
+    out.models(found, lambda: tables.images(found))
+
+
+async def registry_tags(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """List the tags of an image."""
+    found = await platform.list_image_tags(args.image).first()
+    out.models(found, lambda: tables.image_tags(found))
+
+
+async def registry_delete(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """Delete a tag of an image."""
+    said = await platform.delete_image_tag(args.image, args.tag)
+    out.model(said, lambda: tables.line(f"tag {args.tag} of image {args.image} was deleted"))
+
+
 COMMANDS: dict[str, Command] = {
     command.__name__: command
     for command in (
@@ -285,6 +399,21 @@ COMMANDS: dict[str, Command] = {
         apps_create,
         versions_list,
         versions_create,
+        apps_show,
+        apps_delete,
+        versions_show,
+        versions_update,
+        versions_delete,
+        locations,
+        relays_list,
+        relays_show,
+        relays_create,
+        relays_delete,
+        relays_authorize,
+        relays_revoke,
+        registry_images,
+        registry_tags,
+        registry_delete,
         storages_list,
         storages_create,
     )

@@ -157,6 +157,54 @@ def storages(found: Sequence[models.Storage]) -> RenderableType:
     return _or_none(table, "no storages")
 
 
+def locations(found: Sequence[models.CloudLocation]) -> RenderableType:
+    """List sites."""
+    table = _table("city", "country", "continent", "division", "latitude", "longitude")
+    for site in found:
+        degrees = (site.latitude, site.longitude)
+        _row(table, site.city, site.country, site.continent, site.administrative_division, *degrees)
+    return _or_none(table, "no locations")
+
+
+def beacons(found: Sequence[models.PingBeacon]) -> RenderableType:
+    """List ping beacons."""
+    table = _table("host", "name", "udp", "tcp", "place")
+    for beacon in found:
+        place = _joined([beacon.location.city, beacon.location.country], ", ") if beacon.location else None
+        _row(table, beacon.host, beacon.fqdn, beacon.udp_port, beacon.tcp_port, place)
+    return _or_none(table, "no beacons")
+
+
+def relays(found: Sequence[models.RelaySession]) -> RenderableType:
+    """List relay sessions, with where each role connects."""
+    table = _table("session", "status", "server", "client", "players", "error")
+    for session in found:
+        ports = session.relay.ports if session.relay else None
+        server, client = (ports.server, ports.client) if ports else (None, None)
+        links = (server.link if server else None, client.link if client else None)
+        players = ", ".join(user.ip_address for user in session.session_users)
+        _row(table, session.session_id, session.status, *links, players, session.error)
+    return _or_none(table, "no relay sessions")
+
+
+def images(found: Sequence[models.RegistryImage]) -> RenderableType:
+    """List images."""
+    table = _table("image")
+    for image in found:
+        _row(table, image.image_name)
+    return _or_none(table, "no images")
+
+
+def image_tags(found: Sequence[models.ImageTag]) -> RenderableType:
+    """List tags of an image."""
+    table = _table("tag", "pushed", "size", "hash")
+    for tag in found:
+        size = tag.artifact.size_mb if tag.artifact else None
+        image_hash = tag.artifact.image_hash if tag.artifact else None
+        _row(table, tag.tag, _moment(tag.last_push_at), None if size is None else f"{size:g} MB", image_hash)
+    return _or_none(table, "no tags")
+
+
 def _table(*columns: str) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:

@@ -1,7 +1,7 @@
 """One call to the platform: authorization, limit, retries, and what an answer means.
 
-Retries happen only where a call may be made twice without harm (GET, DELETE); a POST is made once, even after 429, so
-that nobody pays for two deployments.
+Retries happen only where a call may be made twice without harm (GET, PUT, DELETE); a POST is made once, even after 429,
+so that nobody pays for two deployments.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 Model = TypeVar("Model", bound=Wire)
 
-REPEATABLE = frozenset({"GET", "DELETE"})
+REPEATABLE = frozenset({"GET", "PUT", "DELETE"})
 _PREFIX = "token "
 
 
@@ -57,7 +57,7 @@ class Call:
 
     Attributes:
         action: what it is for, as it follows "cannot" in an error: "stop deployment 23c01225b99d".
-        method: GET, POST, PATCH or DELETE.
+        method: GET, POST, PUT, PATCH or DELETE.
         url: with the path quoted.
         token: sent bare in place of the organisation's; None uses the organisation's.
         query: parameters to add; None values are left out.

@@ -69,7 +69,14 @@ async def delete_context_tag(request: web.Request) -> web.Response:
 
 CONTEXT = "/v1/context/{deployment_id}/{security_number}"
 OPERATIONS = (
-    Operation("DELETE", "/v1/self/stop/{deployment_id}/{stop_key}", "selfStop", self_stop, inside=True),
+    Operation(
+        "DELETE",
+        "/v1/self/stop/{deployment_id}/{stop_key}",
+        "selfStop",
+        self_stop,
+        inside=True,
+        query=("container_log_storage",),
+    ),
     Operation("GET", CONTEXT, "getContext", get_context, inside=True),
     Operation("POST", f"{CONTEXT}/tags", "createContextTag", create_context_tag, inside=True),
     Operation("DELETE", f"{CONTEXT}/tags/{{tag_name}}", "deleteContextTag", delete_context_tag, inside=True),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from agent.emulator.deployment import Deployment, TagRecord, now
+from agent.emulator.catalogue import now
+from agent.emulator.deployment import Deployment, TagRecord
 from agent.emulator.errors import ApiError
 from agent.emulator.models import TagBody
 from agent.emulator.reading import paged, read_body
-from agent.emulator.web import PLATFORM, Operation, answer
+from agent.emulator.web import PAGED, PLATFORM, Operation, answer
 
 
 def _tag(request: web.Request, deployment: Deployment) -> TagRecord:
@@ -80,7 +81,7 @@ async def delete_tag(request: web.Request) -> web.Response:
 TAGS = "/v1/deployments/{deployment_id}/tags"
 OPERATIONS = (
     Operation("POST", TAGS, "createTag", create_tag),
-    Operation("GET", TAGS, "listTags", list_tags),
+    Operation("GET", TAGS, "listTags", list_tags, query=PAGED),
     Operation("GET", f"{TAGS}/{{tag_name}}", "getTag", get_tag),
     Operation("PATCH", f"{TAGS}/{{tag_name}}", "updateTag", update_tag),
     Operation("DELETE", f"{TAGS}/{{tag_name}}", "deleteTag", delete_tag),

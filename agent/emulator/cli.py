@@ -17,6 +17,8 @@ from agent.emulator.settings import RATE_LIMITS, Delays, EmulatorSettings
 from agent.emulator.versions_file import examine
 
 DEFAULT_PORT = 8787
+DNS = {"live": "pr.edgegap.net", "address": "", "nip": "{ip}.nip.io", "hosts": "pr.edgegap.net"}
+"""Domains of deployments by the value of `--dns`."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +33,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port, 0 for a free one (default: %(default)s)")
     parser.add_argument("--token", help="the organisation's token (default: EDGEGAP_API_TOKEN, else a new one)")
     parser.add_argument("--public-ip", help="address of external ports (default: --host)")
+    parser.add_argument(
+        "--dns",
+        choices=list(DNS),
+        default="live",
+        help="names of deployments: live (resolve nowhere), address (none), nip (needs the internet), hosts "
+        "(prints lines for the hosts file)",
+    )
+    parser.add_argument("--domain", metavar="DOMAIN", help="what follows the id in such a name, such as localhost")
+    parser.add_argument(
+        "--tls",
+        type=int,
+        nargs="?",
+        const=443,
+        metavar="PORT",
+        help="serve HTTPS too, as api.edgegap.com, for clients with that address compiled in (port: 443)",
+    )
+    parser.add_argument("--tls-directory", metavar="DIR", help="where the authority for --tls is kept")
+    parser.add_argument("--strict", action="store_true", help="refuse what would otherwise be ignored with a warning")
     parser.add_argument("--fleets", metavar="FILE.toml", help="private fleets, and the capacity of the cloud")
     parser.add_argument("--state", metavar="FILE", help="keep applications, versions, storages in it over a restart")
     parser.add_argument("--directory", metavar="DIR", help="working directory of process games (default: this one)")
@@ -57,11 +77,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def settings_of(args: argparse.Namespace) -> EmulatorSettings:
     """The settings that the options and the environment ask for."""
     token = args.token or os.environ.get("EDGEGAP_API_TOKEN", "").removeprefix("token ").strip() or str(uuid.uuid4())
+    public_ip = args.public_ip or ("127.0.0.1" if args.host in {"0.0.0.0", "::", "localhost"} else args.host)  # noqa: S104 - compared, not bound
     return EmulatorSettings(
+        domain=args.domain or DNS[args.dns].format(ip=public_ip),
+        print_hosts=args.dns == "hosts",
+        tls_port=args.tls,
+        tls_directory=args.tls_directory,
+        strict=args.strict,
         host=args.host,
         port=args.port,
         token=token.removeprefix("token ").strip(),
-        public_ip=args.public_ip or ("127.0.0.1" if args.host in {"0.0.0.0", "::", "localhost"} else args.host),  # noqa: S104 - compared, not bound
+        public_ip=public_ip,
         delays=Delays().scaled(args.delays),
         grace_seconds=args.grace,
         minute_seconds=args.minute,
@@ -105,7 +131,10 @@ def run(args: argparse.Namespace) -> int:
     try:
         return asyncio.run(_serve(emulator, show_token=not given, quiet=args.quiet))
     except OSError as error:
-        why = f"cannot listen on {args.host} port {args.port}: {error.strerror or error}; choose another with --port"
+        ports = f"port {args.port}" if args.tls is None else f"port {args.port} or {args.tls}"
+        why = f"cannot listen on {args.host} {ports}: {error.strerror or error}; choose another with --port"
+        if args.tls is not None and args.tls < 1024:
+            why += ", run as root, or lower net.ipv4.ip_unprivileged_port_start (see docs/emulator.md)"
         print(why, file=sys.stderr)
         return 1
     except ValueError as error:
@@ -130,8 +159,13 @@ async def _serve(emulator: Emulator, *, show_token: bool, quiet: bool) -> int:
     print(f"  export EDGEGAP_BASE_URL={emulator.url}", flush=True)
     if show_token:
         print(f"  export EDGEGAP_API_TOKEN={emulator.token}", flush=True)
+    if emulator.platform.tls_port:
+        print(f"HTTPS as api.edgegap.com on port {emulator.platform.tls_port}", flush=True)
+        print(f"  trust {emulator.platform.tls_authority}, and add to the hosts file:", flush=True)
+        print(f"  {emulator.settings.public_ip} api.edgegap.com", flush=True)
+        print("  take both back when you are done: the real platform cannot be reached until then", flush=True)
     if not quiet:
-        emulator.platform.watch(Reporter().changed)
+        emulator.platform.watch(Reporter(hosts=emulator.settings.print_hosts).changed)
     try:
         await told.wait()
         running = sum(each.active for each in emulator.platform.deployments.values())
@@ -145,8 +179,9 @@ async def _serve(emulator: Emulator, *, show_token: bool, quiet: bool) -> int:
 class Reporter:
     """Prints a line for every new state of a deployment."""
 
-    def __init__(self) -> None:
-        """Nothing seen yet."""
+    def __init__(self, *, hosts: bool = False) -> None:
+        """Nothing seen yet; `hosts` adds a line for the hosts file."""
+        self._hosts = hosts
         self._seen: dict[str, tuple[Status, int]] = {}
 
     def changed(self, deployment: Deployment) -> None:
@@ -164,4 +199,6 @@ class Reporter:
         elif deployment.status is Status.TERMINATING and deployment.stop_request:
             more = f"  by {deployment.stop_request.by}"
         name = f"{deployment.request.application} {deployment.request.version}"
+        if self._hosts and deployment.status is Status.READY and not deployment.restart_count:
+            more += f"\n          hosts: {deployment.public_ip} {deployment.fqdn}"
         print(f"{datetime.now():%H:%M:%S}  {deployment.id}  {name}  {deployment.status.value}{more}", flush=True)

@@ -6,10 +6,11 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from agent.emulator.catalogue import now, stamp
 from agent.emulator.container import Container
 from agent.emulator.fleets import Host
 from agent.emulator.logbook import Logbook
@@ -34,16 +35,6 @@ class Status(StrEnum):
     def shown(self) -> str:
         """As the API writes it."""
         return f"Status.{self.value}"
-
-
-def now() -> datetime:
-    """The time of day, with its zone."""
-    return datetime.now(UTC)
-
-
-def stamp(moment: datetime) -> str:
-    """RFC 3339, to the microsecond."""
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 @dataclass
@@ -97,6 +88,7 @@ class Deployment:
         request: what was asked for.
         version: the version as it was then.
         public_ip: where players connect.
+        domain: what follows the id in its name; empty for the address itself.
         log_bytes: most output kept.
         changed: called after every change that a watcher may want to see.
     """
@@ -107,6 +99,7 @@ class Deployment:
         version: VersionBody,
         *,
         public_ip: str,
+        domain: str,
         log_bytes: int,
         changed: Callable[[Deployment], None],
     ) -> None:
@@ -115,7 +108,7 @@ class Deployment:
         self.request = request
         self.version = version
         self.public_ip = public_ip
-        self.fqdn = f"{self.id}.pr.edgegap.net"
+        self.fqdn = f"{self.id}.{domain}" if domain else public_ip
         self.stop_key = str(secrets.randbelow(900_000) + 100_000)
         self.security_number = str(secrets.randbelow(900_000) + 100_000)
         self.delete_token = secrets.token_hex(16)
@@ -140,6 +133,9 @@ class Deployment:
         self.kept_logs: KeptLogs | None = None
         self.log_trouble: str | None = None
         self.stop_request: StopRequest | None = None
+        self.log_storage: str | None = None
+        """As `container_log_storage` of a stop has it, said at the deploy already; None follows the version."""
+        self.is_joinable: bool | None = None
         self.bell = asyncio.Event()
         """Rung when its life has something to look at: a stop request, or the end of its container."""
         self.logbook = Logbook(log_bytes)
@@ -178,7 +174,9 @@ class Deployment:
         return self.ready_at or self.created
 
     def removal_time(self, minute_seconds: float) -> datetime | None:
-        """When `max_duration` is over; None without a limit and before it is ready."""
+        """When it was stopped; before that, when `max_duration` is over; None without a limit or before ready."""
+        if self.ended_at is not None:
+            return self.ended_at
         if self.version.max_duration < 0 or self.ready_at is None:
             return None
         return self.ready_at + timedelta(seconds=self.version.max_duration * minute_seconds)
@@ -199,6 +197,7 @@ class Deployment:
             "app_version": self.request.version,
             "current_status": self.status.shown,
             "running": self.status is Status.READY,
+            "whitelisting_active": False,
             "start_time": stamp(self.started),
             "elapsed_time": max(0, int(elapsed)),
             "max_duration": self.version.max_duration,
@@ -220,6 +219,7 @@ class Deployment:
         return {
             "request_id": self.id,
             "fqdn": self.fqdn,
+            "status": self.status.shown,
             "ready": self.status is Status.READY,
             "start_time": stamp(self.started),
             "public_ip": self.public_ip,
@@ -235,18 +235,19 @@ class Deployment:
             "status": self.status.shown,
             "ready": self.status is Status.READY,
             "fqdn": self.fqdn,
+            "whitelisting_active": False,
             "ports": self.ports_json(),
             "tags": list(self.tags),
             "sockets": None,
             "sockets_usage": None,
-            "is_joinable_by_session": None,
+            "is_joinable_by_session": self.is_joinable,
         }
         if self.location:
             body["location"] = self.location.as_json()
         return body
 
     def logs_json(self, kept: tuple[str | None, str | None] = (None, None)) -> dict[str, Any]:
-        """The contract's `Logs`: live while it runs, what a storage kept after that, else nothing.
+        """The contract's `Logs`: live while it runs, what a storage kept after that, else an empty text.
 
         Args:
             kept: the logs and the crash logs that its storage has.
@@ -263,7 +264,7 @@ class Deployment:
                 "restart_count": self.restart_count,
             }
         return {
-            "logs": logs,
+            "logs": logs or "",
             "crash_logs": crash_logs,
             "crash_data": crash,
             "encoding": "utf-8",

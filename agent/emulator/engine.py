@@ -94,7 +94,7 @@ class Engine:
         if entrypoint:
             options.append(f"--entrypoint={entrypoint}")
         command = [*options, image_of(version), *rest, *_words(version, version.arguments)]
-        code, said = await self._call("create", *command, game=game, seconds=version.time_to_deploy, closing=closing)
+        code, said = await self.call("create", *command, game=game, seconds=version.time_to_deploy, closing=closing)
         if code:
             raise CannotRun(f"cannot make a container of {image_of(version)}: {_last_line(said)}; check the image")
 
@@ -109,7 +109,7 @@ class Engine:
             CannotRun: it could not be.
         """
         while True:
-            code, said = await self._call("inspect", "--format", "{{.State.Status}} {{.State.Pid}}", name)
+            code, said = await self.call("inspect", "--format", "{{.State.Status}} {{.State.Pid}}", name)
             status, _, pid = said.strip().partition(" ")
             if code == 0 and status == "running" and pid.isdigit():
                 return int(pid)
@@ -124,14 +124,14 @@ class Engine:
 
     async def out_of_memory(self, name: str) -> bool:
         """Whether the kernel killed a container for using more memory than it had."""
-        code, said = await self._call("inspect", "--format", "{{.State.OOMKilled}}", name)
+        code, said = await self.call("inspect", "--format", "{{.State.OOMKilled}}", name)
         return code == 0 and said.strip() == "true"
 
     async def remove(self, name: str) -> None:
         """Make sure that nothing is left of a container."""
-        await self._call("rm", "--force", "--volumes", name)
+        await self.call("rm", "--force", "--volumes", name)
 
-    async def _call(
+    async def call(
         self,
         *arguments: str,
         game: Mapping[str, str] | None = None,

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from agent.emulator.models import DeploymentVariable, VersionVariable
+from agent.emulator.models import DeploymentVariable, InjectedVariable
 
 if TYPE_CHECKING:
     from agent.emulator.deployment import Deployment
@@ -22,7 +22,7 @@ def sanitised(key: str) -> str:
     return f"_{key}" if key[:1].isdigit() else key
 
 
-def merged(*layers: Iterable[VersionVariable | DeploymentVariable]) -> dict[str, str]:
+def merged(*layers: Iterable[InjectedVariable | DeploymentVariable]) -> dict[str, str]:
     """The user's variables: the version's, then the deployment's over them."""
     return {sanitised(variable.key): variable.value for layer in layers for variable in layer}
 

@@ -147,11 +147,17 @@ def selected(query: Query, deployments: Iterable[Deployment]) -> list[Deployment
 
 
 def bulk_selected(filters: Iterable[BulkFilter], deployments: Iterable[Deployment]) -> list[Deployment]:
-    """Those that meet every filter of a bulk stop; all of them when there is no filter."""
+    """Those that meet every filter of a bulk stop; all of them when there is no filter.
+
+    A filter without a value meets nothing, `not` included: it is a list that somebody forgot to fill, and the other
+    reading of it stops everything.
+    """
 
     def holds(each: BulkFilter, deployment: Deployment) -> bool:
         has: set[Any] = {deployment.id} if each.field == "request_id" else set(deployment.tags)
         wanted = set(each.values)
+        if not wanted:
+            return False
         if each.filter_type == "any":
             return bool(has & wanted)
         if each.filter_type == "all":

@@ -184,6 +184,10 @@ class Hosts:
         """A fleet's hosts; None when there is no such fleet."""
         return self._fleets.get(name)
 
+    def has_room(self, version: VersionBody) -> bool:
+        """Whether the cloud could take a deployment of the version."""
+        return self._cloud_taken.fits(version)
+
     def place_in_cloud(self, version: VersionBody, place: Place) -> Host:
         """Room in the cloud, near a place.
 

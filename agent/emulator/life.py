@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from typing import TYPE_CHECKING
 
 from agent.emulator import engine, environment
 from agent.emulator.container import Container
 from agent.emulator.deployment import Crash, Deployment, Status, StopRequest
 from agent.emulator.errors import CannotPlace, CannotRun
 from agent.emulator.ports import transports
+from agent.emulator.services import Services
 from agent.emulator.storage import keep_logs
 from agent.retry import RetryPolicy
-
-if TYPE_CHECKING:
-    from agent.emulator.platform import Platform
 
 log = logging.getLogger(__name__)
 CRASH_LOG_BYTES = 256 * 1024
@@ -32,14 +29,14 @@ class Life:
 
     Args:
         deployment: already placed on a host; placing can fail, and the answer to a deploy says so.
-        platform: whose deployment it is.
+        services: of the platform it is on.
     """
 
-    def __init__(self, deployment: Deployment, platform: Platform) -> None:
+    def __init__(self, deployment: Deployment, services: Services) -> None:
         """See the class."""
         self._deployment = deployment
-        self._platform = platform
-        self._settings = platform.settings
+        self._services = services
+        self._settings = services.settings
         self._started = 0.0
         self._falls = 0
 
@@ -68,27 +65,27 @@ class Life:
     async def _deploy(self) -> None:
         """Seeking, seeked, deploying, ready."""
         deployment, delays = self._deployment, self._settings.delays
-        await self._platform.pause(delays.seeking)
+        await self._services.pause(delays.seeking)
         deployment.become(Status.SEEKED)
-        await self._platform.pause(delays.seeked)
+        await self._services.pause(delays.seeked)
         deployment.become(Status.DEPLOYING)
-        await self._platform.pause(delays.deploying)
-        if self._platform.closing.is_set():
+        await self._services.pause(delays.deploying)
+        if self._services.closing.is_set():
             return
-        deployment.forwarding = await self._platform.port_book.take(deployment.version.ports)
+        deployment.forwarding = await self._services.port_book.take(deployment.version.ports)
         deployment.ports = deployment.forwarding.mappings
         deployment.container = await self._start()
         if self._settings.check_ports:
             await self._check_ports()
         deployment.become(Status.READY)
-        self._platform.tell(deployment, deployment.request.webhook_on_ready)
+        self._services.tell(deployment, deployment.request.webhook_on_ready)
 
     async def _start(self) -> Container:
         """Start the game, as a process or a container."""
         self._started = asyncio.get_running_loop().time()
         deployment, version = self._deployment, self._deployment.version
         user = environment.merged(version.envs, deployment.request.environment_variables)
-        given = environment.injected(deployment, self._platform.url)
+        given = environment.injected(deployment, self._services.url)
         tag = f"ARBITRIUM_DELETE_TOKEN={deployment.delete_token}"
         if not self._as_container():
             return await Container.start(
@@ -98,9 +95,9 @@ class Life:
                 tag=tag,
                 directory=self._settings.directory,
             )
-        runner, name, game = self._platform.engine, self._container_name(), {**user, **given}
+        runner, name, game = self._services.engine, self._container_name(), {**user, **given}
         assert runner is not None
-        await runner.create(version, name, game, self._platform.closing)
+        await runner.create(version, name, game, self._services.closing)
         container = await Container.start(
             runner.start_command(name),
             runner.environment(game),
@@ -116,7 +113,7 @@ class Life:
         """Whether this game is a container; a process is the default where the version has a command."""
         version, games = self._deployment.version, self._settings.games
         wanted = games == "container" or (games == "auto" and not version.command)
-        return wanted and bool(engine.image_of(version)) and self._platform.engine is not None
+        return wanted and bool(engine.image_of(version)) and self._services.engine is not None
 
     def _container_name(self) -> str:
         return f"arbitrium-{self._deployment.id}-{self._deployment.restart_count}"
@@ -136,12 +133,12 @@ class Life:
             except OSError:
                 assert deployment.container is not None
                 late = asyncio.get_running_loop().time() > deadline
-                if late or not deployment.container.running or self._platform.closing.is_set():
+                if late or not deployment.container.running or self._services.closing.is_set():
                     raise CannotRun(
                         f"cannot reach port {waiting[0].name} ({waiting[0].internal}/TCP); "
                         "let the game listen on it, or set its to_check to false"
                     ) from None
-                await self._platform.pause(0.1)
+                await self._services.pause(0.1)
             else:
                 writer.close()
                 waiting.pop(0)
@@ -186,15 +183,11 @@ class Life:
         """The game ended by itself: start it again, or let the deployment end."""
         deployment, policy = self._deployment, self._deployment.version.restart_policy
         code = await container.wait()
-        if code == 0 and policy != "always":
+        if code != 0 or policy == "always":
+            await self._note_crash(container, code)
+        if policy == "never" or (code == 0 and policy != "always"):
             deployment.ask_to_stop(StopRequest("exited"))
             return
-        crash = await self._note_crash(container, code)
-        if policy == "never":
-            raise CannotRun(
-                f"cannot go on: the game ended ({crash.message}) and its restart policy is {policy}; "
-                "stop the deployment, or choose another policy"
-            )
         moment = asyncio.get_running_loop().time()
         # A game that had been well for a while is started again soon, one that falls over at once ever later.
         if moment - self._started > WELL_SECONDS:
@@ -232,7 +225,7 @@ class Life:
             await deployment.container.wait()
         deployment.error_detail = detail
         deployment.become(Status.ERROR)
-        self._platform.tell(deployment, deployment.request.webhook_on_error)
+        self._services.tell(deployment, deployment.request.webhook_on_error)
         while deployment.stop_request is None:
             await self._wait_for_bell(float("inf"))
 
@@ -253,12 +246,12 @@ class Life:
                 container.kill()
             await container.wait()
         await self._keep_logs()
-        await self._platform.pause(self._settings.delays.terminating)
+        await self._services.pause(self._settings.delays.terminating)
 
     async def _until_gone_or_hurried(self, container: Container) -> None:
         """Until the game has ended, or the emulator is closed and no longer waits."""
         gone = asyncio.create_task(container.wait())
-        hurry = asyncio.create_task(self._platform.hurry.wait())
+        hurry = asyncio.create_task(self._services.hurry.wait())
         try:
             await asyncio.wait({gone, hurry}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -271,16 +264,17 @@ class Life:
         grace = self._settings.grace_seconds
         if grace is None:
             grace = float(self._deployment.version.termination_grace_period_seconds)
-        return min(grace, self._settings.closing_seconds) if self._platform.closing.is_set() else grace
+        return min(grace, self._settings.closing_seconds) if self._services.closing.is_set() else grace
 
     async def _keep_logs(self) -> None:
         """Hand the logs to the endpoint storage that the stop, or else the version, names."""
         deployment = self._deployment
         wanted = deployment.stop_request.log_storage if deployment.stop_request else None
+        wanted = wanted if wanted is not None else deployment.log_storage
         name = deployment.version.endpoint_storage if wanted in {None, "true"} else wanted
         if not name or wanted == "false":
             return
-        kept = self._platform.storages.get(name)
+        kept = self._services.catalogue.storages.get(name)
         if kept is None:
             deployment.log_trouble = f"cannot keep the logs: there is no endpoint storage {name}; register it"
             log.warning("deployment %s: %s", deployment.id, deployment.log_trouble)
@@ -303,18 +297,18 @@ class Life:
         if deployment.forwarding is not None:
             await deployment.forwarding.close()
         if deployment.host is not None:
-            self._platform.hosts.give_back(deployment.host, deployment.version)
+            self._services.hosts.give_back(deployment.host, deployment.version)
         deployment.logbook.clear()
         deployment.crash_logs = None
         deployment.become(Status.TERMINATED)
-        self._platform.tell(deployment, deployment.request.webhook_on_terminated)
+        self._services.tell(deployment, deployment.request.webhook_on_terminated)
 
     async def _ran_out_of_memory(self) -> bool:
         """What the engine knows of a container game's end."""
-        runner = self._platform.engine if self._as_container() else None
+        runner = self._services.engine if self._as_container() else None
         return runner is not None and await runner.out_of_memory(self._container_name())
 
     async def _remove_container(self) -> None:
         """Make sure that the engine has nothing left of a container game."""
-        if self._as_container() and self._platform.engine is not None:
-            await self._platform.engine.remove(self._container_name())
+        if self._as_container() and self._services.engine is not None:
+            await self._services.engine.remove(self._container_name())

@@ -9,7 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from agent.emulator.models import LocationFilter
+
 EARTH_RADIUS_KM = 6371.0
+FILTERED = frozenset({"city", "country", "continent", "administrative_division"})
+"""What places can be filtered by."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,23 @@ PLACES: tuple[Place, ...] = (
     Place("Johannesburg", "South Africa", "Africa", "Gauteng", "South Africa Standard Time", -26.2041, 28.0473),
     Place("Lagos", "Nigeria", "Africa", "Lagos", "West Africa Time", 6.5244, 3.3792),
 )
+
+
+def selected_places(places: Sequence[Place], filters: Sequence[LocationFilter]) -> list[Place]:
+    """The places that meet every filter; a field that places do not have (`location_tags`) filters nothing.
+
+    A place has one value of each field, so `all` holds where that is the only one asked for.
+    """
+
+    def holds(each: LocationFilter, place: Place) -> bool:
+        if each.field not in FILTERED:
+            return True
+        has, wanted = getattr(place, each.field).lower(), {value.lower() for value in each.values}
+        if each.filter_type == "not":
+            return has not in wanted
+        return wanted == {has} if each.filter_type == "all" else has in wanted
+
+    return [place for place in places if all(holds(each, place) for each in filters)]
 
 
 def distance_km(latitude: float, longitude: float, place: Place) -> float:

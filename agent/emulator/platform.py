@@ -1,88 +1,31 @@
-"""Everything that exists on the emulated platform, and what can be done with it."""
+"""The emulated platform: its services, and everything that runs on it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Sequence
 from typing import Any
 
-from agent.emulator.deployment import Deployment, Status, StopRequest, now, stamp
-from agent.emulator.engine import find_engine
+from pydantic import ValidationError
+
+from agent.emulator.beacons import Beacons
+from agent.emulator.deployment import Deployment, Status, StopRequest
 from agent.emulator.errors import ApiError, CannotPlace
-from agent.emulator.fleets import Host, Hosts
+from agent.emulator.fleets import Host
 from agent.emulator.life import Life
-from agent.emulator.models import (
-    ApplicationBody,
-    DeploymentCreate,
-    FleetDeploymentCreate,
-    StorageBody,
-    VersionBody,
-    Webhook,
-)
-from agent.emulator.places import Place, nearest, place_of_address
-from agent.emulator.ports import PortBook
+from agent.emulator.models import DeploymentCreate, FleetDeploymentCreate, VersionBody
+from agent.emulator.places import PLACES, Place, nearest, place_of_address
+from agent.emulator.reading import body_faults
+from agent.emulator.registry import Registry
+from agent.emulator.relays import Relays
+from agent.emulator.services import Services
 from agent.emulator.settings import EmulatorSettings
-from agent.emulator.webhooks import Webhooks
 
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class Application:
-    """An application and its versions."""
-
-    body: ApplicationBody
-    versions: dict[str, Version] = field(default_factory=dict)
-    created: datetime = field(default_factory=now)
-
-    def as_json(self) -> dict[str, Any]:
-        """The contract's `Application`."""
-        moment = stamp(self.created)
-        return {
-            "name": self.body.name,
-            "is_active": self.body.is_active,
-            "image": self.body.image,
-            "create_time": moment,
-            "last_updated": moment,
-        }
-
-
-@dataclass
-class Version:
-    """A version of an application."""
-
-    body: VersionBody
-    created: datetime = field(default_factory=now)
-
-    def as_json(self) -> dict[str, Any]:
-        """The contract's `Version`: no private token, and no hidden variable."""
-        body = self.body.model_dump(exclude={"private_token", "envs", "ports"})
-        body["ports"] = [{**port.model_dump(), "name": port.key} for port in self.body.ports]
-        body["envs"] = [{"key": env.key, "value": env.value} for env in self.body.envs if not env.is_hidden]
-        return body
-
-
-@dataclass
-class Storage:
-    """An endpoint storage."""
-
-    body: StorageBody
-    created: datetime = field(default_factory=now)
-
-    def as_json(self) -> dict[str, Any]:
-        """The contract's `Storage`: the secret key stays here."""
-        moment = stamp(self.created)
-        return {
-            **self.body.model_dump(exclude={"secret_access_key", "create_time", "last_updated"}),
-            "create_time": moment,
-            "last_updated": moment,
-        }
-
-
-class Platform:
+class Platform(Services):
     """The emulated platform.
 
     Args:
@@ -91,116 +34,57 @@ class Platform:
 
     def __init__(self, settings: EmulatorSettings) -> None:
         """See the class."""
-        self.settings = settings
-        self.url = ""
-        """The emulator's own URL, known once it listens."""
-        self.applications: dict[str, Application] = {}
-        self.storages: dict[str, Storage] = {}
+        super().__init__(settings)
         self.deployments: dict[str, Deployment] = {}
-        self.hosts = Hosts(settings.public_ip)
-        self.port_book = PortBook(settings.public_ip, settings.external_ports)
-        self.engine = find_engine(settings.engine)
-        self.closing = asyncio.Event()
-        self.hurry = asyncio.Event()
-        self.webhooks = Webhooks()
+        self.beacons = Beacons(self.port_book, settings)
+        self.relays = Relays(self)
+        self.registry = Registry(self.engine)
         self._lives: set[asyncio.Task[None]] = set()
-        self._watchers: set[Callable[[Deployment], None]] = set()
-        self._on_catalogue: list[Callable[[], None]] = []
 
-    # Catalogue ---------------------------------------------------------------------------------------------------
-
-    def on_catalogue_change(self, call: Callable[[], None]) -> Callable[[], None]:
-        """Have something called after every change of applications, versions, storages; returns what ends that."""
-        self._on_catalogue.append(call)
-        return lambda: self._on_catalogue.remove(call)
-
-    def _catalogue_changed(self) -> None:
-        for call in list(self._on_catalogue):
-            call()
-
-    def add_application(self, body: ApplicationBody) -> Application:
-        """Create an application.
-
-        Raises:
-            ApiError: 409, there is one of this name.
-        """
-        if body.name in self.applications:
-            raise ApiError(409, f"cannot create application {body.name}: there is one of this name; choose another")
-        self.applications[body.name] = Application(body)
-        self._catalogue_changed()
-        return self.applications[body.name]
-
-    def application(self, name: str) -> Application:
-        """An application by name.
-
-        Raises:
-            ApiError: 404, there is none.
-        """
-        if name not in self.applications:
-            raise ApiError(404, f"cannot find application {name}; create it first")
-        return self.applications[name]
-
-    def add_version(self, application: str, body: VersionBody) -> Version:
-        """Create a version of an application.
-
-        Raises:
-            ApiError: 404 without the application, 409 when it has a version of this name.
-        """
-        versions = self.application(application).versions
-        if body.name in versions:
-            raise ApiError(
-                409, f"cannot create version {body.name}: {application} has one of this name; choose another"
-            )
-        versions[body.name] = Version(body)
-        self._catalogue_changed()
-        return versions[body.name]
-
-    def add_storage(self, body: StorageBody) -> Storage:
-        """Register an endpoint storage.
-
-        Raises:
-            ApiError: 409, there is one of this name.
-        """
-        if body.name in self.storages:
-            raise ApiError(409, f"cannot register storage {body.name}: there is one of this name; choose another")
-        self.storages[body.name] = Storage(body)
-        self._catalogue_changed()
-        return self.storages[body.name]
-
-    def put_storage(self, body: StorageBody) -> None:
-        """Have a storage, in place of one of the same name."""
-        self.storages[body.name] = Storage(body)
-        self._catalogue_changed()
-
-    def put_application(self, body: ApplicationBody, versions: Iterable[VersionBody]) -> None:
-        """Have an application with these versions, in place of those of the same names."""
-        application = self.applications.setdefault(body.name, Application(body))
-        application.body = body
-        for version in versions:
-            application.versions[version.name] = Version(version)
-        self._catalogue_changed()
-
-    # Deployments -------------------------------------------------------------------------------------------------
-
-    def deploy(self, request: DeploymentCreate) -> Deployment:
+    def deploy(
+        self,
+        request: DeploymentCreate,
+        *,
+        unknown_status: int = 400,
+        places: Sequence[Place] = PLACES,
+        log_storage: str | None = None,
+        changes: dict[str, Any] | None = None,
+    ) -> Deployment:
         """Create a deployment and begin its life.
 
+        Args:
+            request: what is asked for.
+            unknown_status: of the answer to an application or a version that is not there.
+            places: where it may be.
+            log_storage: as `container_log_storage` of a stop has it; what the stop itself says wins.
+            changes: members of the version that are different for this deployment.
+
         Raises:
-            ApiError: 400 for an application or version that is not there or not active, 422 without room,
-                500 while the emulator is being closed.
+            ApiError: `unknown_status` for an application or version that is not there or not active, 400 for changes
+                that do not fit it, 422 without room, 500 while the emulator is being closed.
         """
         if self.closing.is_set():
             raise ApiError(500, "cannot deploy: the emulator is being closed; start it again")
-        version = self._version_for(request)
-        place = nearest(_points(request))
+        version = self._version_for(request, unknown_status)
+        if changes:
+            try:
+                version = VersionBody.model_validate({**version.model_dump(exclude_none=True), **changes})
+            except ValidationError as error:
+                raise body_faults(error) from None
+        if not places:
+            raise ApiError(422, "cannot allocate a server: no place meets all filters; leave one out")
+        self.check_log_storage(log_storage)
+        place = nearest(_points(request), places)
         deployment = Deployment(
             request,
             version,
             public_ip=self.settings.public_ip,
+            domain=self.settings.domain,
             log_bytes=self.settings.log_bytes,
-            changed=self._notify,
+            changed=self.notify,
         )
         deployment.location = place
+        deployment.log_storage = log_storage
         self._remember(deployment)
         try:
             deployment.host = self._host(request, version, place)
@@ -217,15 +101,15 @@ class Platform:
             raise ApiError(422, trouble, extra={"request_id": deployment.id})
         return deployment
 
-    def _version_for(self, request: DeploymentCreate) -> VersionBody:
-        application = self.applications.get(request.application)
+    def _version_for(self, request: DeploymentCreate, unknown_status: int) -> VersionBody:
+        application = self.catalogue.applications.get(request.application)
         if application is None:
-            raise ApiError(400, f"cannot deploy: there is no application {request.application}; create it first")
+            why = f"cannot deploy: there is no application {request.application}; create it first"
+            raise ApiError(unknown_status, why)
         version = application.versions.get(request.version)
         if version is None:
-            raise ApiError(
-                400, f"cannot deploy: {request.application} has no version {request.version}; create it first"
-            )
+            why = f"cannot deploy: {request.application} has no version {request.version}; create it first"
+            raise ApiError(unknown_status, why)
         if not (application.body.is_active and version.body.is_active):
             raise ApiError(400, f"cannot deploy: {request.application} {request.version} is not active; activate it")
         return version.body
@@ -253,6 +137,15 @@ class Platform:
             )
         return self.deployments[deployment_id]
 
+    def check_log_storage(self, name: str | None) -> None:
+        """Refuse a log storage that is not there.
+
+        Raises:
+            ApiError: 400.
+        """
+        if name not in {None, "true", "false"} and name not in self.catalogue.storages:
+            raise ApiError(400, f"cannot keep logs in {name}: there is no such endpoint storage; register it first")
+
     def stop(self, deployment: Deployment, request: StopRequest) -> int:
         """Ask for a stop; returns 200 when it begins now and 202 when it waits until ready or in error.
 
@@ -261,36 +154,9 @@ class Platform:
         """
         if not deployment.active:
             raise ApiError(410, f"cannot stop deployment {deployment.id}: it is already terminated")
-        if request.log_storage not in {None, "true", "false"} and request.log_storage not in self.storages:
-            raise ApiError(
-                400, f"cannot keep logs in {request.log_storage}: there is no such endpoint storage; register it first"
-            )
+        self.check_log_storage(request.log_storage)
         deployment.ask_to_stop(request)
         return 200 if deployment.status in {Status.READY, Status.ERROR, Status.TERMINATING} else 202
-
-    def tell(self, deployment: Deployment, webhook: Webhook | None) -> None:
-        """Send a deployment's status to a webhook, if there is one."""
-        if webhook is not None:
-            self.webhooks.send(webhook.url, deployment.status_json(self.settings.minute_seconds))
-
-    # Watching and closing ----------------------------------------------------------------------------------------
-
-    def watch(self, call: Callable[[Deployment], None]) -> Callable[[], None]:
-        """Have something called after every change of a deployment; returns what ends that."""
-        self._watchers.add(call)
-        return lambda: self._watchers.discard(call)
-
-    def _notify(self, deployment: Deployment) -> None:
-        for call in list(self._watchers):
-            call(deployment)
-
-    async def pause(self, seconds: float) -> None:
-        """Wait, unless the emulator is being closed."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self.closing.wait()
-        except TimeoutError:
-            return
 
     async def close(self) -> None:
         """Stop every deployment and wait until nothing of any is left."""
@@ -299,6 +165,8 @@ class Platform:
             if deployment.active:
                 deployment.ask_to_stop(StopRequest("emulator"))
         await gather_all(self._lives)
+        await self.relays.close()
+        await self.beacons.close()
         await self.webhooks.close()
 
 

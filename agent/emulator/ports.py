@@ -7,7 +7,7 @@ import contextlib
 import errno
 import random
 import socket
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,13 +114,30 @@ class PortBook:
         internal = self._internal(port)
         self._held.add(internal)
         forwarding.held.add(internal)
+        external = await self.open_free(
+            lambda number: forwarding.open(self._host, number, internal, port.protocol),
+        )
+        forwarding.held.add(external)
+        forwarding.mappings.append(
+            Mapping(port.key, internal, external, port.protocol, port.tls_upgrade, port.to_check)
+        )
+
+    async def open_free(self, opened: Callable[[int], Awaitable[None]]) -> int:
+        """Draw an external port at random and open it; it is held until it is given back.
+
+        Args:
+            opened: opens a port, or raises OSError where that one is taken.
+
+        Raises:
+            CannotPlace: no port is free, or the public address is none of this machine.
+        """
         low, high = self._external
         for external in random.sample(range(low, high + 1), k=min(200, high + 1 - low)):
             if external in self._held:
                 continue
             self._held.add(external)
             try:
-                await forwarding.open(self._host, external, internal, port.protocol)
+                await opened(external)
             except OSError as error:
                 self._held.discard(external)
                 if error.errno == errno.EADDRNOTAVAIL:
@@ -128,11 +145,10 @@ class PortBook:
                         f"cannot listen on {self._host}: it is no address of this machine; choose another public IP"
                     ) from None
                 continue
-            forwarding.held.add(external)
-            forwarding.mappings.append(
-                Mapping(port.key, internal, external, port.protocol, port.tls_upgrade, port.to_check)
-            )
-            return
+            except BaseException:
+                self._held.discard(external)
+                raise
+            return external
         raise CannotPlace(
             f"cannot find a free external port between {low} and {high}; widen the range or stop something"
         )

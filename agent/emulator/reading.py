@@ -1,10 +1,11 @@
-"""How requests are read: bodies, query parameters, pages."""
+"""How requests are read: bodies, query parameters, pages; and what of them nobody reads."""
 
 from __future__ import annotations
 
 import json
 import math
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any, TypeVar, get_args
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
@@ -13,6 +14,10 @@ from agent.emulator.errors import ApiError
 from agent.emulator.records import BODY
 
 Model = TypeVar("Model", bound=BaseModel)
+IGNORED = web.RequestKey("ignored", list[str])
+"""What the request holds that changes nothing here, as sentences' beginnings: `max_players (unknown)`."""
+STRICT: web.AppKey[bool] = web.AppKey("strict", bool)
+"""Whether such a request is refused rather than remarked on."""
 MOST_BODY_BYTES = 8 * 1024 * 1024
 """Largest body taken; an application's picture is in one."""
 DEFAULT_PAGE = 100
@@ -33,11 +38,55 @@ async def read_body(request: web.Request, model: type[Model]) -> Model:
         raise ApiError(400, f"cannot read more than {MOST_BODY_BYTES} bytes; send a smaller body") from None
     request[BODY] = raw
     try:
-        return model.model_validate_json(raw)
+        body = model.model_validate_json(raw)
     except ValidationError as error:
-        faults = {where(e["loc"]): e["msg"].removeprefix("Value error, ") for e in error.errors(include_url=False)}
-        listed = "; ".join(f"{name}: {message}" if name else message for name, message in faults.items())
-        raise ApiError(400, f"cannot accept the body: {listed}", details={"faults": faults}) from None
+        raise body_faults(error) from None
+    note_ignored(request, list(_ignored(json.loads(raw), model, ())))
+    return body
+
+
+def body_faults(error: ValidationError) -> ApiError:
+    """What is wrong with which member of a body, as 400."""
+    faults = {where(e["loc"]): e["msg"].removeprefix("Value error, ") for e in error.errors(include_url=False)}
+    listed = "; ".join(f"{name}: {message}" if name else message for name, message in faults.items())
+    return ApiError(400, f"cannot accept the body: {listed}", details={"faults": faults})
+
+
+def note_ignored(request: web.Request, found: list[str]) -> None:
+    """Remember what a request holds that changes nothing here, for the log and the page.
+
+    Raises:
+        ApiError: 400 where `--strict` asks for it.
+    """
+    strict = request.app[STRICT]
+    if found and strict:
+        raise ApiError(400, f"cannot accept what would be ignored: {'; '.join(found)}; leave it out, or drop --strict")
+    request.setdefault(IGNORED, []).extend(found)
+
+
+def _ignored(value: Any, model: type[BaseModel], path: tuple[int | str, ...]) -> Iterator[str]:
+    """The members of a JSON value that its model does not know, or knows and does nothing with."""
+    if not isinstance(value, dict):
+        return
+    without_effect: frozenset[str] = getattr(model, "without_effect", frozenset())
+    for name, member in value.items():
+        place = (*path, name)
+        known = model.model_fields.get(name)
+        if known is None:
+            yield f"{where(place)} (unknown)"
+        elif name in without_effect:
+            if member != known.default:
+                yield f"{where(place)} (without effect here)"
+        elif (inner := inner_model(model, name)) is not None:
+            for index, each in enumerate(member if isinstance(member, list) else [member]):
+                yield from _ignored(each, inner, (*place, index) if isinstance(member, list) else place)
+
+
+def inner_model(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """The model of a member, or of the items of one that is a list; None where it is something simpler."""
+    annotation = model.model_fields[name].annotation
+    arguments = get_args(annotation)
+    return next((e for e in (annotation, *arguments) if isinstance(e, type) and issubclass(e, BaseModel)), None)
 
 
 def where(location: tuple[int | str, ...]) -> str:

@@ -83,5 +83,5 @@ def _cleaned(value: Any) -> Any:
         return [_cleaned(each) for each in value]
     if not isinstance(value, dict):
         return value
-    hidden = SECRET_MEMBERS | ({"value"} if value.get("is_hidden") else set())
+    hidden = SECRET_MEMBERS | ({"value"} if value.get("is_hidden") or value.get("is_secret") else set())
     return {name: HIDDEN if name in hidden else _cleaned(each) for name, each in value.items()}

@@ -72,11 +72,11 @@ def averaged(samples: Sequence[Sample], start: float, step: float) -> list[Sampl
 
 
 def _series(samples: Sequence[Sample], values: Sequence[float]) -> dict[str, Any]:
-    """The contract's `Series`; times are UTC."""
+    """The contract's `Series`; times are UTC, values whole numbers, as the platform's document has them."""
     moments = [datetime.fromtimestamp(sample.at, UTC) for sample in samples]
     return {
         "labels": [moment.strftime("%H:%M:%S") for moment in moments],
-        "datasets": [round(value, 3) for value in values],
+        "datasets": [round(value) for value in values],
         "timestamps": [moment.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] for moment in moments],
     }
 

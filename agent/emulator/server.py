@@ -8,14 +8,26 @@ from typing import Self
 
 from aiohttp import web
 
-from agent.emulator import api_catalogue, api_deployments, api_emulator, api_inside, api_page, api_tags
+from agent.emulator import (
+    api_catalogue,
+    api_deployments,
+    api_emulator,
+    api_inside,
+    api_page,
+    api_places,
+    api_registry,
+    api_relays,
+    api_storages,
+    api_tags,
+)
 from agent.emulator.faults import Faults
 from agent.emulator.platform import Platform
-from agent.emulator.reading import MOST_BODY_BYTES
+from agent.emulator.reading import MOST_BODY_BYTES, STRICT
 from agent.emulator.records import Records
 from agent.emulator.sampler import Sampler
 from agent.emulator.settings import EmulatorSettings
 from agent.emulator.state import keep_in, use_versions_file
+from agent.emulator.tls import default_directory, prepare
 from agent.emulator.web import (
     FAULTS,
     LIMITS,
@@ -25,6 +37,7 @@ from agent.emulator.web import (
     as_documents,
     operation_middleware,
     recorded,
+    with_any_slashes,
 )
 
 OPERATIONS = (
@@ -32,6 +45,10 @@ OPERATIONS = (
     *api_tags.OPERATIONS,
     *api_inside.OPERATIONS,
     *api_catalogue.OPERATIONS,
+    *api_storages.OPERATIONS,
+    *api_places.OPERATIONS,
+    *api_relays.OPERATIONS,
+    *api_registry.OPERATIONS,
 )
 """Every operation of the contract."""
 SHUTDOWN_SECONDS = 2.0
@@ -86,20 +103,26 @@ class Emulator:
             use_versions_file(platform, self.settings.versions_file)
         if self.settings.fleets_file:
             platform.hosts.load(self.settings.fleets_file)
+        tls = None
+        if self.settings.tls_port is not None:
+            tls = prepare(self.settings.tls_directory or default_directory())
         app = web.Application(
             middlewares=[
                 recorded,
                 as_documents,
-                operation_middleware({(each.method, each.path): each for each in OPERATIONS}),
+                operation_middleware(OPERATIONS),
             ],
             client_max_size=MOST_BODY_BYTES,
         )
         app[PLATFORM] = platform
+        app[STRICT] = self.settings.strict
         app[FAULTS] = Faults(platform.closing)
         app[RECORDS] = self.records
         app[LIMITS] = RateLimits(self.settings.rate_limits)
         for operation in OPERATIONS:
-            app.router.add_route(operation.method, operation.path, operation.handler)
+            app.router.add_route(
+                operation.method, with_any_slashes(operation.pattern or operation.path), operation.handler
+            )
         api_emulator.add_routes(app)
         api_page.add_routes(app)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
@@ -113,6 +136,16 @@ class Emulator:
         self._runner = runner
         host, port = runner.addresses[0][:2]
         platform.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        if tls is not None:
+            secure = web.TCPSite(runner, self.settings.host, self.settings.tls_port, ssl_context=tls.context)
+            try:
+                await secure.start()
+            except BaseException:
+                await runner.cleanup()
+                self._runner = None
+                raise
+            platform.tls_port = runner.addresses[-1][1]
+            platform.tls_authority = tls.authority_file
         self._sampler = Sampler(platform)
         self._sampler.start()
 

@@ -6,7 +6,15 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Literal
 
-RATE_LIMITS = {"deploy": 40, "deployToFleet": 40, "getDeployment": 20, "listDeployments": 10, "listFleetHosts": 10}
+RATE_LIMITS = {
+    "deploy": 40,
+    "deployToFleet": 40,
+    "deployV1": 40,
+    "deployBeta": 40,
+    "getDeployment": 20,
+    "listDeployments": 10,
+    "listFleetHosts": 10,
+}
 """Requests a second that the platform takes from one organisation, by operation (`x-rate-limit-per-second`)."""
 
 
@@ -48,6 +56,16 @@ class EmulatorSettings:
     """The organisation's token, without the `token ` prefix."""
     public_ip: str = "127.0.0.1"
     """What deployments are told, and where their external ports listen."""
+    domain: str = "pr.edgegap.net"
+    """What follows a deployment's id in its `fqdn`; empty makes the `fqdn` the public address itself."""
+    print_hosts: bool = False
+    """Whether the command prints a line for the hosts file with every deployment that is ready."""
+    tls_port: int | None = None
+    """Where HTTPS is served too, with a certificate for the platform's own name; None for nowhere, 0 for a free one."""
+    tls_directory: str | None = None
+    """Where the authority of that certificate is kept; None for the user's state directory."""
+    strict: bool = False
+    """Whether a request with members or parameters that nothing reads is refused (400) rather than remarked on."""
     delays: Delays = field(default_factory=Delays)
     grace_seconds: float | None = None
     """Instead of each version's `termination_grace_period_seconds` (5 at least), for tests that cannot wait."""

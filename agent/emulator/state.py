@@ -35,24 +35,27 @@ def keep_in(platform: Platform, path: str) -> None:
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise ValueError(f"cannot read the state file {path}: {reason}; move it away to begin anew") from None
-    platform.on_catalogue_change(lambda: _write(platform, path))
+    platform.catalogue.on_change(lambda: _write(platform, path))
 
 
 def _take(platform: Platform, file: VersionsFile) -> None:
     for storage in file.storages:
-        platform.put_storage(storage)
+        platform.catalogue.put_storage(storage)
     for application in file.applications:
-        platform.put_application(application, application.versions)
+        platform.catalogue.put_application(application, application.versions)
 
 
 def _write(platform: Platform, path: str) -> None:
     """Replace the file as a whole; it holds secrets, so only its owner may read it."""
     document: dict[str, Any] = {
         "applications": [
-            {**each.body.model_dump(), "versions": [version.body.model_dump() for version in each.versions.values()]}
-            for each in platform.applications.values()
+            {
+                **each.body.model_dump(exclude_none=True),
+                "versions": [version.body.model_dump(exclude_none=True) for version in each.versions.values()],
+            }
+            for each in platform.catalogue.applications.values()
         ],
-        "storages": [each.body.model_dump() for each in platform.storages.values()],
+        "storages": [each.body.model_dump() for each in platform.catalogue.storages.values()],
     }
     part = f"{path}.part"
     with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:

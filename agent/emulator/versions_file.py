@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from agent.emulator.models import ApplicationBody, StorageBody, Strict, VersionBody
-from agent.emulator.reading import where
+from agent.emulator.reading import inner_model, where
 from agent.emulator.toml_lines import Path, line_of, value_lines
 
 
@@ -119,7 +119,7 @@ def _unknown(value: Any, model: type[BaseModel], path: Path) -> list[tuple[Path,
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(model.model_fields)}"
             found.append((place, f"{where(place)}: there is no such setting; {hint}"))
             continue
-        inner = _inner_model(model, name)
+        inner = inner_model(model, name)
         if inner is not None and isinstance(member, list):
             for index, each in enumerate(member):
                 found += _unknown(each, inner, (*place, index))
@@ -140,12 +140,6 @@ def _twice(value: Any, path: Path) -> list[tuple[Path, str]]:
             names.append(name)
             found += _twice(each, place)
     return found
-
-
-def _inner_model(model: type[BaseModel], name: str) -> type[BaseModel] | None:
-    """What a list's members are."""
-    arguments = getattr(model.model_fields[name].annotation, "__args__", ())
-    return next((each for each in arguments if isinstance(each, type) and issubclass(each, BaseModel)), None)
 
 
 def _doubts(parsed: VersionsFile) -> list[tuple[Path, str]]:

@@ -62,10 +62,12 @@ def catalogue(platform: Platform) -> dict[str, Any]:
     return {
         "url": platform.url,
         "sample_seconds": platform.settings.sample_seconds,
+        "warnings": platform.warnings,
+        "tls": {"port": platform.tls_port, "authority": platform.tls_authority} if platform.tls_port else None,
         "cities": [place.city for place in PLACES],
         "versions": [
             {"application": application.body.name, "version": version}
-            for application in platform.applications.values()
+            for application in platform.catalogue.applications.values()
             for version, body in application.versions.items()
             if application.body.is_active and body.body.is_active
         ],
@@ -91,7 +93,7 @@ class Feed:
 
     def __enter__(self) -> Self:
         """Begin to watch."""
-        self._ends = [self._platform.watch(self._on_deployment), self._platform.on_catalogue_change(self._on_catalogue)]
+        self._ends = [self._platform.watch(self._on_deployment), self._platform.catalogue.on_change(self._on_catalogue)]
         return self
 
     def __exit__(

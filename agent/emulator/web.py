@@ -7,16 +7,19 @@ import ipaddress
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from agent.emulator.errors import ApiError, Unanswered
 from agent.emulator.faults import Faults
 from agent.emulator.platform import Platform
+from agent.emulator.reading import IGNORED, note_ignored
 from agent.emulator.records import OPERATION, Records
+from agent.emulator.unserved import unserved
 
 log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -32,6 +35,10 @@ class Operation:
     handler: Handler
     inside: bool = False
     """Whether it is called from inside a container, with that deployment's own token."""
+    query: tuple[str, ...] = ()
+    """The query parameters that it reads."""
+    pattern: str = ""
+    """The path as the server matches it, where a parameter may hold a slash."""
 
 
 class RateLimits:
@@ -77,6 +84,10 @@ RECORDS = web.AppKey("records", Records)
 LIMITS = web.AppKey("limits", RateLimits)
 
 
+PAGED = ("page", "limit")
+"""The query parameters of a list."""
+
+
 def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """A JSON answer."""
     return web.json_response(body, status=status, headers=headers)
@@ -111,16 +122,29 @@ def check_own(request: web.Request) -> None:
     Raises:
         ApiError: 403 for another site's page, 401 for another machine without the token.
     """
-    host = (request.url.host or "").strip("[]")
-    origin = request.headers.get("Origin")
-    if origin is not None and origin != f"{request.scheme}://{request.headers.get('Host')}":
+    hosts, origins = request.headers.getall("Host", []), request.headers.getall("Origin", [])
+    if not request.raw_path.startswith("/") or len(hosts) != 1:
+        # With a whole URL as its target, what is called is not what the Host header says.
+        raise ApiError(
+            403, "cannot do this for a request through a proxy; call the emulator itself, with one Host header"
+        )
+    if any(origin != f"{request.scheme}://{hosts[0]}" for origin in origins):
         raise ApiError(403, "cannot do this for another site's page; open the emulator's own")
+    host = (_host_of(hosts[0]) or "").strip("[]")
     here = ipaddress.ip_address(request.remote or "0.0.0.0").is_loopback  # noqa: S104 - no address is not this machine
     if here and (host == "localhost" or _is_address(host)):
         return
     token = request.app[PLATFORM].settings.token
     if not same(request.query.get("token", ""), token):
         check_organisation(request)
+
+
+def _host_of(authority: str) -> str | None:
+    """The host in `host:port`."""
+    try:
+        return urlsplit(f"//{authority}").hostname
+    except ValueError:
+        return None
 
 
 def _is_address(host: str) -> bool:
@@ -157,6 +181,9 @@ async def as_documents(request: web.Request, handler: Handler) -> web.StreamResp
         if error.status < 400:
             raise
         headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
+        if error.status == 404 and (name := unserved(request.method, request.path)):
+            message = f"cannot do this here: the emulator does not serve {name} ({request.method} {request.path})"
+            return answer({"message": message}, 501)
         if error.status == 404:
             message = f"cannot find {request.path}; see the operations of the contract"
         elif error.status == 405:
@@ -171,13 +198,31 @@ async def as_documents(request: web.Request, handler: Handler) -> web.StreamResp
         return answer({"message": "cannot answer: the emulator failed; look at its output"}, 500)
 
 
-def operation_middleware(operations: Mapping[tuple[str, str], Operation]) -> Any:
+def with_any_slashes(path: str) -> str:
+    """A route that also matches with slashes doubled, as in a base URL that ends in one, and one at the end.
+
+    A route of aiohttp has a name for whatever varies: `/v1/apps` becomes `/{s0:/*}v1{s1:/*}/apps{s2:/*}`.
+    """
+    parts, depth, count = [], 0, 0
+    for character in path:
+        depth += (character == "{") - (character == "}")
+        if character == "/" and depth == 0:
+            more = f"{{s{count}:/*}}"
+            parts.append(more + character if count else character + more)  # a route begins with a slash
+            count += 1
+        else:
+            parts.append(character)
+    return "".join(parts) + f"{{s{count}:/*}}"
+
+
+def operation_middleware(operations: Iterable[Operation]) -> Any:
     """The middleware of the contract's operations: faults, then tokens, then limits."""
+    by_handler = {each.handler: each for each in operations}
 
     @web.middleware
     async def as_operation(request: web.Request, handler: Handler) -> web.StreamResponse:
         resource = request.match_info.route.resource
-        operation = operations.get((request.method, resource.canonical)) if resource else None
+        operation = by_handler.get(request.match_info.handler)
         if operation is None:
             if resource is not None:
                 check_own(request)
@@ -188,7 +233,12 @@ def operation_middleware(operations: Mapping[tuple[str, str], Operation]) -> Any
         if not operation.inside:
             check_organisation(request)
         request.app[LIMITS].take(operation.id)
+        note_ignored(
+            request, [f"the query's {name} (unknown)" for name in request.query if name not in operation.query]
+        )
         response = await handler(request)
+        for ignored in request.get(IGNORED, []):
+            request.app[PLATFORM].warn(f"{operation.id}: ignored {ignored}")
         await faults.after(request, operation.id)
         return response
 

@@ -212,6 +212,8 @@ def _ended_with_0(evidence: Evidence) -> tuple[Cause, str]:
         )
     ended = next((other for other in evidence.others if other.signal is not None and not other.helper), None)
     crash = evidence.crash if evidence.crash is not None and evidence.crash.fatal else None
+    if crash is not None and crash.signal == signal.SIGKILL and _was_killed_before_the_stop(evidence):
+        crash = None
     number = ended.signal if ended is not None else crash.signal if crash is not None else None
     if number is not None and signal_name(number) in evidence.sent_signals:
         who = str(ended) if ended is not None else "its server"
@@ -231,6 +233,12 @@ def _ended_with_0(evidence: Evidence) -> tuple[Cause, str]:
             "if that is the server, set AGENT_MAIN so that the agent follows it"
         )
     return Cause.CLEAN, "the game ended with exit code 0"
+
+
+def _was_killed_before_the_stop(evidence: Evidence) -> bool:
+    """Whether what a shell calls "Killed" is an OOM kill that the game lived on after, until it was asked to end."""
+    killed = oom_kills_between(evidence.before, evidence.after)
+    return bool(killed) and oom_kills_between(evidence.at_stop, evidence.after) == 0
 
 
 def _is_as_asked(evidence: Evidence) -> bool:

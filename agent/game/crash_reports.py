@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _LONGEST = 400  # characters that are quoted
 _LINES_AFTER = 40  # ordinary lines that may follow a crash report that ended the game: other threads, atexit, a wrapper
+_LINES_AFTER_SHELL = 5  # a script says more only where it goes on without what was killed
 _ESCAPE = "\x1b"
 
 
@@ -76,7 +77,7 @@ def find_crash(tail: bytes) -> Crash | None:
         crash, is_vague = _crash_at(lines, index)
         if crash is not None and not is_vague:
             return crash
-        vague = crash or vague or _said_by_a_shell(line)
+        vague = crash or vague or (_said_by_a_shell(line) if ordinary <= _LINES_AFTER_SHELL else None)
         if not is_dump(line) and not lines[index - 1].startswith("File "):  # the code of a frame stands below it
             ordinary += 1
             if ordinary > _LINES_AFTER:

@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from agent.game.cgroup import CgroupReading
     from agent.game.process import GameProcess
     from agent.init.stop_actions import StopActions
     from agent.init.stop_sequence import StopSequence
@@ -30,6 +31,7 @@ class Attempt:
         actions: what stop methods do to it.
         sequence: its stop, planned or under way; None before that.
         flushing: whether its end is being looked into.
+        at_stop: what the container's cgroup had counted when its stop was announced; None before that.
         document: the content of its `exit.json`, once the game is gone.
     """
 
@@ -38,6 +40,7 @@ class Attempt:
         self.main = main
         self.actions = actions
         self.sequence: StopSequence | None = None
+        self.at_stop: CgroupReading | None = None
         self.flushing = False
         self.document: dict[str, object] | None = None
         self._process = process

@@ -115,6 +115,7 @@ class Ending:
             output=self._output,
             report=self._report,
             sequence=attempt.sequence,
+            at_stop=attempt.at_stop,
             deployment=self.deployment,
             now=self._loop.time(),
             agent_starts=self._agent.starts,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agent.game.autopsy import OtherEnd
+    from agent.game.cgroup import CgroupReading
     from agent.game.process import GameProcess
     from agent.init.inputs import Inputs
     from agent.init.output import Output
@@ -36,6 +37,7 @@ def exit_document(
     output: Output,
     report: GameReport,
     sequence: StopSequence | None,
+    at_stop: CgroupReading | None,
     deployment: str,
     now: float,
     agent_starts: int,
@@ -51,6 +53,7 @@ def exit_document(
         output: its output.
         report: what it said of itself.
         sequence: how it was asked to end, or None where it was not.
+        at_stop: what the container's cgroup had counted when its stop was announced, or None where none was.
         deployment: what the platform injected, without secrets, as JSON.
         now: the present moment, in seconds of the monotonic clock.
         agent_starts: how often the agent's process was started.
@@ -82,6 +85,7 @@ def exit_document(
             heartbeat_age_seconds=now - report.last_heartbeat if report.last_heartbeat is not None else None,
             before=before,
             after=after,
+            at_stop=at_stop if stop else None,
             others=tuple(others),
             left_behind=tuple(left_behind),
             crash=find_crash(tail),

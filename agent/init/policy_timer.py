@@ -9,6 +9,7 @@ from __future__ import annotations
 from agent import log
 from agent.lifecycle.game_report import GameReport, PlayersReported, ReportCleared
 from agent.lifecycle.policies import Due, Facts, Limits, TimeWarning, stops, warnings
+from agent.lifecycle.record import replace
 from agent.lifecycle.states import Phase, PlayersGone, Reason, Source, State, StopRequest, StopRequested
 
 TYPE_CHECKING = False
@@ -76,6 +77,7 @@ class PolicyTimer:
         self._timer: TimerHandle | None = None
         self._timer_at = began
         self._resumed_at = began
+        self._held_until: float | None = None
         report.subscribe(self._on_fact)
         driver.watch(self._on_transition)
         self._loop.call_soon(self.look)
@@ -95,6 +97,7 @@ class PolicyTimer:
             last_heartbeat=None if heartbeat is None else max(heartbeat, self._resumed_at),
             counted_since=self._counted_since,
             expected_players=self._expected,
+            held_until=self._held_until,
         )
 
     def look(self) -> None:
@@ -176,6 +179,17 @@ class PolicyTimer:
         if self._driver.state.phase in (Phase.STARTING, Phase.READY):
             now = self._loop.time()
             self._stop(Due(now, Reason.HEARTBEAT_LOST, message), now)
+
+    def limit_health(self, seconds: float) -> None:
+        """How long the game may be silent, where the settings do not say it: its own host's rule."""
+        if not self._limits.health:
+            self._limits = replace(self._limits, health=seconds)
+            self.look()
+
+    def hold(self, seconds: float | None) -> None:
+        """The game wants no stop for want of players for so long from now; None ends that."""
+        self._held_until = None if seconds is None else self._loop.time() + seconds
+        self.look()
 
     def close(self) -> None:
         """Looks no more."""

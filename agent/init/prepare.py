@@ -65,6 +65,8 @@ def prepare_game(inputs: Inputs, sockets: Sockets, output: Output, reaper: Reape
     _user(inputs, process, sockets)
     if inputs.setting("intercept"):
         _intercept(inputs, process, sockets)
+    if inputs.raw("compat") is not None:
+        _compat(inputs, process, sockets)
     _files(inputs, process)
     return process
 
@@ -85,6 +87,19 @@ def _user(inputs: Inputs, process: GameProcess, sockets: Sockets) -> None:
                 os.chown(unix.path, -1, user.gid)
             except OSError as problem:
                 log.warning(f"cannot give {unix.path} to the game's group ({problem.strerror}): it has to use HTTP")
+
+
+def _compat(inputs: Inputs, process: GameProcess, sockets: Sockets) -> None:
+    """What games built for other hosts look for."""
+    hosts = inputs.setting("compat")
+    if inputs.problems:
+        return
+    from agent.compat.prepare import prepare  # noqa: PLC0415 - most games do without
+
+    owner = (process.user.uid, process.user.gid) if process.user is not None else None
+    sockets.compat = prepare(hosts, inputs.environ, inputs.raw, process.env, owner)
+    for name, takes in sockets.compat.problems:
+        inputs.wrong(name, takes)
 
 
 def _files(inputs: Inputs, process: GameProcess) -> None:

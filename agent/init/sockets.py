@@ -12,6 +12,10 @@ import stat
 
 from agent.init.homes import home
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from agent.compat.prepare import Prepared
+
 BACKLOG = 1024
 RUN_DIR = "/run/arbitrium-agent"
 
@@ -255,7 +259,7 @@ def _why_not(problem: OSError) -> str:
 
 
 class Sockets:
-    """The bound sockets of one agent; each is None where there is none."""
+    """The bound sockets of one agent; each is None where there is none, and `compat` has those of other hosts."""
 
     def __init__(self) -> None:
         """None is bound yet."""
@@ -265,9 +269,12 @@ class Sockets:
         self.notify: UnixSocket | None = None
         self.statsd: socket.socket | None = None
         self.statsd_path: UnixSocket | None = None
+        self.compat: Prepared | None = None
 
     def close(self) -> None:
         """Closes them, and takes the files away."""
+        if self.compat is not None:
+            self.compat.close()
         for port in (self.control, self.metrics):
             if port is not None:
                 port.sock.close()

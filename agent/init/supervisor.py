@@ -14,6 +14,7 @@ import signal
 from agent import log
 from agent.errors import EXIT_BAD_SETTINGS, AgentError
 from agent.game import signal_handling
+from agent.game.cgroup import read_cgroup
 from agent.game.main_process import MainProcess
 from agent.game.process import send
 from agent.init.agent_process import AgentProcess
@@ -51,6 +52,8 @@ from agent.link.messages import (
     Answer,
     EventPosted,
     FactTold,
+    HealthLimited,
+    Held,
     Kept,
     ListenersChanged,
     LogLine,
@@ -177,6 +180,8 @@ class Supervisor:
             (StopAcknowledged, self._on_acknowledged),
             (PlayersUnknown, self._on_players_unknown),
             (ShortVisit, self._on_short_visit),
+            (HealthLimited, self._on_health_limited),
+            (Held, self._on_held),
             (LogLine, self._on_log_line),
         ):
             self.agent.handle(kind, handler)
@@ -257,6 +262,7 @@ class Supervisor:
         return Attempt(self.process, main, actions)
 
     def _new_sequence(self, attempt: Attempt, state: State) -> StopSequence:
+        attempt.at_stop = read_cgroup()
         return StopSequence(self.inputs.setting("stop"), attempt.actions, state, self.loop)
 
     # What happens ----------------------------------------------------------------------------------------------------
@@ -453,6 +459,14 @@ class Supervisor:
 
     def _on_short_visit(self, _message: Record, _payload: bytes) -> None:
         self._policies.short_visit()
+
+    def _on_health_limited(self, message: Record, _payload: bytes) -> None:
+        assert isinstance(message, HealthLimited), "registered for it"
+        self._policies.limit_health(message.seconds)
+
+    def _on_held(self, message: Record, _payload: bytes) -> None:
+        assert isinstance(message, Held), "registered for it"
+        self._policies.hold(message.seconds)
 
     def _on_log_line(self, _message: Record, payload: bytes) -> None:
         self.output.put_line(payload)

@@ -51,6 +51,7 @@ class Facts(Record):
         counted_since: since when players can be counted; None while that fails, and the server counts as occupied.
             From the beginning where the game reports them.
         expected_players: how many the match was made for, or None.
+        held_until: until when the game wants no stop for want of players, or None.
     """
 
     phase: Phase
@@ -63,6 +64,7 @@ class Facts(Record):
     last_heartbeat: float | None = None
     counted_since: float | None = 0.0
     expected_players: int | None = None
+    held_until: float | None = None
 
 
 class Due(Record):
@@ -104,10 +106,12 @@ def _stops(limits: Limits, facts: Facts) -> Iterator[Due]:
             if expected
             else (f"nobody joined within {limits.first_player:g} s")
         )
-        yield Due(max(facts.ready_at, counted) + limits.first_player, Reason.FIRST_PLAYER_TIMEOUT, message)
+        due = max(facts.ready_at, counted) + limits.first_player
+        yield Due(max(due, facts.held_until or due), Reason.FIRST_PLAYER_TIMEOUT, message)
     nobody = facts.seen_players and facts.players == 0 and counted is not None
     if limits.empty and nobody and facts.empty_since is not None:
-        yield Due(facts.empty_since + limits.empty, Reason.EMPTY, f"nobody has played for {limits.empty:g} s")
+        due = facts.empty_since + limits.empty
+        yield Due(max(due, facts.held_until or due), Reason.EMPTY, f"nobody has played for {limits.empty:g} s")
     if limits.health and facts.last_heartbeat is not None:
         message = f"no heartbeat for {limits.health:g} s"
         yield Due(facts.last_heartbeat + limits.health, Reason.HEARTBEAT_LOST, message)

@@ -14,15 +14,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-KINDS = ("notify", "stdin", "signal", "command", "rcon")
+HOSTS = ("agones", "multiplay", "playfab")
+"""Told as another host does it; see `agent.compat`."""
+KINDS = ("notify", "stdin", "signal", "command", "rcon", *HOSTS)
+_BARE = ("notify", *HOSTS)  # those without an argument
 DEFAULT = "signal:SIGTERM"
 _TARGETS = ("main", "group", "port")
 _PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?)%")
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(s|ms|m)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 _TAKES = (
-    "takes methods separated by commas: notify, stdin:LINE, signal:NAME, command:PROGRAM ARGS, rcon:COMMAND; each may "
-    r"end in a share such as @40% or @2s, and \, is a comma"
+    "takes methods separated by commas: notify, stdin:LINE, signal:NAME, command:PROGRAM ARGS, rcon:COMMAND, "
+    r"agones, multiplay, playfab; each may end in a share such as @40% or @2s, and \, is a comma"
 )
 # What the last resort before SIGKILL gets at least, where methods with fixed shares ask for more than there is.
 _LEAST = 0.1
@@ -32,8 +35,8 @@ class Method:
     """One stop method.
 
     Attributes:
-        kind: `notify`, `stdin`, `signal`, `command` or `rcon`; and `itself`, which nobody lists: see `ITSELF`.
-        argument: the line, the signal's name, the command; "" for notify.
+        kind: one of `KINDS`; and `itself`, which nobody lists: see `ITSELF`.
+        argument: the line, the signal's name, the command; "" for those that take none.
         fraction: its share of the time, 0 to 1, or None.
         seconds: its share in seconds, or None.
         target: whom a signal reaches: `main`, `group`, `port`, or "" for the rule of `agent.game.stop_signal`.
@@ -129,7 +132,7 @@ def _method(text: str) -> Method:
     kind, colon, argument = body.partition(":")
     kind = kind.strip().lower()
     argument = argument if kind == "stdin" else argument.strip()
-    if kind not in KINDS or bool(argument) != (kind != "notify") or (kind == "notify" and colon):
+    if kind not in KINDS or bool(argument) != (kind not in _BARE) or (kind in _BARE and colon):
         raise ValueError(f"{_TAKES}; {text!r} is none of them")
     if "\0" in argument or "\n" in argument or "\r" in argument:
         raise ValueError("takes methods of one line each")

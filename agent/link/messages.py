@@ -209,6 +209,18 @@ class ShortVisit(Record):
     """Everybody has left, and nobody of them was there long enough to be somebody who plays."""
 
 
+class HealthLimited(Record):
+    """So long the game may be silent after its first heartbeat, in seconds, where the settings do not say it."""
+
+    seconds: float
+
+
+class Held(Record):
+    """The game wants no stop for want of players for so many seconds from now; None ends that."""
+
+    seconds: float | None
+
+
 class Kept(Record):
     """Something of the agent's own that has to outlive it, as JSON."""
 

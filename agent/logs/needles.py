@@ -1,11 +1,22 @@
-"""Finds secrets in bytes, in every form in which they are written. Standard library only, quick to import."""
+"""Finds secrets in bytes, in every form in which programs print them. Standard library only, quick to import.
+
+Large pieces are searched with `ahocorasick-rs`, which is imported when the first of them comes: it finds all forms in
+one pass. Where it is not installed the standard library does the same more slowly.
+
+What is found: the value itself, percent-encoded, JSON-escaped, in hexadecimal, in UTF-16, and in base64 (at each of the
+three offsets, with both alphabets, in lines of any width). What is not: two encodings on top of each other (but for
+base64 inside a URL or JSON), hexadecimal with separators, base64 lines with something before them, UTF-32, compression.
+"""
 
 import binascii
 import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import re
     from collections.abc import Iterable
+
+    from ahocorasick_rs import BytesAhoCorasick
 
 # Anything shorter is found in ordinary words, and would make a log unreadable instead of safe.
 SHORTEST = 6
@@ -27,6 +38,14 @@ _SAMPLE_COST_BY_STEP = 27.0
 _STEPS = (24, 32, 40, 48, 64, 96)
 _NO_STEP = 1 << 30
 _PREFIX = 64  # beginnings up to this length are looked up in a set, longer ones are searched for
+_LARGE = 4096  # bytes from which on a piece is worth the library
+# Anchors in one automaton: up to about this many are looked for with vector instructions, at 0.1 to 0.2 CPU seconds
+# for 1 GB; with 70 it takes 6 (measured with ahocorasick-rs 1.0).
+_GROUP = 32
+_WRAPPED = 60  # the shortest width to which base64 is usually wrapped (64 in PEM, 76 in MIME)
+_SHORTEST_PART = 8  # of wrapped base64; a shorter one is found in ordinary words
+_HELD_LINE = 32  # a line of base64 characters alone that is at least so long may go on in the next one
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_"
 
 
 class Search:
@@ -34,17 +53,41 @@ class Search:
 
     Attributes:
         needles: what is looked for, the longest first.
-        longest: length of the longest.
+        wrapped: those that are also looked for with line breaks anywhere in them.
+        longest: length of the longest, with its line breaks.
     """
 
-    __slots__ = ("_last", "_periods", "_prefixes", "_samples", "_searched", "_step", "longest", "needles")
+    __slots__ = (
+        "_anchors",
+        "_automata",
+        "_last",
+        "_parts",
+        "_periods",
+        "_prefixes",
+        "_regexes",
+        "_samples",
+        "_searched",
+        "_step",
+        "longest",
+        "needles",
+        "wrapped",
+    )
 
-    def __init__(self, needles: "Iterable[bytes]" = ()) -> None:
-        """Prepares the search."""
-        self.needles = tuple(sorted(set(needles), key=len, reverse=True))
-        self.longest = max(map(len, self.needles), default=0)
-        self._periods = tuple(map(_period, self.needles))
-        anchors = _anchors(self.needles)
+    def __init__(self, needles: "Iterable[bytes]" = (), wrapped: "Iterable[bytes]" = ()) -> None:
+        """Prepares the search.
+
+        Args:
+            needles: byte strings to look for.
+            wrapped: those of base64 that a line break may divide.
+        """
+        self.wrapped = tuple(sorted({core for core in wrapped if _parts_of(core)}))
+        self.needles = tuple(sorted({*needles, *self.wrapped}, key=len, reverse=True))
+        self.longest = max((len(needle) + 2 * _breaks(needle) for needle in self.needles), default=0)
+        self._periods: tuple[int, ...] | None = None
+        self._parts = {core: _parts_of(core) for core in self.wrapped}
+        self._anchors = anchors = _anchors(
+            [*self.needles, *(part for core in self.wrapped for part in self._parts[core])]
+        )
         self._step = _cheapest_step(anchors)
         self._searched = tuple(anchor for anchor in anchors if len(anchor) < self._step + 7)
         self._samples = frozenset(
@@ -55,32 +98,45 @@ class Search:
         )
         self._prefixes = frozenset(n[:size] for n in self.needles for size in range(1, min(len(n), _PREFIX + 1)))
         self._last = frozenset(byte for needle in self.needles for byte in needle[:-1])
+        self._automata: tuple[BytesAhoCorasick, ...] | None = None
+        self._regexes: dict[bytes, re.Pattern[bytes]] = {}
 
     def find(self, data: bytes) -> "list[tuple[int, int]]":
         """Where needles are: `(start, end)` in order, those that overlap as one."""
-        if not self._possible(data):
-            return []
         found = []
-        for needle, period in zip(self.needles, self._periods, strict=True):
-            at = data.find(needle)
-            while at >= 0:
-                found.append((at, at + len(needle)))
-                at = data.find(needle, at + period)
+        for begin, end in self._windows(data):
+            window = data if end - begin == len(data) else data[begin:end]
+            places = self._find_exact(window)
+            for core in self.wrapped:
+                if any(part in window for part in self._parts[core]):
+                    places += [match.span() for match in self._regex(core).finditer(window)]
+            found += [(begin + start, begin + stop) for start, stop in places]
         found.sort()
         merged: list[tuple[int, int]] = []
-        for start, end in found:
+        for start, stop in found:
             if merged and start < merged[-1][1]:
-                merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+                merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
             else:
-                merged.append((start, end))
+                merged.append((start, stop))
         return merged
 
-    def unfinished(self, data: bytes) -> int:
-        """How many bytes at the end of `data` are the beginning of a needle, whose rest may come with the next read."""
-        if not data or data[-1] not in self._last:
+    def unfinished(self, data: bytes, *, continued: int = 0) -> int:
+        """How many bytes at the end of `data` are the beginning of a needle, whose rest may come with the next read.
+
+        Args:
+            data: what was read.
+            continued: where `data` begins inside a line: how much of that line has to look like base64 of a secret
+                before it is kept back beyond the line's end; 0 where a line begins.
+        """
+        if not data:
             return 0
+        over_lines = self._unfinished_over_lines(data, continued=continued) if self.wrapped else 0
+        if over_lines or data[-1] not in self._last:
+            return over_lines
         if self.longest > _PREFIX:
-            long = max(self._long_beginning(data, needle) for needle in self.needles if len(needle) > _PREFIX)
+            long = max(
+                (self._long_beginning(data, needle) for needle in self.needles if len(needle) > _PREFIX), default=0
+            )
             if long:
                 return long
         for length in range(min(len(data), _PREFIX, self.longest - 1), 0, -1):
@@ -88,14 +144,81 @@ class Search:
                 return length
         return 0
 
+    def _unfinished_over_lines(self, data: bytes, *, continued: int) -> int:
+        """As `unfinished`, for base64 whose beginning ends a line: only after a line of nothing but base64."""
+        held, size = 0, len(data)
+        # A read may end between the two bytes of a line break.
+        at = size - 1 if data.endswith(b"\r") else data.rfind(b"\n", max(0, size - self.longest - 2))
+        tail = data[at + 1 :]
+        most = max(map(len, self.wrapped)) - 1
+        while at >= 0:
+            begin = data.rfind(b"\n", 0, at) + 1
+            line = data[begin:at].removesuffix(b"\r")
+            if (len(line) < (continued if continued and begin == 0 else _HELD_LINE)) or line.translate(None, _BASE64):
+                break
+            tail = line + tail
+            lengths = (
+                length
+                for length in range(min(len(tail), most), len(tail) - len(line), -1)
+                if any(core.startswith(tail[-length:]) for core in self.wrapped)
+            )
+            length = next(lengths, 0)
+            if length and (begin or length >= continued):
+                held = size - begin - (len(tail) - length)
+            if len(tail) > most:
+                break
+            at = begin - 1
+        return held
+
+    def _windows(self, data: bytes) -> "list[tuple[int, int]]":
+        """Where needles may be, as `(start, end)` in order; quick when there are none."""
+        if not self.needles:
+            return []
+        automata = self._automata
+        if automata is None and len(data) >= _LARGE:
+            automata = self._automata = _automata(self._anchors)
+        if automata:
+            hits = sorted({hit[1:] for automaton in automata for hit in automaton.find_matches_as_indexes(data)})
+            windows: list[tuple[int, int]] = []
+            for start, end in hits:
+                begin, stop = max(0, start - self.longest), min(len(data), end + self.longest)
+                if windows and begin <= windows[-1][1]:
+                    windows[-1] = (windows[-1][0], max(stop, windows[-1][1]))
+                else:
+                    windows.append((begin, stop))
+            return windows
+        return [(0, len(data))] if self._possible(data) else []
+
     def _possible(self, data: bytes) -> bool:
-        """Whether there may be a needle in it; quick when there is none."""
+        """Whether there may be a needle in it."""
         if any(anchor in data for anchor in self._searched):
             return True
         whole = len(data) & ~7
         if not self._samples or not whole:
             return False
         return not self._samples.isdisjoint(memoryview(data)[:whole].cast("Q")[:: self._step // 8])
+
+    def _find_exact(self, data: bytes) -> "list[tuple[int, int]]":
+        if self._periods is None:
+            self._periods = tuple(map(_period, self.needles))
+        found = []
+        for needle, period in zip(self.needles, self._periods, strict=True):
+            at = data.find(needle)
+            while at >= 0:
+                found.append((at, at + len(needle)))
+                at = data.find(needle, at + period)
+        return found
+
+    def _regex(self, core: bytes) -> "re.Pattern[bytes]":
+        """Finds base64 with line breaks in it, real ones or those of JSON."""
+        regex = self._regexes.get(core)
+        if regex is None:
+            import re  # noqa: PLC0415 - takes 5 ms, and most logs hold no secret
+
+            line_break = rb"(?:(?:\r|\\r)?(?:\n|\\n))?"
+            regex = re.compile(line_break.join(re.escape(bytes((c,))) for c in core))
+            self._regexes[core] = regex
+        return regex
 
     @staticmethod
     def _long_beginning(data: bytes, needle: bytes) -> int:
@@ -106,12 +229,25 @@ class Search:
         return len(data) - at if at >= 0 else 0
 
 
+def _automata(anchors: "list[bytes]") -> "tuple[BytesAhoCorasick, ...]":
+    """Finds out quickly whether one of the anchors is there; empty where the library cannot be used."""
+    try:
+        from ahocorasick_rs import BytesAhoCorasick, MatchKind  # noqa: PLC0415 - only where much is written
+
+        # With `LeftmostFirst` the library looks for the first bytes of all patterns with vector instructions.
+        groups = [anchors[at : at + _GROUP] for at in range(0, len(anchors), _GROUP)]
+        return tuple(BytesAhoCorasick(group, matchkind=MatchKind.LeftmostFirst) for group in groups)
+    except Exception:  # not installed, or not for this machine: the standard library finds the same
+        return ()
+
+
 def forms(secret: bytes) -> "set[bytes]":
     """All byte strings that give the secret away; empty when it is too short to be looked for."""
     found: set[bytes] = set()
     for value in {secret, secret.strip()}:
         if len(value) >= SHORTEST:
-            found |= {value} | _url_forms(value) | _base64_forms(value) | _json_forms(value)
+            found |= {value, *_url_forms(value), *_base64_forms(value), *_json_forms(value)}
+            found |= {*_hex_forms(value), *_utf16_forms(value)}
     if b"\n" in secret.strip():
         # A key of many lines is mostly logged line by line.
         found.update(line for line in map(bytes.strip, secret.split(b"\n")) if len(line) >= 16 and line[:5] != b"-----")
@@ -129,26 +265,88 @@ def _url_forms(secret: bytes) -> "set[bytes]":
     return found
 
 
-def _base64_forms(secret: bytes) -> "set[bytes]":
+def wrapped_forms(secret: bytes) -> "set[bytes]":
+    """The forms of `forms` that a line break may divide: base64."""
+    values = {secret, secret.strip()}
+    return {core for value in values if len(value) >= SHORTEST for core in _base64_cores(value)}
+
+
+def _base64_cores(secret: bytes) -> "set[bytes]":
     """The characters of base64 that depend on the secret alone, for each offset it can have in the encoded text."""
     found = set()
     for offset in range(3):
         encoded = binascii.b2a_base64(b"\0" * offset + secret, newline=False)
         core = encoded[(0, 2, 3)[offset] : (offset + len(secret)) * 8 // 6]
-        found.add(core)
-        found.add(core.replace(b"+", b"-").replace(b"/", b"_"))
-        # The two special characters are often URL-encoded in turn, or escaped in JSON.
-        found.add(core.replace(b"+", b"%2B").replace(b"/", b"%2F"))
-        found.add(core.replace(b"+", b"%2b").replace(b"/", b"%2f"))
-        found.add(core.replace(b"/", b"\\/"))
+        found |= {core, core.replace(b"+", b"-").replace(b"/", b"_")}
     return found
 
 
+def _base64_forms(secret: bytes) -> "set[bytes]":
+    found = set()
+    for core in _base64_cores(secret):
+        found.add(core)
+        # The two special characters are often URL-encoded in turn, or escaped in JSON.
+        found.add(core.replace(b"+", b"%2B").replace(b"/", b"%2F"))
+        found.add(core.replace(b"+", b"%2b").replace(b"/", b"%2f"))
+        for plus in (b"+", b"\\u002B", b"\\u002b"):
+            for slash in (b"/", b"\\/", b"\\u002F", b"\\u002f"):
+                found.add(core.replace(b"+", plus).replace(b"/", slash))
+    return found
+
+
+# What JSON encoders write as \uXXXX beside what they have to: .NET, Go, Gson, PHP with all its flags, and nothing.
+_JSON_ESCAPED = (b"", b"\"&'+<>`", b"<>&", b"<>&='", b"<>&'\"")
+
+
 def _json_forms(secret: bytes) -> "set[bytes]":
-    escaped = secret.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
-    for raw, written in ((b"\n", b"\\n"), (b"\r", b"\\r"), (b"\t", b"\\t")):
-        escaped = escaped.replace(raw, written)
-    return {escaped, escaped.replace(b"/", b"\\/")}
+    found = set()
+    usual = {0x5C: b"\\\\", 0x22: b'\\"', 0x0A: b"\\n", 0x0D: b"\\r", 0x09: b"\\t"}
+    try:
+        text = secret.decode()
+    except UnicodeDecodeError:
+        text = ""
+    for special in _JSON_ESCAPED:
+        for digits in (b"\\u%04X", b"\\u%04x"):
+            escapes = {**usual, **{c: digits % c for c in special}}
+            escapes |= {c: digits % c for c in range(32) if c not in usual}
+            written = [b"".join(escapes.get(c, bytes((c,))) for c in secret)]
+            if text and not text.isascii():
+                # Characters beyond ASCII as \uXXXX too, in two halves where they need it.
+                units = text.encode("utf-16-be")
+                codes = [int.from_bytes(units[at : at + 2]) for at in range(0, len(units), 2)]
+                written.append(b"".join(escapes.get(c, bytes((c,))) if c < 128 else digits % c for c in codes))
+            for one in written:
+                found |= {one, one.replace(b"/", b"\\/"), one.replace(b"/", digits % 0x2F)}
+    return found
+
+
+def _hex_forms(secret: bytes) -> "set[bytes]":
+    written = binascii.hexlify(secret)
+    return {written, written.upper()}
+
+
+def _utf16_forms(secret: bytes) -> "set[bytes]":
+    """One string for both byte orders where that is possible: without the zero byte at one end."""
+    try:
+        text = secret.decode()
+    except UnicodeDecodeError:
+        return set()
+    little = text.encode("utf-16-le")
+    if all(character < "\u0100" for character in text):
+        return {little[:-1]}
+    return {little, text.encode("utf-16-be")}
+
+
+def _breaks(needle: bytes) -> int:
+    """How many line breaks wrapped base64 of this length may have in it."""
+    return 1 + (len(needle) - 2) // _WRAPPED
+
+
+def _parts_of(core: bytes) -> "tuple[bytes, ...]":
+    """Parts of base64 of which line breaks leave at least one whole; none where they would be too short."""
+    count = _breaks(core) + 1
+    size = len(core) // count
+    return tuple(core[at * size : (at + 1) * size] for at in range(count)) if size >= _SHORTEST_PART else ()
 
 
 def _anchors(needles: "Iterable[bytes]") -> "list[bytes]":

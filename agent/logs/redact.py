@@ -1,11 +1,11 @@
 """Replaces secrets in log bytes. Standard library only, quick to import, and quick enough for every byte of a game.
 
-A secret is looked for as it is, URL-encoded, as JSON writes it, and inside base64 at each of the three places where it
-can begin in a group. A stream is looked at as a whole: a secret that two reads split is found as well. For that, and
-only then, the end of a piece is kept back until more is read: when it is the beginning of a secret.
+A secret is looked for in all forms that `agent.logs.needles` lists. A stream is looked at as a whole: a secret that two
+reads split is found as well. For that, and only then, the end of a piece is kept back until more is read: when it is
+the beginning of a secret.
 """
 
-from agent.logs.needles import SHORTEST, Search, forms
+from agent.logs.needles import SHORTEST, Search, forms, wrapped_forms
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["MARK", "SHORTEST", "RedactedStream", "Redactor"]
 
 MARK = b"[redacted]"
+_MARK_UTF16 = MARK.decode().encode("utf-16-le")[:-1]  # for both byte orders, as the forms of secrets are
 _LINE = 65536  # a line that is longer than this is not waited for when patterns are applied
+_LIKELY = 6  # characters of base64 at the end of a line that was not read as a whole: it may go on in the next
 _OVERLAP = 4096  # and this much of it is looked at again together with what follows
 
 
@@ -24,7 +26,6 @@ class Redactor:
 
     Attributes:
         ignored: how many values were too short (below `SHORTEST` bytes) to be looked for.
-        search: looks for all forms of the others.
         patterns: what else is replaced, within lines.
     """
 
@@ -39,23 +40,32 @@ class Redactor:
             ValueError: a pattern is no regular expression.
         """
         self.ignored = 0
-        self.search = Search()
+        self._secrets: tuple[bytes, ...] = ()
+        self._search: Search | None = Search()
         self.patterns: tuple[re.Pattern[bytes], ...] = ()
         self.add(secrets, patterns)
 
     def add(self, secrets: "Iterable[str | bytes]" = (), patterns: "Iterable[str]" = ()) -> None:
         """Replaces these from now on as well; for what comes later than boot. Arguments and errors as at the start."""
-        needles = set(self.search.needles)
-        for secret in secrets:
-            value = secret.encode("utf-8", "surrogateescape") if isinstance(secret, str) else secret
-            found = forms(value)
-            if value and not found:
-                self.ignored += 1
-            needles |= found
-        if len(needles) > len(self.search.needles):
-            self.search = Search(needles)
+        values = [value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value for value in secrets]
+        self.ignored += sum(0 < len(value) < SHORTEST for value in values)
+        if added := {value for value in values if len(value) >= SHORTEST}.difference(self._secrets):
+            self._secrets, self._search = (*self._secrets, *added), None
         if expressions := tuple(patterns):
             self.patterns += _compiled(expressions)
+
+    @property
+    def search(self) -> Search:
+        """Looks for all forms of the secrets. Made when it is first needed: boot has no time for it."""
+        search = self._search
+        if search is None:
+            secrets = self._secrets
+            search = Search(
+                {form for value in secrets for form in forms(value)}, set().union(*map(wrapped_forms, secrets))
+            )
+            if secrets is self._secrets:
+                self._search = search
+        return search
 
     def stream(self, *, keep_length: bool = False) -> "RedactedStream":
         """A new stream of bytes to be redacted.
@@ -72,7 +82,7 @@ class Redactor:
 
     def text(self, value: str) -> str:
         """This text, redacted."""
-        if not self.search.needles and not self.patterns:
+        if not self._secrets and not self.patterns:
             return value
         try:
             raw = value.encode("utf-8", "surrogateescape")
@@ -84,13 +94,14 @@ class Redactor:
 class RedactedStream:
     """One stream of bytes. Not for several threads at once."""
 
-    __slots__ = ("_carry", "_covered", "_keep_length", "_line", "_redactor")
+    __slots__ = ("_carry", "_covered", "_inside", "_keep_length", "_line", "_redactor")
 
     def __init__(self, redactor: Redactor, *, keep_length: bool) -> None:
         """Starts with nothing kept back."""
         self._redactor = redactor
         self._keep_length = keep_length
         self._carry = b""
+        self._inside = False  # whether the last read ended inside a line
         self._covered = 0  # so many bytes of it belong to a secret for which a mark was shown already
         self._line = b""
 
@@ -99,7 +110,8 @@ class RedactedStream:
         search = self._redactor.search
         data = self._carry + piece if self._carry else piece
         found = search.find(data)
-        end = len(data) - search.unfinished(data)
+        end = len(data) - search.unfinished(data, continued=1 if self._carry else _LIKELY if self._inside else 0)
+        self._inside = not data.endswith(b"\n")
         marked, self._covered = self._covered, 0
         if marked:
             found = _joined([(0, marked), *found])
@@ -138,7 +150,9 @@ class RedactedStream:
         at = 0
         for start, end in found:
             has_mark = marked and start == 0 and not self._keep_length
-            parts += (data[at:start], b"" if has_mark else self._mark(end - start))
+            is_utf16 = (end - start) % 2 == 1 and data[start + 1 : start + 2] == b"\0" and not self._keep_length
+            mark = _MARK_UTF16 if is_utf16 else self._mark(end - start)
+            parts += (data[at:start], b"" if has_mark else mark)
             at = end
         parts.append(data[at:])
         return b"".join(parts)

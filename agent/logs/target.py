@@ -1,6 +1,6 @@
 """Parses `AGENT_LOG_URL`: the store, the keys, and which variables hold its credentials. Standard library only.
 
-Boot needs a part of it before the game is spawned (what to keep from the game), so it imports little.
+The init needs a part of it before the game is spawned (what to keep from the game), so it imports little.
 """
 
 TYPE_CHECKING = False

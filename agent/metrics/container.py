@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from agent.game.cgroup import CgroupReading, read_cgroup
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerReading:
+class ContainerReading(NamedTuple):
     """The container at one moment; None, or missing, where it is not to be had.
 
     Attributes:
@@ -31,7 +31,7 @@ class ContainerReading:
     """
 
     cgroup: CgroupReading
-    pressure: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    pressure: Mapping[tuple[str, str], float] = MappingProxyType({})
     inactive_file: int | None = None
     tasks: int | None = None
     task_limit: int | None = None

@@ -111,10 +111,13 @@ def histogram_samples(
     return [*samples, Sample("_count", labels, running), Sample("_sum", labels, total)]
 
 
+_NO_NUMBERS = {"inf": "+Inf", "-inf": "-Inf", "nan": "NaN"}
+
+
 def number(value: float) -> str:
     """A number as Prometheus writes it: `1.0`, `+Inf`, `NaN`."""
     text = repr(float(value))
-    return {"inf": "+Inf", "-inf": "-Inf", "nan": "NaN"}.get(text, text)
+    return text if text[-1] not in "fn" else _NO_NUMBERS[text]
 
 
 def _escaped(text: str) -> str:

@@ -23,7 +23,6 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias, TypeVar
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -185,8 +184,7 @@ def _parse(pid: int, data: bytes) -> Stat | None:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """All processes of the game at one moment.
 
     Attributes:
@@ -423,7 +421,7 @@ def _read(path: str) -> bytes:
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return os.read(file, 65536)
+            return os.read(file, 8192)
         finally:
             os.close(file)
     except OSError:

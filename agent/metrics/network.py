@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 #: Interfaces that are shown; a container has one or two.
@@ -58,8 +58,7 @@ class Queue(NamedTuple):
     drops: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Network:
+class Network(NamedTuple):
     """The network at one moment.
 
     Attributes:
@@ -68,9 +67,9 @@ class Network:
         queues: by port of the game.
     """
 
-    devices: Mapping[str, Device] = field(default_factory=dict)
-    udp: Mapping[str, int] = field(default_factory=dict)
-    queues: Mapping[Port, Queue] = field(default_factory=dict)
+    devices: Mapping[str, Device] = MappingProxyType({})
+    udp: Mapping[str, int] = MappingProxyType({})
+    queues: Mapping[Port, Queue] = MappingProxyType({})
 
 
 class NetworkReader:

@@ -74,7 +74,14 @@ def snappy(data: bytes) -> bytes:
     written = bytearray(_varint(len(data)))
     for begin in range(0, len(data), 65536):
         part = data[begin : begin + 65536]
-        written += b"\xf4" + struct.pack("<H", len(part) - 1) + part  # a literal whose length is in two bytes
+        length = len(part) - 1
+        if length < 60:
+            written.append(length << 2)
+        elif length < 256:
+            written += bytes((60 << 2, length))
+        else:
+            written += bytes((61 << 2,)) + struct.pack("<H", length)
+        written += part
     return bytes(written)
 
 

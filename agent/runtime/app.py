@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import socket
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import JsonValue
 
@@ -39,6 +39,8 @@ from agent.lifecycle.game_report import Fact, HeartbeatReported, ReportCleared
 from agent.lifecycle.states import Event, GameStarted, Phase, State
 from agent.link.messages import (
     FactTold,
+    HealthLimited,
+    Held,
     Kept,
     Leave,
     ListenersChanged,
@@ -69,8 +71,15 @@ from agent.runtime.stop_methods import RemoteMethods
 from agent.runtime.tasks import Tasks
 
 _PAGE_TOKEN = "page token"  # noqa: S105 - the name of what is kept, not a secret
+if TYPE_CHECKING:
+    from agent.compat.hosts import Compat
+    from agent.compat.prepare import Prepared
+
+_KEPT_COMPAT = "compat"
 # Servers that do not end by themselves by then are left to the end of the process.
 _CLOSE_SECONDS = 0.25
+_METRICS_KEPT = "metrics"
+_KEEP_EVERY = 2.0
 _AFTER_FAULT = 5.0
 # Heartbeats may come thousands of times a second; the init is told this often.
 _HEARTBEATS_EVERY = 0.05
@@ -191,8 +200,10 @@ class Agent:
             drop_in=_drop_in(init, self._injected),
         )
         self._feed = Feed(self._mirror, self._report, self._events, self._operations.view)
+        self._metrics_again()
         self._count = self._counter()
-        self._methods = RemoteMethods(settings, link, self._tasks)
+        self._compat: Compat | None = None
+        self._methods = RemoteMethods(settings, link, self._tasks, self._ask_host)
         self._mirror.watch(self._feed.on_transition)
         self._mirror.watch(self._on_transition)
         self._events.on_listeners(self._tell_listeners)
@@ -256,6 +267,8 @@ class Agent:
                     users=allowed_users(*(() if user is None else (user.uid,))),
                 )
             )
+        if sockets.compat is not None:
+            await self._serve_other_hosts(sockets.compat)
         if sockets.metrics is not None:
             self._servers.append(await self._metrics.serve(sockets.metrics.sock))
         if sockets.statsd is not None:
@@ -279,10 +292,34 @@ class Agent:
         _, tail = await self._link.ask(lambda ask: TailAsked(ask, OUTPUT_BYTES))
         return tail
 
+    async def _serve_other_hosts(self, prepared: Prepared) -> None:
+        from agent.compat import hosts  # noqa: PLC0415 - only where AGENT_COMPAT asks for it
+
+        kept = self._init.kept.get(_KEPT_COMPAT)
+        self._compat = await hosts.serve(
+            prepared,
+            self._operations,
+            self._events,
+            self._report,
+            settings=self._settings,
+            deployment=self._injected.deployment,
+            phase=lambda: self._mirror.state.phase,
+            limit_health=lambda seconds: self._link.send(HealthLimited(seconds)),
+            hold=lambda seconds: self._link.send(Held(seconds)),
+            saved=json.loads(kept) if kept else None,
+            save=lambda snapshot: self._link.send(Kept(_KEPT_COMPAT, json.dumps(snapshot))),
+            on_request=self._metrics.on_request,
+        )
+        self._servers.append(self._compat)
+
+    def _ask_host(self, kind: str, seconds: float) -> str:
+        return self._compat.ask_to_stop(kind, seconds) if self._compat is not None else "AGENT_COMPAT is not set"
+
     def _begin_tasks(self, first: bool) -> None:
         settings = self._settings
         if self._exports.wanted:
             self._tasks.start(self._exports.run(), "pushing metrics")
+        self._tasks.start(self._keep_metrics(), "keeping the game's figures for a later process of the agent")
         if settings.tags and first:
             self._tasks.start(self._tag(), "adding the tags of AGENT_TAGS")
         if self._count is not None:
@@ -313,6 +350,22 @@ class Agent:
         except AgentError as problem:
             wrong = Problem("AGENT_PLAYERS_FROM", self._settings.players_from, f"cannot be used: {problem}")
             raise SettingsError([wrong]) from None
+
+    def _metrics_again(self) -> None:
+        """What an earlier process of this agent knew of the game's figures, where the game is still the same."""
+        kept = json.loads(self._init.kept.get(_METRICS_KEPT) or "{}")
+        if kept.get("attempt") == self._mirror.state.attempt:
+            self._report.metrics.load(kept["metrics"])
+
+    async def _keep_metrics(self) -> None:
+        before = ""
+        while True:
+            await asyncio.sleep(_KEEP_EVERY)
+            document = {"attempt": self._mirror.state.attempt, "metrics": self._report.metrics.dump()}
+            text = json.dumps(document)
+            if text != before and (document["metrics"] or before):
+                self._link.send(Kept(_METRICS_KEPT, text))
+                before = text
 
     async def _tag(self) -> None:
         """Gives the deployment the tags of AGENT_TAGS."""

@@ -1,12 +1,14 @@
-"""Stop methods that need the agent: rcon."""
+"""Stop methods that need the agent: rcon, and those of other hosts."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agent.config.model import Settings
 from agent.game.rcon import RconError, execute
+from agent.lifecycle.stop_methods import HOSTS
 from agent.link.messages import MethodAsked, MethodEnded, MethodFailed
 from agent.runtime.link import Link
 from agent.runtime.tasks import Tasks
@@ -24,8 +26,17 @@ class Rcon:
 class RemoteMethods:
     """Applies a method when the init asks for it, and says where it has no effect."""
 
-    def __init__(self, settings: Settings, link: Link, tasks: Tasks) -> None:
-        """Takes what the methods need."""
+    def __init__(self, settings: Settings, link: Link, tasks: Tasks, ask_host: Callable[[str, float], str]) -> None:
+        """Takes what the methods need.
+
+        Args:
+            settings: all settings.
+            link: to the init.
+            tasks: owns what takes time.
+            ask_host: tells the game as another host does; takes which and the seconds that are left, and returns "" or
+                why that has no effect.
+        """
+        self._ask_host = ask_host
         self._rcon = _rcon(settings)
         self._link = link
         self._tasks = tasks
@@ -36,6 +47,11 @@ class RemoteMethods:
     def _on_asked(self, message: MethodAsked, _payload: bytes) -> None:
         if message.kind == "rcon" and self._rcon is not None:
             self._calling = self._tasks.start(self._say_by_rcon(self._rcon, message), "rcon")
+            return
+        if message.kind in HOSTS:
+            left = max(0.0, message.ends - asyncio.get_running_loop().time())
+            if why := self._ask_host(message.kind, left):
+                self._link.send(MethodFailed(message.turn, why))
             return
         why = "AGENT_RCON_ADDRESS is not set" if message.kind == "rcon" else f"there is no method {message.kind}"
         self._link.send(MethodFailed(message.turn, why))

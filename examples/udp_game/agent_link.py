@@ -24,6 +24,8 @@ class AgentLink:
         connected: whether there is an agent at all.
         stop_announced: set when the agent announces a stop. SIGTERM follows when players had their time.
         words: why, in the words of who asked for it.
+        told_to_end: whether the game has to end now, without a signal; other hosts ask so.
+        stops_the_game: whether who is told `stop` ends the game, with SIGTERM in the end.
     """
 
     def __init__(self, url: str | None) -> None:
@@ -31,6 +33,8 @@ class AgentLink:
         self.connected = bool(url)
         self.stop_announced = threading.Event()
         self.words = ""
+        self.told_to_end = False
+        self.stops_the_game = True
         self._calls: queue.Queue[tuple[str, str, object] | None] = queue.Queue(maxsize=1000)
         self._threads: list[threading.Thread] = []
         if url:

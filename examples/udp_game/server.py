@@ -15,6 +15,9 @@ from dataclasses import asdict
 from types import FrameType
 
 from .agent_link import AgentLink, complain
+from .agones_link import AgonesLink
+from .multiplay_link import MultiplayLink
+from .playfab_link import PlayFabLink
 from .world import Player, Result, Rules, World
 
 Address = tuple[str, int]
@@ -62,7 +65,7 @@ class Server:
         self._link.capacity(rules.capacity)
         self._link.ready()
         next_tick = next_heartbeat = time.monotonic()
-        while self._world.result is None and not self.told_to_end:
+        while self._world.result is None and not self._must_end:
             self._receive(next_tick)
             now = time.monotonic()
             if now >= next_tick:
@@ -73,9 +76,13 @@ class Server:
                 next_heartbeat = now + HEARTBEAT_SECONDS
         return self._finish()
 
+    @property
+    def _must_end(self) -> bool:
+        return self.told_to_end or self._link.told_to_end
+
     def _receive(self, until: float) -> None:
         """Handles datagrams until the moment `until`; at least those that are there already."""
-        while not self.told_to_end:
+        while not self._must_end:
             wait = max(0.0, until - time.monotonic())
             if not select.select([self._socket], [], [], wait)[0]:
                 return
@@ -164,7 +171,7 @@ class Server:
         elif self._link.connected:
             self._link.stop(f"match over: {result.winner or 'nobody'} wins")
             end = time.monotonic() + ENDING_SECONDS
-            while not self.told_to_end and time.monotonic() < end:
+            while self._link.stops_the_game and not self._must_end and time.monotonic() < end:
                 time.sleep(TICK_SECONDS)
         self._link.close()
         return 0 if saved else 1
@@ -202,6 +209,17 @@ def say(sentence: str) -> None:
     print(f"udp_game: {sentence}", flush=True)
 
 
+def _link(host: str) -> AgentLink:
+    """Whom the game talks to: arbitrium-agent, or what another host has in its place."""
+    if host == "agones":
+        return AgonesLink()
+    if host == "multiplay":
+        return MultiplayLink()
+    if host == "playfab":
+        return PlayFabLink()
+    return AgentLink(os.environ.get("AGENT_URL"))
+
+
 def _number(name: str, default: float) -> float:
     """A number from the environment; a value that is none is said and not used."""
     text = os.environ.get(name, "").strip()
@@ -216,7 +234,8 @@ def main() -> int:
     """Reads the environment and serves.
 
     `ARBITRIUM_PORT_GAMEPORT_INTERNAL` (injected by the platform, 7777 without it), `MATCH_GOAL` (coins),
-    `MATCH_SECONDS`, `MATCH_CAPACITY`, `MATCH_SEED`, `MATCH_RESULT_FILE`.
+    `MATCH_SECONDS`, `MATCH_CAPACITY`, `MATCH_SEED`, `MATCH_RESULT_FILE`, `MATCH_HOST` (agones, multiplay or playfab:
+    whose local agent the game was made for).
     """
     rules = Rules(
         goal=int(_number("MATCH_GOAL", 10)),
@@ -236,7 +255,7 @@ def main() -> int:
         server = Server(
             world,
             listening,
-            AgentLink(os.environ.get("AGENT_URL")),
+            _link(os.environ.get("MATCH_HOST", "")),
             os.environ.get("MATCH_RESULT_FILE", "match-result.json"),
         )
         signal.signal(signal.SIGTERM, server.end)

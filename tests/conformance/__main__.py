@@ -16,6 +16,15 @@ from typing import Any
 
 import aiohttp
 
+from agent.emulator.catalogue import now
+from agent.emulator.models import (
+    ApplicationBody,
+    PullProfileBody,
+    RelaySessionCreate,
+    RelayUser,
+    StorageBody,
+    VersionBody,
+)
 from agent.emulator.server import OPERATIONS, Emulator
 from agent.emulator.settings import Delays, EmulatorSettings
 
@@ -38,7 +47,15 @@ status = "PENDING"
 cpu_units = 1024
 memory_mb = 2048
 """
-VERSION = {"req_cpu": 100, "req_memory": 200, "docker_repository": "", "docker_image": "", "docker_tag": ""}
+NEEDS_ENGINE = frozenset({"deleteImageTag"})
+"""What cannot succeed without a container engine, and would remove somebody's images with one."""
+VERSION: dict[str, Any] = {
+    "req_cpu": 100,
+    "req_memory": 200,
+    "docker_repository": "",
+    "docker_image": "",
+    "docker_tag": "",
+}
 PORTS = [{"port": 7777, "protocol": "UDP", "name": "gameport"}, {"port": 8080, "protocol": "WS", "name": "web"}]
 
 
@@ -75,10 +92,50 @@ async def furnish(emulator: Emulator) -> dict[str, Any]:
         }
         for deployment in (emulator.platform.deployments[deployment_id] for deployment_id in ids)
     ]
-    names = {"app_name": "conformance", "tag_name": "red", "fleet_name": "alpha"}
+    names = {
+        "app_name": "conformance",
+        "version_name": "runs",
+        "tag_name": "red",
+        "fleet_name": "alpha",
+        "endpoint_name": "kept",
+        "pull_profile_name": "kept",
+        "image_name": "game",
+    }
+    catalogue, relays = emulator.platform.catalogue, emulator.platform.relays
+    addresses = [f"203.0.113.{number}" for number in range(1, 200)]
+    relay = relays.create(RelaySessionCreate(users=[RelayUser(ip=address) for address in addresses]))
+    names["session_id"] = relay.id
+    profile = PullProfileBody(name="kept", source="a", source_type="File", destination="/a")
+    storage = StorageBody(name="kept", access_key_id="", secret_access_key="", endpoint="file:///tmp", bucket="b")
+    catalogue.put_storage(storage)
+    catalogue.add_profile("kept", profile)
+    disposable: dict[str, list[dict[str, str]]] = {
+        name: []
+        for name in (
+            *("deleteApplication", "deleteVersion", "deleteStorage", "deletePullProfile", "unlinkPullProfile"),
+            "deleteRelaySession",
+        )
+    }
+    for number in range(40):
+        name = f"disposable-{number}"
+        catalogue.add_application(ApplicationBody(name=name, is_active=True, image=""))
+        disposable["deleteApplication"].append({"app_name": name})
+        catalogue.add_version("conformance", VersionBody(**VERSION, name=name))
+        disposable["deleteVersion"].append({"version_name": name})
+        catalogue.put_storage(storage.model_copy(update={"name": name}))
+        disposable["deleteStorage"].append({"endpoint_name": name})
+        catalogue.add_profile("kept", profile.model_copy(update={"name": name}))
+        disposable["deletePullProfile"].append({"pull_profile_name": name})
+        linked = catalogue.add_profile("kept", profile.model_copy(update={"name": f"linked-{number}"}))
+        linked.links["conformance", "runs"] = now()
+        disposable["unlinkPullProfile"].append({"pull_profile_name": f"linked-{number}"})
+        short = relays.create(RelaySessionCreate(users=[RelayUser(ip=addresses[0])]))
+        disposable["deleteRelaySession"].append({"session_id": short.id})
     return {
         "names": names,
         "versions": list(versions),
+        "disposable": disposable,
+        "relay_users": list(relay.users),
         "hosts": ["alpha-1"],
         "deployments": known[:6],
         "doomed": known[6:],
@@ -90,7 +147,7 @@ def report(emulator: Emulator) -> int:
     counts = emulator.records.counts
     never = []
     print("operation            answers")
-    for operation in sorted(each.id for each in OPERATIONS):
+    for operation in sorted(each.id for each in OPERATIONS if each.id not in NEEDS_ENGINE):
         statuses = {status: count for (name, status), count in sorted(counts.items()) if name == operation}
         print(f"{operation:20} {'  '.join(f'{status}: {count}' for status, count in statuses.items())}")
         if not any(status < 300 for status in statuses):

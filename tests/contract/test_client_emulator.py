@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from agent.edgegap import models
 from agent.edgegap.client import EdgegapClient
 from agent.edgegap.errors import (
+    BadRequestError,
     ConflictError,
     DeploymentFailedError,
     EdgegapError,
@@ -99,7 +100,7 @@ async def test_applications_versions_and_storages(client: EdgegapClient) -> None
     )
     assert (await client.create_storage(storage)).name == "logs"
     assert [found.name async for found in client.list_storages()] == ["logs"]
-    with pytest.raises(ConflictError):
+    with pytest.raises(BadRequestError):
         await client.create_storage(storage)
 
 
@@ -144,7 +145,7 @@ async def test_private_fleets(client: EdgegapClient) -> None:
     """Hosts are listed with what is taken; what fits nowhere is refused, with an id."""
     hosts = [host async for host in client.list_fleet_hosts("alpha", page_size=1)]
     assert [host.host_id for host in hosts] == ["alpha-1", "alpha-2"]
-    with pytest.raises(NotFoundError):
+    with pytest.raises(BadRequestError):
         await client.list_fleet_hosts("beta").first()
     await version(client, req_cpu=1024, req_memory=1024)
     request = models.FleetDeploymentCreate(

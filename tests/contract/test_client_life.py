@@ -126,18 +126,15 @@ async def test_a_deployment_lives_and_dies_as_the_client_is_told() -> None:
 
 
 async def test_a_game_that_crashes_leaves_its_exit_code_and_last_words() -> None:
-    """Restart policy never: the deployment is in error, and its logs say how it ended."""
+    """Its logs say how it ended, also after it was started again."""
     source = "import sys; print('out of cheese', flush=True); sys.exit(42)"
     async with both() as it:
-        await it.version(source=source, restart_policy="never")
+        await it.version(source=source)
         accepted = await it.client.deploy(models.DeploymentCreate(application="game", version="1", users=[PARIS]))
         logs = await poll(lambda: it.client.get_logs(accepted.request_id), lambda logs: logs.crash_data is not None)
         assert logs.crash_data is not None
         assert logs.crash_data.exit_code == 42
         assert "out of cheese" in (logs.crash_logs or "")
-        status = await it.client.get_deployment(accepted.request_id)
-        assert (status.state, status.error) == (State.ERROR, True)
-        assert status.error_detail
 
 
 async def test_variables_and_what_is_hidden_reach_the_game() -> None:
@@ -369,7 +366,7 @@ async def test_a_fleet_is_listed_and_deployed_to(tmp_path: Path) -> None:
         assert full.value.deployment_id is not None
         failed = await it.client.get_deployment(full.value.deployment_id)
         assert (failed.state, failed.error) == (State.ERROR, True)
-        with pytest.raises(errors.NotFoundError):
+        with pytest.raises(errors.BadRequestError):
             await it.client.list_fleet_hosts("nobody").first()
 
 

@@ -77,6 +77,8 @@ STORAGE = models.StorageCreate(
     output_format="NDJSON",
     secret_access_key=SecretStr("s"),
 )
+VARIABLE = models.Variable(key="A", value="1", is_hidden=True, is_secret=True)
+PLACES = models.LocationFilter(field="city", values=["Paris"], filter_type="any")
 BULK = models.BulkFilter(field="deployment_tags", values=["a"], filter_type="all")
 
 CALLS: dict[str, Call] = {
@@ -106,13 +108,90 @@ CALLS: dict[str, Call] = {
     "listVersions": lambda client, _: client.list_versions("game", page_size=5).first(),
     "createStorage": lambda client, _: client.create_storage(STORAGE),
     "listStorages": lambda client, _: client.list_storages(page_size=5).first(),
+    "getApplication": lambda client, _: client.get_application("game"),
+    "updateApplication": lambda client, _: client.update_application(
+        "game", models.ApplicationUpdate(name="other", is_active=False, image="")
+    ),
+    "deleteApplication": lambda client, _: client.delete_application("game"),
+    "getVersion": lambda client, _: client.get_version("game", "1"),
+    "updateVersion": lambda client, _: client.update_version(
+        "game", "1", models.VersionUpdate(docker_tag="2", private_token=SecretStr("s"), envs=[VARIABLE])
+    ),
+    "deleteVersion": lambda client, _: client.delete_version("game", "1"),
+    "getStorage": lambda client, _: client.get_storage("logs"),
+    "updateStorage": lambda client, _: client.update_storage(
+        "logs", models.StorageUpdate(bucket="c", secret_access_key=SecretStr("s"))
+    ),
+    "deleteStorage": lambda client, _: client.delete_storage("logs"),
+    "createPullProfile": lambda client, _: client.create_pull_profile(
+        "logs", models.PullProfile(name="p", source="maps", source_type="Folder", destination="/maps")
+    ),
+    "listPullProfiles": lambda client, _: client.list_pull_profiles("logs", page_size=5).first(),
+    "getPullProfile": lambda client, _: client.get_pull_profile("logs", "p"),
+    "updatePullProfile": lambda client, _: client.update_pull_profile(
+        "logs", "p", models.PullProfileUpdate(source="maps/2")
+    ),
+    "deletePullProfile": lambda client, _: client.delete_pull_profile("logs", "p"),
+    "linkPullProfile": lambda client, _: client.link_pull_profile("logs", "p", "game", "1"),
+    "unlinkPullProfile": lambda client, _: client.unlink_pull_profile("logs", "p", "game", "1"),
+    "getPublicIp": lambda client, _: client.get_public_ip(),
+    "listLocations": lambda client, _: client.list_locations("game", "1", page_size=5).first(),
+    "listBeacons": lambda client, _: client.list_beacons(1, 5),
+    "createRelaySession": lambda client, _: client.create_relay_session(
+        models.RelaySessionCreate(
+            users=[models.RelayUser(ip="203.0.113.7")], filters=[PLACES], webhook_url="https://hook.example.com"
+        )
+    ),
+    "listRelaySessions": lambda client, _: client.list_relay_sessions().first(),
+    "getRelaySession": lambda client, _: client.get_relay_session("4c1d22e90b7a-S"),
+    "deleteRelaySession": lambda client, _: client.delete_relay_session("4c1d22e90b7a-S"),
+    "authorizeRelayUser": lambda client, _: client.authorize_relay_user("4c1d22e90b7a-S", "203.0.113.7"),
+    "revokeRelayUser": lambda client, _: client.revoke_relay_user("4c1d22e90b7a-S", 4_000_000_000),
+    "initQuickStart": lambda client, _: client.init_quick_start("unity"),
+    "getRegistryCredentials": lambda client, _: client.get_registry_credentials("unreal"),
+    "listImages": lambda client, _: client.list_images(page_size=5).first(),
+    "listImageTags": lambda client, _: client.list_image_tags("game", page_size=5).first(),
+    "deleteImageTag": lambda client, _: client.delete_image_tag("game", "1"),
+    "deleteImageTags": lambda client, _: client.delete_image_tags("game", ["1", "2"]),
+    "deployV1": lambda client, _: client.deploy_v1(
+        models.DeployV1(
+            app_name="game",
+            version_name="1",
+            geo_ip_list=[models.GeoIp(ip="203.0.113.7", latitude=1.5, longitude=2.5)],
+            filters=[PLACES],
+            env_vars=[VARIABLE],
+            tags=["a"],
+            webhook_url="https://hook.example.com",
+            container_log_storage=models.LogStorage(enabled=True, endpoint_storage="logs"),
+            command="/game",
+            location=models.Point(latitude=1.5, longitude=2.5),
+            city="Paris",
+            ap_sort_strategy="weighted",
+        )
+    ),
+    "deployBeta": lambda client, _: client.deploy_beta(
+        models.BetaDeploymentCreate(
+            application_name="game",
+            version="1",
+            users=[models.BetaUser(ip_address="203.0.113.7")],
+            environment_variables=[models.Variable(key="A", value="1")],
+            tags=["nakama"],
+            webhook=models.Webhook(url="https://hook.example.com"),
+        )
+    ),
+    "updateDeployment": lambda client, _: client.update_deployment(ID, joinable=True),
+    "reportDeployment": lambda client, _: client.report_deployment(ID, "cheating", {"player": 7}),
 }
 
 ANYTHING = {
     "request_id": ID,
     "name": "a",
     "version": {"name": "1"},
+    "session_id": "4c1d22e90b7a-S",
+    "token": "made up",
+    "tag": "1",
     **{name: [] for name in ("data", "tags", "applications", "versions", "endpoints")},
+    **{name: [] for name in ("pull_profiles", "locations", "sessions")},
 }
 """An answer that every operation's model can be read from."""
 
@@ -180,6 +259,23 @@ def _properties(schema: dict[str, Any]) -> set[str]:
         ("Version", models.Version),
         ("VersionPort", models.VersionPort),
         ("Storage", models.Storage),
+        ("ApplicationRecord", models.Application),
+        ("ApplicationUpdate", models.ApplicationUpdate),
+        ("InjectedVariable", models.Variable),
+        ("VersionUpdate", models.VersionUpdate),
+        ("StorageUpdate", models.StorageUpdate),
+        ("PullProfile", models.PullProfile),
+        ("PullProfileUpdate", models.PullProfileUpdate),
+        ("PullProfileLink", models.PullProfileLink),
+        ("LocationFilter", models.LocationFilter),
+        ("DeployV1", models.DeployV1),
+        ("DeployV1Accepted", models.DeployV1Accepted),
+        ("CloudLocation", models.CloudLocation),
+        ("Beacon", models.PingBeacon),
+        ("RelaySession", models.RelaySession),
+        ("RelaySessionUser", models.RelaySessionUser),
+        ("ImageTag", models.ImageTag),
+        ("RegistryCredentials", models.RegistryCredentials),
     ],
 )
 def test_every_field_of_the_document_is_typed(schema: str, model: type[Wire]) -> None:
@@ -224,6 +320,8 @@ def test_the_limits_are_those_of_the_document() -> None:
     assert limits == {
         "deploy": Limit.DEPLOY.value,
         "deployToFleet": Limit.DEPLOY.value,
+        "deployV1": Limit.DEPLOY.value,
+        "deployBeta": Limit.DEPLOY.value,
         "getDeployment": Limit.STATUS.value,
         "listDeployments": Limit.LIST.value,
         "listFleetHosts": Limit.LIST.value,

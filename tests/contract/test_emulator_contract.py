@@ -163,7 +163,7 @@ async def test_a_storage_never_tells_its_secret_key() -> None:
         created = await caller.call("POST", "/v1/storage/endpoint", STORAGE)
         listed = await caller.get("/v1/storage/endpoints")
         assert listed["endpoints"] == [created.body]
-        assert (await caller.call("POST", "/v1/storage/endpoint", STORAGE)).status == 409
+        assert (await caller.call("POST", "/v1/storage/endpoint", STORAGE)).status == 400
         recorded = (await caller.call("GET", "/emulator/requests")).body
         assert "not-to-be-told" not in json.dumps([created.body, listed, recorded])
 

@@ -73,7 +73,7 @@ async def test_hosts_are_listed_with_what_is_taken(fleets: str) -> None:
         await caller.stop(answer.body["request_id"])
         host = (await caller.get("/v2/private-fleets/alpha/hosts"))["data"][0]
         assert (host["allocated_cpu_units"], host["allocated_memory_mb"]) == (0, 0)
-        assert (await caller.call("GET", "/v2/private-fleets/none/hosts")).status == 404
+        assert (await caller.call("GET", "/v2/private-fleets/none/hosts")).status == 400
 
 
 async def test_hosts_are_tried_in_order_then_the_cloud_then_422(fleets: str) -> None:

@@ -53,7 +53,7 @@ async def test_logs_are_there_while_it_runs_and_gone_after_without_a_storage() -
         assert set(log.splitlines()) >= {"to stdout", "to stderr"}
         await caller.stop(deployment_id)
         assert await caller.logs(deployment_id) == {
-            "logs": None,
+            "logs": "",
             "crash_logs": None,
             "crash_data": None,
             "encoding": "utf-8",
@@ -158,7 +158,7 @@ async def test_a_storage_that_cannot_be_written_costs_the_logs_and_not_the_stop(
         deployment_id = await caller.running(endpoint_storage=name)
         await caller.until_logged(deployment_id, "up")
         await caller.stop(deployment_id)
-        assert (await caller.logs(deployment_id))["logs"] is None
+        assert (await caller.logs(deployment_id))["logs"] == ""
         assert "cannot keep the logs in kept" in (caller.inner(deployment_id).log_trouble or "")
 
 
@@ -172,7 +172,7 @@ async def test_logs_that_are_gone_from_their_storage_are_gone(tmp_path: Path) ->
         for path in tmp_path.rglob("*.log"):
             path.unlink()
         logs = await caller.logs(deployment_id)
-        assert logs["logs"] is None
+        assert logs["logs"] == ""
         assert logs["logs_link"].endswith(f"{deployment_id}.log")
 
 
@@ -230,7 +230,7 @@ async def test_logs_go_to_an_s3_compatible_server(tmp_path: Path) -> None:
         assert (tmp_path / "bucket" / "game" / "v1" / f"{ids[0]}.log").read_text() == "up\n"
         async with aiohttp.ClientSession() as session, session.get(logs["logs_link"]) as response:
             assert (response.status, await response.text()) == (200, "up\n")
-        assert (await caller.logs(ids[1]))["logs"] is None
+        assert (await caller.logs(ids[1]))["logs"] == ""
         trouble = caller.inner(ids[1]).log_trouble or ""
         assert trouble.startswith("cannot keep the logs in wrong")
         assert "never-to-be-told" not in trouble

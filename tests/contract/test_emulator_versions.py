@@ -218,8 +218,8 @@ async def test_a_state_file_outlives_the_emulator(tmp_path: Path) -> None:
     assert state.stat().st_mode & 0o777 == 0o600
     async with backend(quick(state_file=str(state))) as caller:
         assert [each["name"] for each in (await caller.get("/v1/apps"))["applications"]] == ["game", "other"]
-        assert caller.emulator.platform.storages["logs"].body.secret_access_key == "not-to-be-told"
-        body = caller.emulator.platform.applications["other"].versions[name].body
+        assert caller.emulator.platform.catalogue.storages["logs"].body.secret_access_key == "not-to-be-told"
+        body = caller.emulator.platform.catalogue.applications["other"].versions[name].body
         assert [(env.key, env.value, env.is_hidden) for env in body.envs] == [("A", "hidden", True)]
         assert (await caller.call("POST", "/v1/app", {"name": "game", "is_active": True, "image": ""})).status == 409
         await caller.until(await caller.deploy("1"), "READY")

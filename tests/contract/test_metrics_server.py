@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from agent.config.injected import parse
 from agent.game.cgroup import CgroupReading
 from agent.lifecycle.game_metrics import CustomMetric
-from agent.lifecycle.game_report import GameReport
+from agent.lifecycle.game_report import GameReport, ReportError
 from agent.lifecycle.states import GameReady, GameStarted, Reason, Rules, Source
 from agent.lifecycle.transition import initial, transition
 from agent.metrics.container import ContainerReading
@@ -276,6 +276,37 @@ async def test_what_a_game_names_badly_cannot_spoil_the_rest(agent: Agent) -> No
         assert value(families, "game_odd") == 1
         _, _, body = await agent.get(Accept=accept)
         assert {"game_shots_total 5.0", "game_hits_total 2.0", "game__total 4.0"} <= set(body.splitlines())
+
+
+async def test_the_games_own_figures_have_labels_buckets_and_exemplars(agent: Agent) -> None:
+    """As the game reported them; an exemplar leads to a trace, in OpenMetrics only."""
+    trace = (("trace_id", "4bf92f3577b34da6a3ce929d0e0e4736"),)
+    agent.report.set_metrics(
+        [
+            CustomMetric("rooms", 2, labels=(("map", 'a "quoted" \\ name'),)),
+            CustomMetric("rooms", 1, labels=(("map", "mill"),)),
+            CustomMetric("tick_duration_seconds", observe=(0.003, 0.7), exemplar=trace),
+            CustomMetric("crashes_total", add=1, exemplar=trace),
+        ],
+        5.0,
+    )
+    for accept in ("", OPENMETRICS):
+        families = await agent.families(accept)
+        assert value(families, "game_rooms", map='a "quoted" \\ name') == 2
+        ticks = families["game_tick_duration_seconds"]
+        assert value(families, ticks.name, f"{ticks.name}_bucket", le="0.004") == 1
+        assert value(families, ticks.name, f"{ticks.name}_bucket", le="+Inf") == 2
+        found = {sample.labels.get("le"): sample.exemplar for sample in ticks.samples if sample.exemplar}
+        if accept:
+            assert found["1.0"].value == 0.7
+            assert found["1.0"].labels == dict(trace)
+            (crashes, *_) = families["game_crashes"].samples
+            assert crashes.exemplar is not None
+        else:
+            assert not found
+    with pytest.raises(ReportError):
+        agent.report.set_metrics([CustomMetric("rooms", 1, kind="histogram")], 6.0)
+    assert value(await agent.families(), "arbitrium_game_metrics_refused", why="type") == 1
 
 
 async def test_players_are_not_shown_before_the_game_spoke_of_any(agent: Agent) -> None:

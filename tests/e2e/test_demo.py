@@ -65,6 +65,20 @@ def demo(directory: Path, mark: Mark, *options: str, **environment: str) -> "sub
     )
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("host", ["agones", "multiplay", "playfab"])
+def test_the_demo_plays_a_game_made_for_another_host(tmp_path: Path, mark: Mark, host: str) -> None:
+    """The same match, with the other host's protocol between the game and the agent."""
+    it = demo(tmp_path / "demo", mark, "--as", host)
+    assert it.returncode == 0, it.stdout + it.stderr
+    assert mark.processes() == []
+    for words in ("starting → ready", "wins", "ready → ", "is TERMINATED", "nothing is left running"):
+        assert words in it.stdout
+    if host != "multiplay":
+        assert "ada joined" in it.stdout
+    assert not list(Path.home().glob("server.json.*"))
+
+
 def test_the_demo_shows_a_whole_life_and_leaves_nothing_running(tmp_path: Path, mark: Mark) -> None:
     """States, players, calls and figures as plain lines; then logs and exit.json where it says; no secret in any."""
     it = demo(tmp_path / "demo", mark)

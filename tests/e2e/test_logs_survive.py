@@ -332,8 +332,9 @@ def test_two_agents_on_one_machine_share_a_spool_directory_and_a_store(launch: L
         assert f"from {name}".encode() in segment
 
 
-def test_an_oom_kill_of_a_child_is_named(launch: Launcher, tmp_path: Path) -> None:
-    """The game's wrapper lives on and exits 1; the kernel's counter knows better. Needs a cgroup of our own."""
+@contextlib.contextmanager
+def small_cgroup() -> Iterator[Path]:
+    """A memory cgroup (v1) of 200 MiB."""
     root = Path("/sys/fs/cgroup/memory")
     if not (root / "memory.limit_in_bytes").exists():
         pytest.skip("making a memory cgroup (v1) is not possible here")
@@ -344,21 +345,40 @@ def test_an_oom_kill_of_a_child_is_named(launch: Launcher, tmp_path: Path) -> No
     except OSError as problem:
         pytest.skip(f"making a memory cgroup is not permitted here: {problem}")
     try:
+        yield group
+    finally:
+        eventually(lambda: not (group / "cgroup.procs").read_text().strip(), "the cgroup is empty")
+        group.rmdir()
+
+
+@pytest.mark.parametrize("lives_on", [False, True])
+def test_an_oom_kill_of_a_child_is_the_cause_only_where_it_ended_the_game(
+    launch: Launcher, tmp_path: Path, lives_on: bool
+) -> None:
+    """The kernel's counter knows what a wrapper's exit code does not; an orderly stop after it is orderly."""
+    with small_cgroup() as group:
         # It eats when the whole agent is there.
         eat = 'import sys; a = []\nwhile True: a.append(b"x" * (8 << 20))'
-        child = f"while [ ! -e go ]; do sleep 0.05; done; {sys.executable} -c '{eat}' || exit 1"
+        after = "trap 'exit 0' TERM; echo goes on; while :; do sleep 0.05; done" if lives_on else "exit 1"
+        child = f"while [ ! -e go ]; do sleep 0.05; done; {sys.executable} -c '{eat}'; {after}"
         enter = ["sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$@"', "sh"]
         env = {"AGENT_ON_CRASH": "exit", "AGENT_LOG_URL": (tmp_path / "store").as_uri()}
         run = launch(["sh", "-c", child], env=env, mode="subreaper", prefix=enter)
         assert run.is_ready_to_answer()
         (launch.files / "go").touch()
-        assert run.finish().code == 1
+        if lives_on:
+            run.wait_for("goes on")
+            assert run.stop().code == 0
+        else:
+            assert run.finish().code == 1
         (path,) = (tmp_path / "store").rglob("exit.json")
         document = json.loads(path.read_text())
-        assert document["cause"] == "out_of_memory", document
         assert document["memory"]["oom_kills"] >= 1
         assert document["memory"]["limit_bytes"] == 200 << 20
-        assert "one of the game's processes" in document["summary"]
-    finally:
-        eventually(lambda: not (group / "cgroup.procs").read_text().strip(), "the cgroup is empty")
-        group.rmdir()
+        said = " ".join(document["evidence"])
+        if lives_on:
+            assert "all before the stop was asked for" in said
+            assert document["cause"] == "clean", document
+        else:
+            assert document["cause"] == "out_of_memory", document
+            assert "one of the game's processes" in document["summary"]

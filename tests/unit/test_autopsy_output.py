@@ -235,6 +235,7 @@ def test_a_traceback_that_the_game_lived_on_after_is_no_crash() -> None:
     """It was logged, and play went on."""
     assert find_crash(PYTHON.encode() + b"player 7 joined\n" * 60) is None
     assert find_crash(PYTHON.encode() + b"goodbye\n" * 3) is not None
+    assert find_crash(b"Killed\n" + b"player 7 joined\n" * 10) is None
 
 
 @given(st.binary(max_size=300), st.sampled_from([JVM, GO, PYTHON, NODE, UNREAL]), st.integers(0, 200))

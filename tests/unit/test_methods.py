@@ -53,6 +53,8 @@ def test_an_at_sign_of_a_line_is_no_share() -> None:
             "signal:KILL",
             "signal:9",
             "shout:x",
+            "agones:now",
+            "playfab:",
             "@40%",
         ),
         *("notify@0%", "stdin:stop@101%", "notify@60%,stdin:stop@50%", "command:sh -c 'x", "rcon:"),

@@ -255,6 +255,13 @@ function showCatalogue() {
   $("url").textContent = catalogue.url;
   fill($("version"), catalogue.versions.map(({ application, version }) => [`${application} ${version}`, JSON.stringify({ application, version })]));
   fill($("city"), catalogue.cities.map((city) => [city, city]));
+  $("warnings").hidden = !(catalogue.warnings ?? []).length;
+  $("warnings-title").textContent = `${(catalogue.warnings ?? []).length} things to know`;
+  $("warnings-list").replaceChildren(...(catalogue.warnings ?? []).map((text) => make("li", "", text)));
+  $("tls").hidden = !catalogue.tls;
+  $("tls-text").textContent = catalogue.tls
+    ? `Served on port ${catalogue.tls.port}. Clients trust ${catalogue.tls.authority}. To undo it: take the line for api.edgegap.com out of the hosts file, remove the authority from where it is trusted, and delete its directory. Until then the real platform cannot be reached from this machine.`
+    : "";
   const none = catalogue.versions.length === 0;
   for (const control of $("deploy").elements) control.disabled = none;
   $("empty-text").textContent = none

@@ -1,0 +1,322 @@
+"""What a game built for another host expects before it starts: listening sockets, files, variables.
+
+Called by the init when AGENT_COMPAT is set, before the game is spawned. Standard library only, nothing heavy. From here
+on a connection waits in the backlog until the agent serves it, so that a game's first call is never refused.
+
+Sources of names and forms: the public SDKs of Agones, PlayFab (GSDK) and Unity's Multiplay.
+"""
+
+import json
+import os
+
+from agent import log
+from agent.config import parsers
+from agent.config.names import variable
+from agent.init.sockets import Port, TakenError, listen_tcp
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Json = dict[str, object]
+
+# Listener, setting, default port, host, and what the game does not hear of when the port is moved.
+_LISTENERS = (
+    ("agones-http", "agones_http_port", 9358, "agones"),
+    ("agones-grpc", "agones_grpc_port", 9357, "agones"),
+    ("multiplay", "multiplay_port", 8086, "multiplay"),
+    ("playfab", "playfab_port", 56001, "playfab"),
+)
+_HOST = "127.0.0.1"
+_GSDK_FOLDERS = {"logFolder": "logs", "sharedContentFolder": "shared", "certificateFolder": "certificates"}
+
+
+class Prepared:
+    """What exists when the game starts.
+
+    Attributes:
+        hosts: those that are asked for, `auto` resolved: agones, multiplay, playfab.
+        ports: the listening sockets, by listener: agones-http, agones-grpc, multiplay, playfab.
+        files: files that were written, by what they are: server.json, gsdk.
+        ids: names that were made up for this deployment, small and JSON: a restart of the agent has to keep them.
+        problems: wrong settings: the setting's name and what it takes.
+    """
+
+    __slots__ = ("files", "hosts", "ids", "ports", "problems")
+
+    def __init__(self, hosts: "tuple[str, ...]") -> None:
+        """Has nothing yet."""
+        self.hosts = hosts
+        self.ports: dict[str, Port] = {}
+        self.files: dict[str, str] = {}
+        self.ids: dict[str, str] = {}
+        self.problems: list[tuple[str, str]] = []
+
+    def close(self) -> None:
+        """Closes the sockets. The files stay where the game has written beside them."""
+        for port in self.ports.values():
+            port.sock.close()
+        if (path := self.files.get("gsdk")) is not None:
+            directory = os.path.dirname(path)
+            try:
+                for folder in _GSDK_FOLDERS.values():
+                    os.rmdir(os.path.join(directory, folder))
+                os.unlink(path)
+                os.rmdir(directory)
+            except OSError:
+                pass
+
+
+def prepare(
+    hosts: "tuple[str, ...]",
+    environ: "dict[str, str]",
+    settings_raw: "Callable[[str], str | None]",
+    game_env: "dict[str, str]",
+    owner: "tuple[int, int] | None" = None,
+) -> Prepared:
+    """Prepares what the hosts' SDKs look for.
+
+    Args:
+        hosts: from AGENT_COMPAT, checked.
+        environ: the container's environment, with what the platform injected.
+        settings_raw: gives the text of a setting by its name, or None.
+        game_env: the game's environment, which is added to.
+        owner: user and group of the game where they are not the agent's: the files become theirs.
+
+    Returns:
+        What was made, with every problem found on the way.
+    """
+    made = Prepared(parsers.HOSTS if "auto" in hosts else hosts)
+    for listener, setting, default, host in _LISTENERS:
+        if host in made.hosts:
+            _listen(made, listener, setting, default, settings_raw)
+    if made.problems:
+        return made
+    if "agones" in made.hosts:
+        _prepare_agones(made, game_env)
+    if "multiplay" in made.hosts:
+        _prepare_multiplay(made, environ, settings_raw, game_env, owner, keep="auto" in hosts)
+    if "playfab" in made.hosts:
+        _prepare_playfab(made, environ, settings_raw, game_env, owner)
+    return made
+
+
+def _listen(
+    made: Prepared, listener: str, setting: str, default: int, settings_raw: "Callable[[str], str | None]"
+) -> None:
+    text = settings_raw(setting)
+    try:
+        port = listen_tcp(_HOST, default if text is None else parsers.port(text), explicit=text is not None)
+    except (ValueError, TakenError) as wrong:
+        made.problems.append((setting, str(wrong)))
+        return
+    except OSError as problem:
+        log.warning(f"cannot listen on {_HOST} ({problem}); going on without {variable(setting)}")
+        return
+    if port.instead_of is not None:
+        said = "; an SDK that does not read it from server.json will not find it" if listener == "multiplay" else ""
+        log.warning(
+            f"port {port.instead_of} is taken by another program: using {port.number} for {listener} instead{said}; "
+            f"set {variable(setting)} to choose one"
+        )
+    made.ports[listener] = port
+
+
+def _prepare_agones(made: Prepared, game_env: "dict[str, str]") -> None:
+    for listener, name in (("agones-http", "AGONES_SDK_HTTP_PORT"), ("agones-grpc", "AGONES_SDK_GRPC_PORT")):
+        if listener in made.ports:
+            game_env[name] = str(made.ports[listener].number)
+    made.ids["agones_uid"] = _guid()
+
+
+def _prepare_multiplay(
+    made: Prepared,
+    environ: "dict[str, str]",
+    settings_raw: "Callable[[str], str | None]",
+    game_env: "dict[str, str]",
+    owner: "tuple[int, int] | None",
+    *,
+    keep: bool,
+) -> None:
+    made.ids["allocation"], made.ids["allocation_event"] = _guid(), _guid()
+    made.ids["multiplay_server"] = server_id(environ)
+    if "multiplay" not in made.ports:
+        return
+    home = game_env.get("HOME") or os.path.expanduser("~")
+    path = os.path.join(home, "server.json")
+    if keep and os.path.exists(path):
+        log.debug(f"{path} is there already and stays as it is; AGENT_COMPAT=multiplay writes it anew")
+        return
+    content = server_json(environ, settings_raw, made.ids["multiplay_server"], made.ports["multiplay"].number)
+    if (settings_raw("multiplay_allocate") or "").strip().lower() == "start":
+        content["allocatedUUID"] = made.ids["allocation"]
+    try:
+        _make_directory(os.path.join(home, str(content["serverLogDir"])), owner)
+        write_json(path, content, owner)
+    except OSError as problem:
+        log.warning(
+            f"cannot write {path} ({problem.strerror}): a game made for Multiplay will not find its configuration; "
+            "set HOME to a directory that can be written"
+        )
+        return
+    made.files["server.json"] = path
+
+
+def server_id(environ: "dict[str, str]") -> str:
+    """A number for Multiplay's server id: the deployment's id, whose 12 hex digits fit in 48 bits; 1 outside."""
+    try:
+        return str(int(environ.get("ARBITRIUM_REQUEST_ID", "") or "1", 16) % 2**48 or 1)
+    except ValueError:
+        return "1"
+
+
+def server_json(
+    environ: "dict[str, str]", settings_raw: "Callable[[str], str | None]", server: str, port: int
+) -> "Json":
+    """The content of `server.json`, not yet allocated; `AGENT_MULTIPLAY_CONFIG` adds the build configuration's keys."""
+    game, query = _game_ports(environ)
+    content: Json = {
+        "allocatedUUID": "",
+        "fleetID": environ.get("ARBITRIUM_PRIVATE_FLEET_ID", ""),
+        "ip": environ.get("ARBITRIUM_PUBLIC_IP", "127.0.0.1"),
+        "localProxyUrl": f"http://localhost:{port}",
+        "machineID": environ.get("ARBITRIUM_HOST_ID", ""),
+        # Text, as Multiplay wrote them: the SDKs take numbers in both forms, and all else as text only.
+        "port": game,
+        "queryPort": query,
+        "queryType": settings_raw("multiplay_query_type") or "sqp",
+        "regionID": "",
+        "regionName": _city(environ),
+        "serverID": server,
+        # Under the home directory: the Go SDK puts that in front.
+        "serverLogDir": "logs",
+    }
+    for name, value in parsers.assignments(settings_raw("multiplay_config") or ""):
+        content[name] = value
+    return content
+
+
+def _game_ports(environ: "dict[str, str]") -> "tuple[str, str]":
+    """Where the game listens, and where it answers queries: the ports named so, else the first and the second."""
+    ports = _mapping(environ)
+    names = list(ports)
+    query = next((name for name in names if "query" in name.lower()), None)
+    game = next((name for name in names if "game" in name.lower()), None)
+    game = game or next((name for name in names if name != query), None)
+    query = query or next((name for name in names if name != game), None)
+    # The SDKs bind the query port themselves: it must be another one, mapped or not.
+    return ports.get(game or "", ("9000", ""))[0], ports.get(query or "", ("9010", ""))[0]
+
+
+def _mapping(environ: "dict[str, str]") -> "dict[str, tuple[str, str]]":
+    """Internal and external port by name. What cannot be read is left out: `agent.config.injected` says why."""
+    try:
+        ports = json.loads(environ.get("ARBITRIUM_PORTS_MAPPING", "") or "{}")
+        ports = ports.get("ports", ports)
+        return {
+            str(port.get("name") or key): (str(port.get("internal", key)), str(port.get("external", "")))
+            for key, port in ports.items()
+        }
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        return {}
+
+
+def _city(environ: "dict[str, str]") -> str:
+    try:
+        return str(json.loads(environ.get("ARBITRIUM_DEPLOYMENT_LOCATION", "") or "{}").get("city") or "")
+    except (ValueError, AttributeError, RecursionError):
+        return ""
+
+
+def _prepare_playfab(
+    made: Prepared,
+    environ: "dict[str, str]",
+    settings_raw: "Callable[[str], str | None]",
+    game_env: "dict[str, str]",
+    owner: "tuple[int, int] | None",
+) -> None:
+    made.ids["session_host"] = _guid()
+    made.ids["session"] = _guid()
+    if "playfab" not in made.ports:
+        return
+    temporary = environ.get("TMPDIR") or "/tmp"  # noqa: S108 - a new directory in it, of a name that nobody can guess
+    directory = os.path.join(temporary, f"arbitrium-playfab-{os.urandom(6).hex()}")
+    path = os.path.join(directory, "gsdkConfig.json")
+    ports = _mapping(environ)
+    address = environ.get("ARBITRIUM_PUBLIC_IP", "127.0.0.1")
+    request = environ.get("ARBITRIUM_REQUEST_ID", "")
+    folders = {name: os.path.join(directory, folder) for name, folder in _GSDK_FOLDERS.items()}
+    content: Json = {
+        "heartbeatEndpoint": f"localhost:{made.ports['playfab'].number}",
+        "sessionHostId": made.ids["session_host"],
+        "vmId": environ.get("ARBITRIUM_HOST_ID", "local"),
+        **folders,
+        "gameCertificates": {},
+        "buildMetadata": dict(parsers.assignments(settings_raw("playfab_metadata") or "")),
+        "gamePorts": {name: internal for name, (internal, _) in ports.items()},
+        "publicIpV4Address": address,
+        "fullyQualifiedDomainName": f"{request}.pr.edgegap.net" if request else "localhost",
+        "gameServerConnectionInfo": {
+            "publicIpV4Adress": address,  # spelt so in the SDKs
+            "gamePortsConfiguration": [
+                {
+                    "name": name,
+                    "serverListeningPort": int(internal),
+                    "clientConnectionPort": int(external if external.isdigit() else internal),
+                }
+                for name, (internal, external) in ports.items()
+                if internal.isdigit()
+            ],
+        },
+    }
+    try:
+        os.mkdir(directory, 0o755)
+        for folder in folders.values():
+            _make_directory(folder, owner)
+        write_json(path, content, owner)
+    except OSError as problem:
+        log.warning(
+            f"cannot write {path} ({problem.strerror}): a game made for PlayFab will not find its configuration"
+        )
+        return
+    made.files["gsdk"] = path
+    game_env["GSDK_CONFIG_FILE"] = path
+    for name, value in (
+        ("PF_TITLE_ID", settings_raw("playfab_title_id")),
+        ("PF_BUILD_ID", settings_raw("app_version")),
+        ("PF_REGION", _city(environ)),
+    ):
+        if value:
+            game_env.setdefault(name, value)
+
+
+def write_json(path: str, content: "Json", owner: "tuple[int, int] | None" = None) -> None:
+    """Writes a file in one piece: a reader finds the old or the new content, never a part."""
+    beside = f"{path}.{os.getpid()}.new"
+    try:
+        with open(beside, "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=2, ensure_ascii=True)
+            file.write("\n")
+        os.chmod(beside, 0o644)
+        if owner is not None:
+            os.chown(beside, *owner)
+        os.replace(beside, path)
+    except BaseException:
+        if os.path.exists(beside):
+            os.unlink(beside)
+        raise
+
+
+def _make_directory(path: str, owner: "tuple[int, int] | None") -> None:
+    os.makedirs(path, 0o755, exist_ok=True)
+    if owner is not None:
+        os.chown(path, *owner)
+
+
+def _guid() -> str:
+    """A random UUID (RFC 9562, version 4); the module `uuid` would cost the start 3 ms."""
+    octets = bytearray(os.urandom(16))
+    octets[6] = octets[6] & 0x0F | 0x40
+    octets[8] = octets[8] & 0x3F | 0x80
+    digits = octets.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

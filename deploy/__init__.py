@@ -1,0 +1,1 @@
+"""What operators run beside a fleet: rules, dashboards, a compose file, and what makes them."""
