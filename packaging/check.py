@@ -12,7 +12,10 @@ import sys
 from pathlib import Path
 
 # Not in the runtime: optional extras, and what is only used on a workstation or beside Prometheus (see assemble.py).
-OPTIONAL = {"duckdb", "google", "matplotlib", "opentelemetry", "prometheus_client", "rich"}
+OPTIONAL = {
+    "cryptography", "duckdb", "google", "grpclib", "matplotlib", "opentelemetry", "prometheus_client", "rich", "shtab",
+    "yaml",
+}  # fmt: skip
 # Imported by name, which no import statement tells.
 BY_NAME = ("opengsq.protocols", "opengsq.protocols.warfork")
 

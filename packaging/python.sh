@@ -53,7 +53,7 @@ make --silent Makefile # takes that list in
 sed -i 's/-lssl -lcrypto/-lcrypto/; s/-lcrypto/-l:libssl.a -l:libcrypto.a -l:libz.a -l:libzstd.a -pthread/' Makefile
 gcc="gcc -no-pie -Wl,-O1,--gc-sections,-z,relro,--exclude-libs,libssl.a:libcrypto.a:libz.a:libffi.a:libzstd.a"
 if [ "${PROFILE:-off}" = off ]; then
-  make --silent -j "$(nproc)" python CC="$gcc"
+  make --silent -j "$(nproc)" python pybuilddir.txt CC="$gcc" # the second holds facts about the build
 else
   make --silent -j "$(nproc)" profile-opt PROFILE_TASK="$here/profile.py" CC="$gcc"
 fi
