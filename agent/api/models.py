@@ -144,6 +144,16 @@ MAX_OBSERVATIONS = 1000
 class MetricInput(Input):
     """A figure with more than its value: exactly one of `value`, `add` and `observe` is given."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["value"], "properties": {"value": {"type": "number"}}},
+                {"required": ["add"], "properties": {"add": {"type": "number"}}},
+                {"required": ["observe"], "properties": {"observe": {"type": ["number", "array"]}}},
+            ]
+        }
+    )
+
     value: float | None = Field(default=None, description="What it is now; for a histogram, one observation.")
     add: float | None = Field(default=None, description="How much it has grown since it was last reported.")
     observe: float | Annotated[list[float], Field(min_length=1, max_length=MAX_OBSERVATIONS)] | None = Field(
