@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 from urllib.parse import quote
 
 import aiohttp
@@ -23,8 +23,10 @@ from agent.api.feed import Feed
 from agent.api.operations import Operations
 from agent.api.table import BY_NAME
 from agent.errors import AgentError
+from agent.init.policy_timer import PolicyTimer
 from agent.lifecycle.driver import Driver
 from agent.lifecycle.game_report import GameReport
+from agent.lifecycle.policies import Limits
 from agent.lifecycle.states import Effect, GameStarted, Rules, State
 from agent.lifecycle.transition import initial
 
@@ -143,6 +145,17 @@ async def running(
     )
     feed = Feed(conductor, report, bus, operations.view)
     conductor.watch(feed.on_transition)
+    # What belongs beside the policies: a drain that nobody waits for any more, a report that a restart clears.
+    PolicyTimer(
+        conductor,
+        report,
+        Limits(),
+        loop=cast("Any", loop),
+        began=loop.time(),
+        expected_players=None,
+        on_hang=lambda: None,
+        warn=lambda _seconds: None,
+    )
     conductor.post(GameStarted(loop.time(), GAME_PID))
 
     def on_request(transport: str, operation: str, status: str, seconds: float) -> None:

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import Any
 
 from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic_core import ErrorDetails
 
 from agent import log
 from agent.api.models import ABSOLUTE_PATH, STORAGE_NAME, STORAGE_NAME_OR_NONE, MetricInput
@@ -140,7 +141,7 @@ def wrong_input(doing: str, wrong: ValidationError, model: type[BaseModel]) -> O
             [FieldProblem("", _show(got), "a JSON object")],
         )
     fields: dict[str, FieldProblem] = {}
-    for finding in findings:
+    for finding in _said_of_what_was_meant(findings):
         one = _field(dict(finding), model)
         # Where one of several types would do, pydantic says of each why it does not.
         other = fields.get(one.field)
@@ -152,8 +153,20 @@ def wrong_input(doing: str, wrong: ValidationError, model: type[BaseModel]) -> O
     return OperationError(Kind.BAD_INPUT, f"cannot {doing}: {said}", fields.values())
 
 
+def _said_of_what_was_meant(findings: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Without what is said of the types that an object was not meant to be, where it is judged as an object too."""
+    found = [one for one in findings if one["type"] not in _OTHER_TYPES or not isinstance(one["input"], dict)]
+    places = {one["loc"][:1] for one in found}
+    return [one for one in findings if one in found or one["loc"][:1] not in places]
+
+
+def _is_branch(part: object) -> bool:
+    """Whether a part of a location names one of several types that would do, and no field."""
+    return part in _BRANCHES or (isinstance(part, str) and part.startswith(("function-", "list[")))
+
+
 def _field(finding: dict[str, Any], model: type[BaseModel]) -> FieldProblem:
-    location = [part for place, part in enumerate(finding["loc"]) if place == 0 or part not in _BRANCHES]
+    location = [part for place, part in enumerate(finding["loc"]) if place == 0 or not _is_branch(part)]
     name = ".".join(str(part) for part in location)
     kind, context = finding["type"], finding.get("ctx", {})
     match kind:
@@ -179,6 +192,7 @@ def _field(finding: dict[str, Any], model: type[BaseModel]) -> FieldProblem:
 
 
 # Names of union branches that pydantic puts into locations; a caller has no use for them.
+_OTHER_TYPES = frozenset({"float_type", "list_type"})
 _BRANCHES = frozenset({"float", "MetricInput"})
 
 _TAKES = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 from agent import __version__, log
 from agent.config.names import unknown_variables
@@ -130,10 +131,27 @@ def _keep_signals(loop: Loop) -> tuple[list[int], set[int]]:
         # SIGCHLD ignored by a parent would let the kernel reap the children, and their exit codes with them.
         if before is signal.SIG_IGN and number != signal.SIGCHLD:
             ignored.append(int(number))
+    # What was held back came at some moment since the process was started: the deadline counts from there.
+    started = _started()
+    for early in sorted({int(number) for number in signal.sigpending()} & {int(number) for number in STOP_SIGNALS}):
+        loop.note_signal(early, started)
+        signal.signal(early, signal.SIG_IGN)  # discards what is pending (man 2 sigaction)
+        signal.signal(early, keep)
     blocked = signal.pthread_sigmask(signal.SIG_SETMASK, ())
     # Whoever started this may have blocked stop signals, so that none is lost before there are handlers (see
     # `agent.__main__`); that is no wish for the game.
     return ignored, {int(number) for number in blocked if number not in STOP_SIGNALS}
+
+
+def _started() -> float:
+    """When this process was started, in seconds of the monotonic clock; now, where that cannot be known."""
+    now = time.monotonic()
+    try:
+        with open("/proc/self/stat", "rb") as stat:
+            ticks = int(stat.read().rpartition(b")")[2].split()[19])
+        return min(now, ticks / os.sysconf("SC_CLK_TCK"))
+    except (OSError, ValueError, IndexError):
+        return now
 
 
 def _keep_standard_streams() -> None:

@@ -87,6 +87,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # The last steps of the way out: closing, and the agent's own way out.
 _CLOSE_SECONDS = 1.0
 _LEAVE_SECONDS = 0.3
+_KILLED_SECONDS = 0.1
 # What is left of the grace when everything is closed: one twentieth of a CPU takes its time for the rest.
 _MARGIN = 0.15
 # A datagram may still be read when the process that sent it has ended: it counts, so long as this is not over.
@@ -492,6 +493,7 @@ class Supervisor:
         deadline = self.at_most(_LEAVE_SECONDS)
         self.loop.run_until(lambda: not self._agent_lives(), deadline)
         self.agent.kill()
+        self.loop.run_until(lambda: not self._agent_lives(), self.at_most(_KILLED_SECONDS))
         self.output.close(self.at_most(_CLOSE_SECONDS))
         self.sockets.close()
 

@@ -43,9 +43,10 @@ class PlayersReported(Record):
 
 
 class HeartbeatReported(Record):
-    """The game says that it lives."""
+    """The game says that it lives; `count` times since this was told last."""
 
     at: float
+    count: int = 1
 
 
 class TextReported(Record):
@@ -282,9 +283,9 @@ class GameReport:
                 elif count < len(self._ids):
                     self._ids.clear()
                 self.count, self.capacity, self.players_known = count, capacity, True
-            case HeartbeatReported(at=at):
+            case HeartbeatReported(at=at, count=count):
                 self.last_heartbeat = max(at, self.last_heartbeat or at)
-                self.heartbeats += 1
+                self.heartbeats += count
             case TextReported(text=text):
                 self.text = text
             case ReportCleared():

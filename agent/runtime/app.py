@@ -38,6 +38,7 @@ from agent.init.supervisor import Supervisor
 from agent.lifecycle.game_report import Fact, HeartbeatReported, ReportCleared
 from agent.lifecycle.states import Event, GameStarted, Phase, State
 from agent.link.messages import (
+    EventPosted,
     FactTold,
     HealthLimited,
     Held,
@@ -145,10 +146,11 @@ class Agent:
         self._tasks = Tasks()
         self._heard = False
         self._from_init = False
+        self._heartbeats = 0  # that the init was not told of yet
         self._main_pid = init.process.main_pid
         self._heartbeat_due: asyncio.TimerHandle | None = None
         self._releasing: asyncio.Task[None] | None = None
-        self._mirror = Mirror(init.driver.state, init.posted, link.send, loop)
+        self._mirror = Mirror(init.driver.state, init.posted, self._post, loop)
         self._tags = _tags(settings, self._injected)
         self._spool = RemoteSpool(link, **init.spool_view)
         self._exports = Exports(
@@ -393,21 +395,31 @@ class Agent:
             self._report.take(message.fact)
         finally:
             self._from_init = False
+        self._heartbeats = 0  # that the init was not told of yet
 
     def _tell_init(self, fact: Fact) -> None:
         """The init keeps a copy of what the game says: for policies, `exit.json`, and an agent started again."""
         if self._from_init or isinstance(fact, ReportCleared):
             return
         if isinstance(fact, HeartbeatReported):
+            self._heartbeats += 1
             if self._heartbeat_due is None:
                 self._heartbeat_due = self._loop.call_later(_HEARTBEATS_EVERY, self._tell_heartbeat)
             return
         self._link.send(FactTold(fact))
 
     def _tell_heartbeat(self) -> None:
-        self._heartbeat_due = None
-        if self._report.last_heartbeat is not None:
-            self._link.send(FactTold(HeartbeatReported(self._report.last_heartbeat)))
+        if self._heartbeat_due is not None:
+            self._heartbeat_due.cancel()
+            self._heartbeat_due = None
+        count, self._heartbeats = self._heartbeats, 0
+        if count and self._report.last_heartbeat is not None:
+            self._link.send(FactTold(HeartbeatReported(self._report.last_heartbeat, count)))
+
+    def _post(self, message: EventPosted) -> None:
+        """What the game said before counts when the init decides."""
+        self._tell_heartbeat()
+        self._link.send(message)
 
     def _on_time_runs_out(self, message: TimeRunsOut, _payload: bytes) -> None:
         at = self._operations.view.time(self._mirror.now())

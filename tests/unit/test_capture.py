@@ -419,7 +419,18 @@ def test_what_boot_needs_is_quick_to_import() -> None:
     done = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) <= {
         *("_collections", "_functools", "_heapq", "_operator", "_struct", "_thread", "_weakrefset", "binascii"),
-        *("collections", "collections.abc", "contextlib", "errno", "fcntl", "functools", "itertools", "keyword"),
+        *(
+            "encodings.utf_16_le",
+            "encodings.utf_16_be",
+            "collections",
+            "collections.abc",
+            "contextlib",
+            "errno",
+            "fcntl",
+            "functools",
+            "itertools",
+            "keyword",
+        ),
         *("operator", "reprlib", "select", "struct", "threading", "types", "time", "math", "os", "stat", "posixpath"),
         *("abc", "_abc", "_collections_abc", "genericpath", "os.path", "io", "codecs", "_stat", "_weakref"),
     }
