@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 WORKERS ?= 4
 
-.PHONY: help demo test test-slow conformance test-image lint format bench docs lock clean image release audit bump
+.PHONY: help demo test test-slow chaos conformance test-image lint format bench docs lock clean image release audit bump
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
@@ -31,6 +31,9 @@ test: $(VENV)/.dev ## the fast suite (under 3 minutes)
 
 test-slow: $(VENV)/.dev ## the long suites
 	$(BIN)/pytest -m "slow and not image" tests
+
+chaos: $(VENV)/.dev ## the agent's process killed, suspended, blocked and out of memory, a hundred lives each
+	AGENT_LOSS_RUNS=100 $(BIN)/pytest -m slow tests/e2e/test_agent_loss.py
 
 conformance: $(VENV)/.dev ## schemathesis over the platform's contract against the running emulator
 	$(BIN)/python -m tests.conformance

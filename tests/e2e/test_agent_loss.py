@@ -25,7 +25,7 @@ from agent.logs import frames
 from tests.fakes import FakePlatform
 from tests.process.harness import AGENT_NAME, Launcher, Run, agent_process, game, status_of
 
-RUNS = 100
+RUNS = int(os.environ.get("AGENT_LOSS_RUNS", "10"))  # `make chaos` asks for a hundred
 AT_ONCE = 3
 GRACE = 5.0
 CGROUPS = Path("/sys/fs/cgroup/memory")
@@ -141,7 +141,7 @@ def print_row(fault: str, outcomes: list[Outcome]) -> None:
     )
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", ["killed", "out of memory"])
 def test_the_game_does_not_notice(fault: str, tmp_path: Path) -> None:
     """A few runs, for the fast suite."""
     if fault == "out of memory" and not os.access(CGROUPS, os.W_OK):
@@ -153,7 +153,7 @@ def test_the_game_does_not_notice(fault: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_game_does_not_notice_in_a_hundred_lives(
+def test_the_game_does_not_notice_in_many_lives(
     fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The table, kept in docs/reliability.md."""
