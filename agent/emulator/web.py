@@ -170,6 +170,19 @@ async def recorded(request: web.Request, handler: Handler) -> web.StreamResponse
         request.app[RECORDS].add(request, status, time.monotonic() - began)
 
 
+async def _allowed(request: web.Request) -> str:
+    """The methods of the resource that the path names.
+
+    Where `/deployments/{id}` would take the path of `/deployments/bulk-stop` too, the one with fewer variables is meant.
+    """
+    found: list[tuple[int, str]] = []
+    for resource in request.app.router.resources():
+        _, methods = await resource.resolve(request)
+        if methods:
+            found.append((resource.canonical.count("{"), ",".join(sorted(methods))))
+    return min(found)[1] if found else ""
+
+
 @web.middleware
 async def as_documents(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every refusal is the contract's `Error`, and so is a mistake of ours."""
@@ -180,14 +193,14 @@ async def as_documents(request: web.Request, handler: Handler) -> web.StreamResp
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
+        headers = {"Allow": await _allowed(request)} if error.status == 405 else None
         if error.status == 404 and (name := unserved(request.method, request.path)):
             message = f"cannot do this here: the emulator does not serve {name} ({request.method} {request.path})"
             return answer({"message": message}, 501)
         if error.status == 404:
             message = f"cannot find {request.path}; see the operations of the contract"
         elif error.status == 405:
-            message = f"cannot {request.method} {request.path}; it takes {error.headers['Allow']}"
+            message = f"cannot {request.method} {request.path}; it takes {await _allowed(request)}"
         else:
             message = f"cannot do this: {error.reason}; change the request"
         return answer({"message": message}, error.status, headers)

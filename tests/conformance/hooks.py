@@ -7,6 +7,7 @@ answered 404, and the answers of success would go unchecked. `__main__` writes w
 
 from __future__ import annotations
 
+import collections
 import itertools
 import json
 import os
@@ -16,7 +17,8 @@ import schemathesis
 
 with open(os.environ["CONFORMANCE_KNOWN"], encoding="utf-8") as known_file:
     KNOWN: dict[str, Any] = json.load(known_file)
-TURNS = itertools.count()
+TURNS: dict[str, itertools.count[int]] = collections.defaultdict(itertools.count)
+"""By operation, so that the first valid request of each names something that exists."""
 
 
 NOWHERE = {"url": "http://127.0.0.1:9/"}
@@ -28,8 +30,8 @@ def before_call(context: schemathesis.HookContext, case: schemathesis.Case[Any],
     """Replace made-up names in half of the valid requests; invalid ones stay as invalid as they are."""
     if case.meta is None or not case.meta.generation.mode.is_positive:
         return
-    turn = next(TURNS)
     operation = case.operation.definition.raw["operationId"]
+    turn = next(TURNS[operation])
     if turn % 2 == 0:
         # Only some of them may be stopped, or none would be left to ask about.
         kind = "doomed" if operation in {"stopDeployment", "selfStop"} else "deployments"
@@ -58,7 +60,7 @@ def name_known(case: schemathesis.Case[Any], deployment: dict[str, str]) -> None
 
 LEFT_OUT = {
     "deployV1": (
-        *("ip_list", "geo_ip_list", "filters", "city", "country", "continent", "administrative_division"),
+        *("geo_ip_list", "command", "arguments", "filters", "city", "country", "continent", "administrative_division"),
         *("container_log_storage", "webhook_url", "location", "env_vars"),
     ),
     "deployBeta": ("webhook", "environment_variables"),
@@ -98,7 +100,12 @@ def _known_values(operation: str, names: dict[str, str], version: str, turn: int
     token = KNOWN["relay_users"].pop() if operation == "revokeRelayUser" and KNOWN["relay_users"] else 0
     users = [{"ip_address": address}]
     values: dict[str, dict[str, Any]] = {
-        "deployV1": {"app_name": names["app_name"], "version_name": version, "tags": ["red"]},
+        "deployV1": {
+            "app_name": names["app_name"],
+            "version_name": version,
+            "tags": ["red"],
+            "ip_list": ["203.0.113.9"],
+        },
         "deployBeta": {"application_name": names["app_name"], "version": version, "tags": ["red"], "users": users},
         "createRelaySession": {"users": [{"ip": address}]},
         "authorizeRelayUser": {"session_id": names["session_id"], "user_ip": address},

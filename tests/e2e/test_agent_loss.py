@@ -153,9 +153,7 @@ def test_the_game_does_not_notice(fault: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_game_does_not_notice_in_many_lives(
-    fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_game_does_not_notice_in_many_lives(fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The table, kept in docs/reliability.md."""
     if fault == "out of memory" and not os.access(CGROUPS, os.W_OK):
         pytest.skip("a memory cgroup cannot be made here (cgroup v1, root)")
