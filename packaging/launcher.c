@@ -89,11 +89,15 @@ int main(int argc, char **argv) {
     int check_only = argc == 2 && strcmp(argv[1], "--check-runtime") == 0;
     if (check_only && !reason) return 0;
     if (!reason) {
-        /* A stop signal is held back until the agent has handlers: the kernel drops it for a PID 1 without any. */
+        /* A stop signal is held back until the agent has handlers: the kernel drops it for a PID 1 without any. Only
+         * `run` lets it in again; every other program would be deaf. */
         sigset_t stop, before;
+        const char *slash = strrchr(argv[0], '/');
         sigemptyset(&stop);
-        sigaddset(&stop, SIGTERM);
-        sigaddset(&stop, SIGINT);
+        if (argc > 1 && strcmp(argv[1], "run") == 0 && strcmp(slash ? slash + 1 : argv[0], "arbitrium-agent") == 0) {
+            sigaddset(&stop, SIGTERM);
+            sigaddset(&stop, SIGINT);
+        }
         sigprocmask(SIG_BLOCK, &stop, &before);
         start_agent(argc, argv);
         sigprocmask(SIG_SETMASK, &before, NULL);

@@ -54,7 +54,8 @@ def test_it_tells_what_it_consists_of(directory: Path) -> None:
     parts = {part["name"]: part for part in bill["components"]}
     locked = {
         line.split("==")[0]: line.split("==")[1].split(" ")[0]
-        for line in (ROOT / "requirements.lock").read_text().splitlines()
+        for name in ("requirements.lock", "requirements-query.lock")
+        for line in (ROOT / name).read_text().splitlines()
         if "==" in line
     }
     python = {name: part["version"] for name, part in parts.items() if part["purl"].startswith("pkg:pypi/")}
