@@ -175,12 +175,13 @@ async def _allowed(request: web.Request) -> str:
 
     Where `/deployments/{id}` would take the path of `/deployments/bulk-stop` too, the one with fewer variables is meant.
     """
-    found: list[tuple[int, str]] = []
+    found: list[tuple[int, int, str]] = []
     for resource in request.app.router.resources():
         _, methods = await resource.resolve(request)
         if methods:
-            found.append((resource.canonical.count("{"), ",".join(sorted(methods))))
-    return min(found)[1] if found else ""
+            variables = resource.canonical.count("{")
+            found.append((variables, -len(resource.canonical), ",".join(sorted(methods))))
+    return min(found)[2] if found else ""
 
 
 @web.middleware

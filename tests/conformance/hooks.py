@@ -38,6 +38,16 @@ def before_call(context: schemathesis.HookContext, case: schemathesis.Case[Any],
         name_known(case, KNOWN[kind][turn // 2 % len(KNOWN[kind])])
         if isinstance(case.body, dict):
             fill(case.body, operation, turn // 4)
+    elif operation.startswith(("delete", "update", "unlink")):
+        spare(case, turn)
+
+
+def spare(case: schemathesis.Case[Any], turn: int) -> None:
+    """Leave what exists alone: schemathesis learns names from answers, and nothing would be left to ask about."""
+    kept = set(KNOWN["names"].values()) | set(KNOWN["versions"])
+    for name, value in (case.path_parameters or {}).items():
+        if value in kept:
+            case.path_parameters[name] = f"made-up-{turn}"
 
 
 def name_known(case: schemathesis.Case[Any], deployment: dict[str, str]) -> None:
