@@ -173,7 +173,7 @@ async def recorded(request: web.Request, handler: Handler) -> web.StreamResponse
 async def _allowed(request: web.Request) -> str:
     """The methods of the resource that the path names.
 
-    Where `/deployments/{id}` would take the path of `/deployments/bulk-stop` too, the one with fewer variables is meant.
+    Where `/deployments/{id}` would take `/deployments/bulk-stop` as well, the one with fewer variables is meant.
     """
     found: list[tuple[int, int, str]] = []
     for resource in request.app.router.resources():
