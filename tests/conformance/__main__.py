@@ -142,6 +142,13 @@ async def furnish(emulator: Emulator) -> dict[str, Any]:
     }
 
 
+# In a run over all operations, what these name is changed by others before they are called with it. Alone each succeeds
+# (`--include-operation-id getVersion`), and tests/contract/test_emulator_versions.py and test_emulator_clients.py call all.
+NOT_REACHED = {
+    *("deletePullProfile", "deleteVersion", "deployV1", "getVersion", "linkPullProfile", "unlinkPullProfile"),
+}
+
+
 def report(emulator: Emulator) -> int:
     """Print how often each operation was answered what; 1 when one never succeeded, for then little was checked."""
     counts = emulator.records.counts
@@ -150,7 +157,7 @@ def report(emulator: Emulator) -> int:
     for operation in sorted(each.id for each in OPERATIONS if each.id not in NEEDS_ENGINE):
         statuses = {status: count for (name, status), count in sorted(counts.items()) if name == operation}
         print(f"{operation:20} {'  '.join(f'{status}: {count}' for status, count in statuses.items())}")
-        if not any(status < 300 for status in statuses):
+        if not any(status < 300 for status in statuses) and operation not in NOT_REACHED:
             never.append(operation)
     if never:
         print(f"cannot call this checked: {', '.join(never)} never succeeded; see hooks.py", file=sys.stderr)
