@@ -142,8 +142,8 @@ async def furnish(emulator: Emulator) -> dict[str, Any]:
     }
 
 
-# In a run over all operations, what these name is changed by others before they are called with it. Alone each succeeds
-# (`--include-operation-id getVersion`), and tests/contract/test_emulator_versions.py and test_emulator_clients.py call all.
+# In a run over all operations, what these name is changed by others before they are called with it. Alone each
+# succeeds (`--include-operation-id getVersion`), and tests/contract/test_emulator_clients.py calls them as clients do.
 NOT_REACHED = {
     *("deletePullProfile", "deleteVersion", "deployV1", "getVersion", "linkPullProfile", "unlinkPullProfile"),
 }
