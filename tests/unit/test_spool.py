@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -277,14 +278,18 @@ def test_a_directory_that_is_deleted_while_it_is_used_is_made_again(open_spool: 
 def test_a_disk_that_hangs_makes_nobody_wait(monkeypatch: pytest.MonkeyPatch, open_spool: Callable[..., Spool]) -> None:
     """What it does not take in time is dropped, and its place is marked once it takes something again."""
     go, hangs = os.pipe()
+    hanging = threading.Event()
     real = os.writev
 
     def hang(fd: int, pieces: list[bytes]) -> int:
+        hanging.set()
         os.read(go, 1)
         return real(fd, pieces)
 
     monkeypatch.setattr(os, "writev", hang)
     spool = open_spool(max_bytes=1 << 26)
+    spool.append("stdout", b"the first\n")
+    assert hanging.wait(10), "what comes before the disk hangs could leave a gap of its own"
     began = time.monotonic()
     for number in range(300):
         spool.append("stdout", b"%06d " % number * 15_000 + b"\n")
