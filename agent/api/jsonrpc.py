@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
@@ -18,6 +19,11 @@ from agent.api.table import BY_NAME, Operation
 
 Answer: TypeAlias = bytes | None
 """What is sent back, without the end of the line; None where nothing is."""
+
+BATCH_CALLS = 64
+"""Calls of one batch at most: a line of 64 KiB has room for 32,000 of them."""
+BATCH_BYTES = 1024 * 1024
+"""Bytes of answers of one batch that are kept until all of it is answered; what is called beyond that is an error."""
 
 _SUBSCRIBE = Operation(
     "subscribe", lambda *_: Subscribed(), Nothing, Subscribed, "subscribe", http=("GET", "/v1/events")
@@ -37,26 +43,29 @@ class Dispatcher:
         self._subscribe = subscribe
         self._on_request = on_request
 
-    def message(self, line: bytes) -> Answer | Awaitable[Answer]:
-        """Carries out a line: a call, or a batch of them.
+    def message(self, line: bytes) -> Answer | Awaitable[Answer] | Batch:
+        """Carries out a line that is a call; one that is a batch is only read.
 
         Returns:
-            The answer, or what it has to be awaited from where an operation takes its time.
+            The answer, or what it has to be awaited from where an operation takes its time; or the batch, whose calls
+            are carried out one by one by `Batch.step`, so that others have their turn between them.
         """
         try:
             message = from_json(line, allow_inf_nan=False)
         except ValueError as wrong:
             return failure(None, OperationError(Kind.NOT_JSON, f"cannot read the line: it is not JSON ({wrong})"))
         if not isinstance(message, list):
-            return self._call(message)
+            return self.call(message)
         if not message:
             return failure(None, _invalid("", message, "at least one call in a batch"))
-        answers = [self._call(one) for one in message]
-        if any(isinstance(answer, Awaitable) for answer in answers):
-            return _gather(answers)
-        return _batch([answer for answer in answers if isinstance(answer, bytes)])
+        if len(message) > BATCH_CALLS:
+            limit = FieldProblem("", f"{len(message)} calls", f"at most {BATCH_CALLS} calls in a batch")
+            detail = f"cannot carry out a batch of {len(message)} calls: {BATCH_CALLS} at most; send several"
+            return failure(None, OperationError(Kind.TOO_LARGE, detail, [limit]))
+        return Batch(self, message)
 
-    def _call(self, message: Any) -> Answer | Awaitable[Answer]:
+    def call(self, message: Any) -> Answer | Awaitable[Answer]:
+        """Carries out one call."""
         began = time.perf_counter()
         name, identity, quiet = "unknown", None, False
         try:
@@ -93,12 +102,63 @@ class Dispatcher:
             self._on_request("socket", name, status, time.perf_counter() - began)
 
 
+class Batch:
+    """Calls of one line, carried out one at a time."""
+
+    def __init__(self, dispatcher: Dispatcher, messages: list[Any]) -> None:
+        """Carries out nothing yet."""
+        self._dispatcher = dispatcher
+        self._messages = iter(messages)
+        self._answers: list[Answer | Awaitable[Answer]] = []
+        self._bytes = 0
+
+    def step(self) -> bool:
+        """Carries out the next call.
+
+        Returns:
+            False when there was none any more: `answer` has the answers.
+        """
+        message = next(self._messages, _NONE)
+        if message is _NONE:
+            return False
+        if self._bytes > BATCH_BYTES:
+            answer: Answer | Awaitable[Answer] = _too_much(message)
+        else:
+            answer = self._dispatcher.call(message)
+        if isinstance(answer, bytes):
+            self._bytes += len(answer)
+        self._answers.append(answer)
+        return True
+
+    def answer(self) -> Answer | Awaitable[Answer]:
+        """All answers in one line, or what it has to be awaited from."""
+        if any(isinstance(answer, Awaitable) for answer in self._answers):
+            return _gather(self._answers)
+        return _batch([answer for answer in self._answers if isinstance(answer, bytes)])
+
+
+_NONE = object()
+
+
+def _too_much(message: Any) -> Answer:
+    """The answer to a call of a batch whose answers take too much already; it is not carried out."""
+    try:
+        identity, quiet = _identity(message)
+    except OperationError as wrong:
+        return failure(None, wrong)
+    detail = (
+        f"cannot carry out this call: the answers before it take more than {BATCH_BYTES} bytes; send several batches"
+    )
+    return None if quiet else failure(identity, OperationError(Kind.TOO_LARGE, detail))
+
+
 def _identity(message: Any) -> tuple[Any, bool]:
     """The id of a request, and whether it is a notification: a valid request without one."""
     if not isinstance(message, dict):
         raise _invalid("", message, "a request object")
     identity = message.get("id")
-    if isinstance(identity, bool | list | dict):
+    # 1e999 is read as infinity, for which JSON has no name to answer with.
+    if isinstance(identity, bool | list | dict) or (isinstance(identity, float) and not math.isfinite(identity)):
         raise _invalid("id", identity, "text, a number or null")
     valid = message.get("jsonrpc") == "2.0" and isinstance(message.get("method"), str)
     return identity, valid and "id" not in message

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import select
 import socket
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -17,7 +18,7 @@ from agent.api.access import Peer, allowed_users, peer_of
 from agent.api.contracts import Caller, OnRequest
 from agent.api.events import Subscription
 from agent.api.feed import Feed
-from agent.api.jsonrpc import Answer, Dispatcher, failure
+from agent.api.jsonrpc import Answer, Batch, Dispatcher, failure
 from agent.api.operations import Operations
 from agent.api.problems import FieldProblem, Kind, OperationError
 from agent.api.table import BODY_LIMIT
@@ -28,8 +29,10 @@ CONNECTIONS = 256
 BACKLOG = 1024
 CALLS_AT_ONCE = 16
 """Calls of one connection that wait for the platform or a store; with so many, its next line waits."""
-LINES_AT_ONCE = 64
-"""Lines of one connection that are answered before others have their turn."""
+SHARE_SECONDS = 0.002
+"""How long one connection is worked for before others have their turn; a call that takes longer is finished first."""
+TURN_SECONDS = 0.01
+"""How long all connections together are worked for before the rest of the agent has its turn."""
 CLOSE_SECONDS = 0.2
 """How long calls under way may take when the agent ends: it ends after all that matters is done."""
 REFUSED_SECONDS = 1.0
@@ -86,6 +89,8 @@ class RpcServer:
         self._connections: set[_Connection] = set()
         self._empty = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: deque[_Connection] = deque()  # those with lines that are not answered yet, in turn
+        self._turn_is_planned = False
         self._listener: asyncio.Server | None = None
 
     async def start(self, sock: socket.socket) -> None:
@@ -123,6 +128,31 @@ class RpcServer:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def wants_turn(self, connection: _Connection) -> None:
+        """Has a connection worked for when it is its turn; once each."""
+        self._waiting.append(connection)
+        self._plan_turn()
+
+    def _plan_turn(self) -> None:
+        if self._waiting and not self._turn_is_planned:
+            self._turn_is_planned = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """Works for those who wait, one after the other, for a bounded time; who has more goes to the end."""
+        self._turn_is_planned = False
+        now = asyncio.get_running_loop().time
+        until = now() + TURN_SECONDS
+        try:
+            for _ in range(len(self._waiting)):
+                connection = self._waiting.popleft()
+                if connection.work(min(until, now() + SHARE_SECONDS)):
+                    self._waiting.append(connection)
+                if now() >= until:
+                    break
+        finally:
+            self._plan_turn()
 
     def came(self, connection: _Connection, sock: socket.socket) -> Source:
         """Counts a connection and finds out who is at its other end.
@@ -165,7 +195,8 @@ class _Connection(asyncio.Protocol):
         self._searched = 0  # bytes of the buffer that hold no end of a line
         self._skipping = False  # a line that was too long is still coming
         self._ended = False  # the client will not write any more
-        self._continuing = False  # _pump is to be called in the next round
+        self.continuing = False  # it has asked for a turn
+        self._batch: Batch | None = None  # under way
         self._writable: asyncio.Future[None] | None = None  # the client does not read at the moment
         self._calls = 0
         self._subscription: Subscription | None = None
@@ -197,16 +228,14 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._dispatcher is not None:
             self._buffer += data
-        if not self._continuing:
-            self._pump()
+        self._begin()
 
     def eof_received(self) -> bool:
         """It may still read, so the connection is closed only when all is answered."""
         self._ended = True
         if self._subscription is not None and self._hung_up():
             self._subscription.close()
-        if not self._continuing:
-            self._pump()
+        self._begin()
         return True
 
     def pause_writing(self) -> None:
@@ -223,6 +252,7 @@ class _Connection(asyncio.Protocol):
     def finish(self) -> None:
         """Takes no more lines, and closes once all calls are answered."""
         self._buffer.clear()
+        self._batch = None
         self.eof_received()
 
     def abort(self) -> None:
@@ -233,32 +263,62 @@ class _Connection(asyncio.Protocol):
     # Lines ------------------------------------------------------------------------------------------------------------
 
     def _continue(self) -> None:
-        if not self._continuing and self._transport is not None:
-            self._continuing = True
-            asyncio.get_running_loop().call_soon(self._pump)
+        if not self.continuing and self._transport is not None:
+            self.continuing = True
+            self._server.wants_turn(self)
 
-    def _pump(self) -> None:
-        """Answers some of the lines that have arrived; then it is the turn of others."""
-        self._continuing = False
-        for _ in range(LINES_AT_ONCE):
-            if self._must_wait():
+    def _begin(self) -> None:
+        """Answers the first call at once: whoever sends one at a time does not wait behind those who send many."""
+        if not self.continuing and self.work(0.0):
+            self._server.wants_turn(self)
+
+    def work(self, until: float) -> bool:
+        """Carries out what has arrived, one call at least.
+
+        Args:
+            until: moment of the loop's clock from which on no other call is begun.
+
+        Returns:
+            Whether there may be more: then `continuing` is set, and it has to have another turn.
+        """
+        now = asyncio.get_running_loop().time
+        self.continuing = False
+        while not self._must_wait():
+            if not self._step():
                 break
-            line = self._next_line()
-            if line is None:
+            if now() >= until:
+                self.continuing = self._transport is not None and not self._must_wait()
                 break
-            if line.strip():
-                self._carry_out(line)
-        else:
-            self._continue()
         transport = self._transport
         if transport is None or transport.is_closing():
-            return
-        if self._continuing or self._must_wait():
+            self.continuing = False
+            return False
+        if self.continuing or self._must_wait():
             transport.pause_reading()
         elif not self._ended:
             transport.resume_reading()
-        elif not self._buffer and not self._calls and self._subscription is None:
+        elif not self._buffer and not self._calls and self._subscription is None and self._batch is None:
             transport.close()
+        return self.continuing
+
+    def _step(self) -> bool:
+        """Carries out the next call; False where nothing whole has arrived."""
+        if self._batch is not None:
+            if not self._batch.step():
+                batch, self._batch = self._batch, None
+                self._send(batch.answer())
+            return True
+        line = self._next_line()
+        if line is None:
+            return False
+        if line.strip():
+            assert self._dispatcher is not None, "without one no line is kept"
+            answer = self._dispatcher.message(line)
+            if isinstance(answer, Batch):
+                self._batch = answer
+            else:
+                self._send(answer)
+        return True
 
     def _must_wait(self) -> bool:
         return self._writable is not None or self._calls >= CALLS_AT_ONCE or self._transport is None
@@ -294,9 +354,7 @@ class _Connection(asyncio.Protocol):
             detail = f"cannot read a line of more than {BODY_LIMIT} bytes"
             self._write(failure(None, OperationError(Kind.TOO_LARGE, detail, [wrong])))
 
-    def _carry_out(self, line: bytes) -> None:
-        assert self._dispatcher is not None, "without one no line is kept"
-        answer = self._dispatcher.message(line)
+    def _send(self, answer: Answer | Awaitable[Answer]) -> None:
         if isinstance(answer, bytes):
             self._write(answer)
         elif answer is not None:

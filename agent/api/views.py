@@ -31,6 +31,9 @@ class View:
         """Takes what turns a moment into a time, and how many players the match was made for."""
         self.time = wall
         self.expected_players = expected_players
+        self._ids: tuple[GameReport, int, list[Player]] | None = (
+            None  # made of this report when it had changed so often
+        )
 
     def moment(self, at: float | None) -> datetime | None:
         """A moment that may not have been yet."""
@@ -104,8 +107,11 @@ class View:
 
     def players(self, report: GameReport) -> PlayersResult:
         """Who plays."""
-        ids = [Player(id=player, joined_at=self.time(at)) for player, at in report.ids.items()]
-        return PlayersResult(count=report.count, capacity=report.capacity, expected=self.expected_players, ids=ids)
+        known = self._ids
+        if known is None or known[0] is not report or known[1] != report.ids_changed:
+            ids = [Player(id=player, joined_at=self.time(at)) for player, at in report.ids.items()]
+            known = self._ids = (report, report.ids_changed, ids)
+        return PlayersResult(count=report.count, capacity=report.capacity, expected=self.expected_players, ids=known[2])
 
     def status(
         self,

@@ -101,12 +101,14 @@ class GameReport:
         last_heartbeat: moment of the latest heartbeat, or None.
         heartbeats: how many there were.
         text: the latest line of text; may be empty.
+        ids_changed: how often `ids` changed, so that what is made of them need not be made again.
     """
 
     def __init__(self) -> None:
         """A game that has not said anything."""
         self._listeners: list[Listener] = []
         self._metrics: GameMetrics | None = None
+        self.ids_changed = 0
         self._forget()
 
     def _forget(self) -> None:
@@ -117,6 +119,7 @@ class GameReport:
         self.heartbeats = 0
         self.text = ""
         self._ids: dict[str, float] = {}
+        self.ids_changed += 1
         if self._metrics is not None:
             self._metrics.clear()
 
@@ -186,6 +189,7 @@ class GameReport:
             return
         if new_count < len(self._ids):
             self._ids.clear()
+            self.ids_changed += 1
         self.count, self.capacity, self.players_known = new_count, new_capacity, True
         self._tell(PlayersReported(at, before, new_count, new_capacity))
 
@@ -215,6 +219,7 @@ class GameReport:
             takes = f"at most {MAX_IDS} ids"
             raise ReportError(f"cannot join: {MAX_IDS} ids are known; report who leaves", "id", player, takes)
         self._ids[player] = at
+        self.ids_changed += 1
         self.count += 1
         self.players_known = True
         self._tell(PlayersReported(at, self.count - 1, self.count, self.capacity, joined=player))
@@ -232,6 +237,7 @@ class GameReport:
         """
         if self._ids.pop(player, None) is None:
             return False
+        self.ids_changed += 1
         self.count -= 1
         self._tell(PlayersReported(at, self.count + 1, self.count, self.capacity, left=player))
         return True
@@ -276,6 +282,7 @@ class GameReport:
         """
         match fact:
             case PlayersReported(count=count, capacity=capacity, joined=joined, left=left, at=at):
+                self.ids_changed += 1
                 if joined is not None:
                     self._ids[joined] = at
                 elif left is not None:

@@ -62,6 +62,9 @@ class TestMessages:
             (b'{"jsonrpc": "2.0", "id": true, "method": "health"}', -32600, None),
             (b'{"jsonrpc": "2.0", "method": 5}', -32600, None),
             (b"{}", -32600, None),
+            (b'{"jsonrpc": "2.0", "id": 1e999, "method": "health"}', -32600, None),
+            (b'{"jsonrpc": "2.0", "id": -1e999, "method": "health"}', -32600, None),
+            (b"[" + b"7," * 31_999 + b"7]", -32600, None),
             (b'{"jsonrpc": "2.0", "id": 1, "method": "explode"}', -32601, 1),
             (b'{"jsonrpc": "2.0", "id": 1, "method": "self_stop"}', -32601, 1),
             (b'{"jsonrpc": "2.0", "id": 1, "method": "HEALTH"}', -32601, 1),
@@ -244,6 +247,30 @@ class TestNeighbours:
                 served = len([request for request in agent.requests if request[1] == "status"])
                 assert served * len(line) < sent, "what is not read is not worked on"
                 assert (await other.call("health")).problem is None
+
+    async def test_one_line_of_calls(self, agent: Agent) -> None:
+        """Lines and batches of as many calls as fit, on ten connections, with 1,000 ids: another client hardly waits.
+
+        What is not read is not computed, and a batch whose answers take too much is not carried out to its end. Calls
+        are counted instead of seconds: a test machine may be slow.
+        """
+        for number in range(1000):
+            agent.report.join(f"player-{number:04}", 0.0)
+        status = b'{"jsonrpc":"2.0","method":"status","id":1}'
+        async with AsyncExitStack() as stack:
+            greedy = [await stack.enter_async_context(SocketCaller(agent)) for _ in range(10)]
+            other = await stack.enter_async_context(SocketCaller(agent))
+            for number, one in enumerate(greedy):
+                one.writer.write((status + b"\n") * 1500 if number % 2 else b"[%s]\n" % b",".join([status] * 64))
+            for _ in range(5):
+                before = len(agent.requests)
+                assert (await other.call("health")).problem is None
+                assert len(agent.requests) - before < 100, "its turn came between a few calls of the others"
+            answers = await greedy[0].receive()
+        assert len(answers) == 64
+        assert "result" in answers[0]
+        assert "more than" in answers[-1]["error"]["message"]
+        assert len(agent.requests) < 1000, "what is not read is not computed"
 
     async def test_a_flood(self, agent: Agent) -> None:
         """While one client sends without a pause, another is answered between its lines."""
