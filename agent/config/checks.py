@@ -31,6 +31,8 @@ def relations(value: Callable[[str], Any]) -> Iterator[Wrong]:
     asked = {method.kind for method in value("stop")} & set(HOSTS)
     if "auto" not in hosts and (missing := sorted(asked - set(hosts))):
         yield "stop", f"takes {missing[0]} only where AGENT_COMPAT has it"
+    if value("metrics_tls_key") is not None and value("metrics_tls_cert") is None:
+        yield "metrics_tls_key", "takes a key only where AGENT_METRICS_TLS_CERT names the certificate"
     taken: dict[int, str] = {}
     for name in TABLE:
         number = value(name) if name.endswith("_port") else None
@@ -57,6 +59,13 @@ def places(value: Callable[[str], Any]) -> Iterator[Wrong]:
         folder = wanted if name == "spool_dir" or not wanted else os.path.dirname(wanted)
         if folder and (why := _cannot_write(folder)):
             yield name, f"takes a directory that can be written, and {why}"
+    if certificate := value("metrics_tls_cert"):
+        from agent.config.tls import server_context  # noqa: PLC0415 - most serve no TLS
+
+        try:
+            server_context(certificate, value("metrics_tls_key"))
+        except ValueError as wrong:
+            yield "metrics_tls_cert", str(wrong)
     for source, target in value("template"):
         if why := _cannot_read(source):
             yield "template", f"takes templates that can be read; {source}: {why}"

@@ -198,6 +198,23 @@ _ROWS = (
     ),
     Setting("metrics_host", parsers.host, "0.0.0.0", "Address that /metrics listens on."),  # noqa: S104 - Prometheus scrapes from outside
     Setting(
+        "metrics_token",
+        parsers.text,
+        None,
+        "The bearer token that a scrape of /metrics must bear; without one, everybody who reaches the port may read it.",
+        secret=True,
+    ),
+    Setting(
+        "metrics_tls_cert",
+        parsers.path,
+        None,
+        (
+            "A PEM file with a certificate and its chain: /metrics is then served over https only. Its private key is "
+            "in it, or in AGENT_METRICS_TLS_KEY."
+        ),
+    ),
+    Setting("metrics_tls_key", parsers.path, None, "A PEM file with the private key of AGENT_METRICS_TLS_CERT."),
+    Setting(
         "statsd",
         parsers.statsd,
         None,

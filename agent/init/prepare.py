@@ -152,7 +152,8 @@ def _exported(inputs: Inputs, sockets: Sockets) -> dict[str, str]:
     if sockets.control is not None:
         exported["AGENT_URL"] = f"http://{_LOOPBACK}:{sockets.control.number}"
     if sockets.metrics is not None:
-        exported["AGENT_METRICS_URL"] = f"http://{_reachable(sockets.metrics)}:{sockets.metrics.number}/metrics"
+        scheme = "https" if inputs.raw("metrics_tls_cert") else "http"
+        exported["AGENT_METRICS_URL"] = f"{scheme}://{_reachable(sockets.metrics)}:{sockets.metrics.number}/metrics"
     if sockets.unix is not None:
         exported["AGENT_SOCKET"] = sockets.unix.path
     if sockets.notify is not None:

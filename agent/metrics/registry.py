@@ -19,6 +19,7 @@ from agent.metrics.counts import Counted, LogSource, StatsdCounts, Tally
 
 if TYPE_CHECKING:
     import socket
+    from ssl import SSLContext
 
     from agent.lifecycle.game_report import Fact
     from agent.metrics.collector import Collector
@@ -140,15 +141,20 @@ class Metrics:
 
     # The answer to a scrape ------------------------------------------------------------------------------------------
 
-    async def serve(self, listening: socket.socket) -> MetricsServer:
+    async def serve(self, listening: socket.socket, *, token: str = "", tls: SSLContext | None = None) -> MetricsServer:
         """Serves `/metrics` on a socket that listens already.
+
+        Args:
+            listening: the socket.
+            token: that a scrape must bear; "" for none.
+            tls: what to encrypt with; None for plain HTTP.
 
         Returns:
             The running server; its `close()` ends it and the socket.
         """
         from agent.metrics.server import MetricsServer  # noqa: PLC0415 - the counting above needs no HTTP
 
-        return await MetricsServer.start(listening, self.expose, self._version)
+        return await MetricsServer.start(listening, self.expose, self._version, token=token, tls=tls)
 
     async def collect(self) -> list[Family]:
         """Reads everything: all families, whatever they are written as.

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
+import hmac
 import resource
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from agent import log
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 _METHODS = ("GET", "HEAD")
 # Whoever reaches this port must not be able to use up the agent's descriptors: the game's logs and the stop need them.
 _MOST_CONNECTIONS = 64
 _DESCRIPTORS_SHARE = 16
 _KEEPALIVE_SECONDS = 30.0
+_HANDSHAKE_SECONDS = 5.0
+# A handshake costs a millisecond or two of CPU, and anybody who reaches the port may ask for one.
+_BETWEEN_HANDSHAKES = 0.02
 
 
 def connections_limit() -> int:
@@ -59,16 +67,68 @@ class _Bounded(web.Server):
             self._silent[handler] = transport
 
 
+class _Encrypted:
+    """Accepts connections and speaks TLS on them, with as many handshakes under way at most as connections are held.
+
+    asyncio's own server would wait for each handshake, however many of them never come, and hold a descriptor for it.
+    """
+
+    def __init__(self, listening: socket.socket, server: _Bounded, tls: SSLContext, limit: int) -> None:
+        self._listening = listening
+        self._server = server
+        self._tls = tls
+        self._limit = limit
+        self._handshakes: dict[asyncio.Task[None], None] = {}  # the oldest first
+        self._accepting = asyncio.create_task(self._accept())
+
+    async def close(self) -> None:
+        """Accepts no more, and closes the listener."""
+        for task in (self._accepting, *self._handshakes):
+            task.cancel()
+        await asyncio.gather(self._accepting, *self._handshakes, return_exceptions=True)
+        self._listening.close()
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._listening.setblocking(False)
+        while True:
+            try:
+                connection, _ = await loop.sock_accept(self._listening)
+            except OSError as problem:
+                log.debug(f"cannot accept a connection for /metrics: {problem}")
+            else:
+                if len(self._handshakes) >= self._limit:
+                    next(iter(self._handshakes)).cancel()
+                task = loop.create_task(self._shake_hands(connection))
+                self._handshakes[task] = None
+                task.add_done_callback(self._handshakes.pop)
+            await asyncio.sleep(_BETWEEN_HANDSHAKES)
+
+    async def _shake_hands(self, connection: socket.socket) -> None:
+        # Plain HTTP, a scanner, a client that does not trust the certificate: its own side says what is wrong.
+        with contextlib.suppress(OSError):
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._server, connection, ssl=self._tls, ssl_handshake_timeout=_HANDSHAKE_SECONDS
+            )
+
+
 class MetricsServer:
     """A running server."""
 
-    def __init__(self, runner: web.ServerRunner) -> None:
+    def __init__(self, runner: web.ServerRunner, encrypted: _Encrypted | None) -> None:
         """Takes what runs it."""
         self._runner = runner
+        self._encrypted = encrypted
 
     @classmethod
     async def start(
-        cls, listening: socket.socket, expose: Callable[[str], Awaitable[tuple[bytes, str]]], version: str
+        cls,
+        listening: socket.socket,
+        expose: Callable[[str], Awaitable[tuple[bytes, str]]],
+        version: str,
+        *,
+        token: str = "",
+        tls: SSLContext | None = None,
     ) -> MetricsServer:
         """Begins to serve.
 
@@ -76,10 +136,21 @@ class MetricsServer:
             listening: a socket that is bound; it is closed with the server.
             expose: gives body and content type for an `Accept` header.
             version: of the agent, for the page at `/`.
+            token: that a scrape must bear; "" for none.
+            tls: what to encrypt with; None for plain HTTP.
         """
+        wanted = f"Bearer {token}".encode()
 
         async def answer(request: web.BaseRequest) -> web.StreamResponse:
             server.asked(request.protocol)
+            given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+            if token and not hmac.compare_digest(given, wanted):
+                return web.Response(
+                    status=401,
+                    text="cannot show the metrics: the bearer token is missing or wrong; set authorization.credentials "
+                    "in Prometheus' scrape config to AGENT_METRICS_TOKEN\n",
+                    headers={"WWW-Authenticate": "Bearer"},
+                )
             if request.method not in _METHODS:
                 return web.Response(
                     status=405,
@@ -96,14 +167,19 @@ class MetricsServer:
                 return web.Response(text=_page(version), content_type="text/html", charset="utf-8")
             return web.Response(status=404, text=f"cannot find {request.path}: the metrics are at /metrics\n")
 
-        server = _Bounded(answer, limit=connections_limit(), access_log=None, keepalive_timeout=_KEEPALIVE_SECONDS)
+        limit = connections_limit()
+        server = _Bounded(answer, limit=limit, access_log=None, keepalive_timeout=_KEEPALIVE_SECONDS)
         runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await runner.setup()
+        if tls is not None:
+            return cls(runner, _Encrypted(listening, server, tls, limit))
         await web.SockSite(runner, listening).start()
-        return cls(runner)
+        return cls(runner, None)
 
     async def close(self) -> None:
         """Ends the server: answers under way get a second, idle connections are closed."""
+        if self._encrypted is not None:
+            await self._encrypted.close()
         await self._runner.cleanup()
 
 

@@ -73,6 +73,8 @@ from agent.runtime.tasks import Tasks
 
 _PAGE_TOKEN = "page token"  # noqa: S105 - the name of what is kept, not a secret
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from agent.compat.hosts import Compat
     from agent.compat.prepare import Prepared
 
@@ -152,6 +154,7 @@ class Agent:
         self._releasing: asyncio.Task[None] | None = None
         self._mirror = Mirror(init.driver.state, init.posted, self._post, loop)
         self._tags = _tags(settings, self._injected)
+        self._tls = _tls(settings)
         self._spool = RemoteSpool(link, **init.spool_view)
         self._exports = Exports(
             settings,
@@ -272,7 +275,12 @@ class Agent:
         if sockets.compat is not None:
             await self._serve_other_hosts(sockets.compat)
         if sockets.metrics is not None:
-            self._servers.append(await self._metrics.serve(sockets.metrics.sock))
+            token = self._settings.metrics_token
+            self._servers.append(
+                await self._metrics.serve(
+                    sockets.metrics.sock, token=token.get_secret_value() if token is not None else "", tls=self._tls
+                )
+            )
         if sockets.statsd is not None:
             self._servers.append(await self._metrics.listen_statsd(sockets.statsd))
 
@@ -540,6 +548,23 @@ def _tags(settings: Settings, injected: Injected) -> DeploymentTags:
         organisation_token=settings.api_token,
         base_url=settings.api_url,
     )
+
+
+def _tls(settings: Settings) -> SSLContext | None:
+    """What /metrics is encrypted with; None where no certificate is set.
+
+    Raises:
+        SettingsError: the certificate or its key cannot be used.
+    """
+    if settings.metrics_tls_cert is None:
+        return None
+    from agent.config.tls import server_context  # noqa: PLC0415 - most serve no TLS
+
+    try:
+        return server_context(settings.metrics_tls_cert, settings.metrics_tls_key)
+    except ValueError as wrong:
+        problem = Problem("AGENT_METRICS_TLS_CERT", settings.metrics_tls_cert, str(wrong))
+        raise SettingsError([problem]) from None
 
 
 def _drop_in(init: Supervisor, injected: Injected) -> DropIn | None:

@@ -5,10 +5,12 @@ import gzip
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -17,6 +19,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from agent.config.injected import parse
+from agent.config.tls import server_context
 from agent.game.cgroup import CgroupReading
 from agent.lifecycle.game_metrics import CustomMetric
 from agent.lifecycle.game_report import GameReport, ReportError
@@ -26,6 +29,7 @@ from agent.metrics.container import ContainerReading
 from agent.metrics.counts import LogCounts, LogSource
 from agent.metrics.registry import Metrics
 from agent.metrics.server import MetricsServer, connections_limit
+from tests import certificates
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
 ENVIRONMENT = {
@@ -373,3 +377,31 @@ async def test_a_crowd_that_scrapes_costs_a_few_readings(agent: Agent) -> None:
     assert 1 <= readings <= 30
     agent.report.set_players(9.0, 7, 16)
     assert value(await agent.families(), "arbitrium_players") == 7
+
+
+async def test_with_tls_and_a_token_only_who_has_both_reads_it(agent: Agent, tmp_path: Path) -> None:
+    """Over https with the right token; connections that never finish a handshake do not shut that out."""
+    certificate, key = certificates.write(tmp_path)
+    listening = socket.create_server(("127.0.0.1", 0), backlog=256)
+    port = listening.getsockname()[1]
+    url = f"https://localhost:{port}/metrics"
+    server = await agent.metrics.serve(listening, token="hush", tls=server_context(str(certificate), str(key)))
+    trusting = ssl.create_default_context(cafile=certificate)
+    held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(connections_limit() + 8)]
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusting)) as client:
+        async with asyncio.timeout(10), client.get(url, headers={"Authorization": "Bearer hush"}) as answer:
+            assert b"arbitrium_agent_build_info" in await answer.read()
+        assert await asyncio.wait_for(held[0][0].read(), 5) == b"", "the oldest handshake was given up"
+        for wrong in ({}, {"Authorization": "Bearer wr\u00f6ng"}, {"Authorization": "hush"}):
+            async with client.get(url, headers=wrong) as answer:
+                assert (answer.status, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+                text = await answer.text()
+                assert "AGENT_METRICS_TOKEN" in text
+                assert "hush" not in text
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await client.get(url.replace("https", "http"))
+    for _, writer in held:
+        writer.close()
+    await server.close()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)

@@ -3,13 +3,17 @@
 import re
 import shutil
 import signal
+import ssl
 import subprocess
+import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests import certificates
 from tests.fakes import FakePlatform, Reply
 from tests.process.harness import DEADLINE, Launcher, Run, eventually, game
 
@@ -178,3 +182,33 @@ def test_a_stop_is_counted_by_source_and_result(launch: Launcher) -> None:
         assert value(run, r"_stop_requests_total$", source="game") >= 1
         assert value(run, r"_stop_requests_total$", source="platform") == 0
         assert run.stop().code == 0
+
+
+def test_tls_and_a_token_where_they_are_set(launch: Launcher, tmp_path: Path) -> None:
+    """The game is told the https address; the token comes from a file, and the game gets neither."""
+    certificate, key = certificates.write(tmp_path)
+    (tmp_path / "token").write_text("not-for-the-game\n")
+    settings = {
+        "AGENT_METRICS_TLS_CERT": str(certificate),
+        "AGENT_METRICS_TLS_KEY": str(key),
+        "AGENT_METRICS_TOKEN_FILE": str(tmp_path / "token"),
+    }
+    run = launch(game("polite"), env=settings, mode="subreaper")
+    run.wait_for("ready")
+    url = run.game_environment["AGENT_METRICS_URL"]
+    assert url.startswith("https://127.0.0.1:")
+    assert not any(name.startswith(("AGENT_METRICS_T",)) for name in run.game_environment)
+    request = urllib.request.Request(url, headers={"Authorization": "Bearer not-for-the-game"})
+    trusting = ssl.create_default_context(cafile=certificate)
+    with urllib.request.urlopen(request, timeout=DEADLINE, context=trusting) as answer:
+        assert b"arbitrium_agent_build_info" in answer.read()
+    assert run.stop().code == 0
+
+
+def test_a_certificate_that_cannot_be_used_is_a_wrong_setting(launch: Launcher, tmp_path: Path) -> None:
+    """Rather than a listener that nobody can read."""
+    certificate, _ = certificates.write(tmp_path)
+    run = launch(game("polite"), env={"AGENT_METRICS_TLS_CERT": str(certificate)}, mode="subreaper")
+    ended = run.finish()
+    assert ended.code == 78
+    assert "AGENT_METRICS_TLS_CERT" in ended.stderr

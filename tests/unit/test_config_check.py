@@ -39,6 +39,9 @@ def check(monkeypatch: pytest.MonkeyPatch, **environ: str) -> str:
         ({"AGENT_PLAYERS_FROM": "query:nonsense://127.0.0.1:1"}, "AGENT_PLAYERS_FROM"),
         ({"AGENT_STOP": "rcon:stop"}, "AGENT_RCON_ADDRESS"),
         ({"AGENT_GAME_USER": "nobody-of-this-name"}, "AGENT_GAME_USER"),
+        ({"AGENT_METRICS_TLS_CERT": "{tmp}/file"}, "AGENT_METRICS_TLS_CERT"),
+        ({"AGENT_METRICS_TLS_CERT": "{tmp}/none"}, "none: no such file or directory"),
+        ({"AGENT_METRICS_TLS_KEY": "{tmp}/file"}, "AGENT_METRICS_TLS_CERT names the certificate"),
         ({"AGENT_GRACE_SECONSD": "5"}, "AGENT_GRACE_SECONDS"),
     ],
 )  # fmt: skip
