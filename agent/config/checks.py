@@ -59,13 +59,8 @@ def places(value: Callable[[str], Any]) -> Iterator[Wrong]:
         folder = wanted if name == "spool_dir" or not wanted else os.path.dirname(wanted)
         if folder and (why := _cannot_write(folder)):
             yield name, f"takes a directory that can be written, and {why}"
-    if certificate := value("metrics_tls_cert"):
-        from agent.config.tls import server_context  # noqa: PLC0415 - most serve no TLS
-
-        try:
-            server_context(certificate, value("metrics_tls_key"))
-        except ValueError as wrong:
-            yield "metrics_tls_cert", str(wrong)
+    if why := _cannot_serve_tls(value("metrics_tls_cert"), value("metrics_tls_key")):
+        yield "metrics_tls_cert", why
     for source, target in value("template"):
         if why := _cannot_read(source):
             yield "template", f"takes templates that can be read; {source}: {why}"
@@ -93,6 +88,18 @@ def unset_in_templates(value: Callable[[str], Any], environ: Mapping[str, str]) 
             continue
         found.update(dict.fromkeys(f"{name} (in {source})" for name in names(text) if name not in environ))
     return list(found)
+
+
+def _cannot_serve_tls(certificate: str | None, key: str | None) -> str:
+    if certificate is None:
+        return ""
+    from agent.config.tls import server_context  # noqa: PLC0415 - most serve no TLS
+
+    try:
+        server_context(certificate, key)
+    except ValueError as wrong:
+        return str(wrong)
+    return ""
 
 
 def _cannot_read(path: str) -> str:

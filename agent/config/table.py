@@ -201,7 +201,7 @@ _ROWS = (
         "metrics_token",
         parsers.text,
         None,
-        "The bearer token that a scrape of /metrics must bear; without one, everybody who reaches the port may read it.",
+        "The bearer token that a scrape of /metrics must bear; without one, whoever reaches the port may read it.",
         secret=True,
     ),
     Setting(

@@ -5,9 +5,10 @@ import shutil
 import signal
 import ssl
 import subprocess
-import urllib.request
 from collections.abc import Iterator
+from http.client import HTTPSConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from prometheus_client import Metric
@@ -198,10 +199,12 @@ def test_tls_and_a_token_where_they_are_set(launch: Launcher, tmp_path: Path) ->
     url = run.game_environment["AGENT_METRICS_URL"]
     assert url.startswith("https://127.0.0.1:")
     assert not any(name.startswith(("AGENT_METRICS_T",)) for name in run.game_environment)
-    request = urllib.request.Request(url, headers={"Authorization": "Bearer not-for-the-game"})
+    address = urlsplit(url)
     trusting = ssl.create_default_context(cafile=certificate)
-    with urllib.request.urlopen(request, timeout=DEADLINE, context=trusting) as answer:
-        assert b"arbitrium_agent_build_info" in answer.read()
+    connection = HTTPSConnection(str(address.hostname), address.port, timeout=DEADLINE, context=trusting)
+    connection.request("GET", address.path, headers={"Authorization": "Bearer not-for-the-game"})
+    assert b"arbitrium_agent_build_info" in connection.getresponse().read()
+    connection.close()
     assert run.stop().code == 0
 
 
