@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_deployments(commands)
     _add_tags(commands)
     _add_catalogue(commands)
+    _add_storages(commands)
     _add_places(commands)
 
 
@@ -218,21 +219,27 @@ def _add_catalogue(commands: Commands) -> None:
     )
     version.add_argument("--verify-image", action="store_true", default=None, help="refuse an image that is not there")
 
+
+def _add_storages(commands: Commands) -> None:
     storages = _group(
         commands, "storages", "S3-compatible storages for logs; lists them without a command", "storages_list"
     )
     _leaf(storages, "list", "list them", "storages_list")
-    storage = _leaf(storages, "create", "register one", "storages_create")
-    storage.add_argument("name")
-    storage.add_argument("--endpoint", required=True, metavar="URL")
-    storage.add_argument("--bucket", required=True)
-    storage.add_argument("--access-key-id", required=True, metavar="ID")
-    storage.add_argument("--format", choices=["TEXT", "NDJSON"], help="of the logs (default: TEXT)")
-    storage.add_argument(
-        "--secret-file",
-        metavar="FILE",
-        help="holds the secret access key; - for stdin (default: EDGEGAP_STORAGE_SECRET)",
-    )
+    _leaf(storages, "show", "show one", "storages_show").add_argument("name")
+    what = "delete one; versions that name it keep no logs any more"
+    _leaf(storages, "delete", what, "storages_delete").add_argument("name")
+    for name, what, needed in (("create", "register one", True), ("update", "change one", False)):
+        storage = _leaf(storages, name, what, f"storages_{name}")
+        storage.add_argument("name")
+        storage.add_argument("--endpoint", required=needed, metavar="URL")
+        storage.add_argument("--bucket", required=needed)
+        storage.add_argument("--access-key-id", required=needed, metavar="ID")
+        storage.add_argument("--format", choices=["TEXT", "NDJSON"], help="of the logs (a new one: TEXT)")
+        storage.add_argument(
+            "--secret-file",
+            metavar="FILE",
+            help="holds the secret access key; - for stdin (default: EDGEGAP_STORAGE_SECRET)",
+        )
 
 
 def _add_places(commands: Commands) -> None:

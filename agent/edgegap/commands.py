@@ -242,7 +242,7 @@ async def apps_delete(platform: EdgegapClient, args: argparse.Namespace, out: Ou
 async def versions_show(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
     """Show a version."""
     found = await platform.get_version(args.application, args.name)
-    out.model(found, lambda: tables.versions([found]))
+    out.model(found, lambda: tables.version(found))
 
 
 async def versions_update(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
@@ -306,6 +306,34 @@ async def storages_create(platform: EdgegapClient, args: argparse.Namespace, out
         )
     )
     out.model(made, lambda: tables.line(f"storage {made.name} was created"))
+
+
+async def storages_show(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """Show an endpoint storage."""
+    found = await platform.get_storage(args.name)
+    out.model(found, lambda: tables.storages([found]))
+
+
+async def storages_update(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """Change an endpoint storage; a new secret comes from where `storages create` takes it."""
+    secret = given.storage_secret(args)
+    update = models.StorageUpdate(
+        endpoint=args.endpoint,
+        bucket=args.bucket,
+        access_key_id=args.access_key_id,
+        output_format=args.format,
+        secret_access_key=SecretStr(secret) if secret else None,
+    )
+    if not update.to_wire():
+        raise given.UsageError("cannot change the storage without saying what: give --bucket, or another option")
+    made = await platform.update_storage(args.name, update)
+    out.model(made, lambda: tables.line(f"storage {args.name} was changed"))
+
+
+async def storages_delete(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
+    """Delete an endpoint storage."""
+    await platform.delete_storage(args.name)
+    out.data({"deleted": args.name}, lambda: tables.line(f"storage {args.name} was deleted"))
 
 
 # Places, relays, registry
@@ -416,5 +444,8 @@ COMMANDS: dict[str, Command] = {
         registry_delete,
         storages_list,
         storages_create,
+        storages_show,
+        storages_update,
+        storages_delete,
     )
 }

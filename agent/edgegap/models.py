@@ -693,8 +693,8 @@ class RelayPlayer(Wire):
     authorization_token: int | None = Field(None, repr=False)
 
 
-class RelaySession(Wire):
-    """A relay session; usable once it is `ready`."""
+class _AnyRelaySession(Wire):
+    """What all answers about a relay session have; it is usable once it is `ready`."""
 
     session_id: str
     authorization_token: int | None = Field(None, repr=False)
@@ -704,20 +704,17 @@ class RelaySession(Wire):
     error: str = ""
     relay: Relay | None = None
     webhook_url: str = ""
+
+
+class RelaySession(_AnyRelaySession):
+    """A relay session with its players."""
+
     session_users: list[RelayPlayer] = Field(default_factory=list)
 
 
-class RelaySessionUser(Wire):
+class RelaySessionUser(_AnyRelaySession):
     """A relay session with the player who was let in."""
 
-    session_id: str
-    authorization_token: int | None = Field(None, repr=False)
-    status: str = ""
-    ready: bool = False
-    linked: bool = False
-    error: str = ""
-    relay: Relay | None = None
-    webhook_url: str = ""
     session_user: RelayPlayer | None = None
 
 

@@ -26,9 +26,7 @@ def line(text: str, style: str = "") -> Text:
 
 def deployment(status: models.DeploymentStatus) -> RenderableType:
     """Show one deployment: its facts, then its ports."""
-    facts = Table.grid(padding=(0, 2))
     location = status.location
-    limit = None if status.max_duration is None else "none" if status.max_duration < 0 else f"{status.max_duration} min"
     rows: list[tuple[str, str | Text | None]] = [
         ("deployment", line(status.request_id, style="bold")),
         ("state", Text(str(status.state).lower(), style=_COLOURS.get(status.state, "cyan"))),
@@ -38,13 +36,11 @@ def deployment(status: models.DeploymentStatus) -> RenderableType:
         ("location", _joined([location.city, location.country, location.continent], ", ") if location else None),
         ("ready since", _moment(status.start_time)),
         ("running for", None if not status.elapsed_time else f"{status.elapsed_time} s"),
-        ("longest", limit),
+        ("longest", _minutes(status.max_duration)),
         ("ends", _moment(status.removal_time)),
         ("tags", ", ".join(status.tags)),
     ]
-    for name, value in rows:
-        if value:
-            facts.add_row(Text(name, style="dim"), value if isinstance(value, Text) else line(value))
+    facts = _facts(rows)
     if not status.ports:
         return facts
     ports = _table("port", "internal", "external", "protocol", "link")
@@ -131,22 +127,46 @@ def versions(found: Sequence[models.Version]) -> RenderableType:
     """List versions."""
     table = _table("version", "active", "image", "cpu", "memory", "ports", "restart", "grace", "longest", "log storage")
     for version in found:
-        ports = [f"{_joined([port.name, str(port.port)], ':')}/{port.protocol}" for port in version.ports or []]
-        grace, longest = version.termination_grace_period_seconds, version.max_duration
         _row(
             table,
             version.name,
             _yes(version.is_active),
-            _joined([version.docker_repository, version.docker_image], "/") + f":{version.docker_tag}",
+            _image(version),
             _vcpu(version.req_cpu),
             _megabytes(version.req_memory),
-            ", ".join(ports),
+            _version_ports(version),
             version.restart_policy,
-            None if grace is None else f"{grace} s",
-            None if longest is None else "none" if longest < 0 else f"{longest} min",
+            _seconds(version.termination_grace_period_seconds),
+            _minutes(version.max_duration),
             version.endpoint_storage,
         )
     return _or_none(table, "no versions")
+
+
+def version(found: models.Version) -> RenderableType:
+    """Show one version; of its variables the names, since a value may be long or a secret."""
+    cached = None if found.caching_percent is None else f"at {found.caching_percent:.0%} of the sites"
+    return _facts(
+        [
+            ("version", line(found.name, style="bold")),
+            ("active", _yes(found.is_active)),
+            ("image", _image(found)),
+            ("cached", cached),
+            ("command", found.command),
+            ("arguments", found.arguments),
+            ("cpu", _vcpu(found.req_cpu)),
+            ("memory", _megabytes(found.req_memory)),
+            ("ports", _version_ports(found)),
+            ("variables", ", ".join(env.key for env in found.envs or [])),
+            ("restart policy", found.restart_policy),
+            ("grace", _seconds(found.termination_grace_period_seconds)),
+            ("longest", _minutes(found.max_duration)),
+            ("time to deploy", _seconds(found.time_to_deploy)),
+            ("log storage", found.endpoint_storage),
+            ("created", _moment(found.create_time)),
+            ("changed", _moment(found.last_updated)),
+        ]
+    )
 
 
 def storages(found: Sequence[models.Storage]) -> RenderableType:
@@ -216,6 +236,15 @@ def _row(table: Table, *cells: object) -> None:
     table.add_row(*(cell if isinstance(cell, Text) else line("" if cell is None else str(cell)) for cell in cells))
 
 
+def _facts(rows: Iterable[tuple[str, str | Text | None]]) -> Table:
+    """Names with their values, one a line; those without a value are left out."""
+    facts = Table.grid(padding=(0, 2))
+    for name, value in rows:
+        if value:
+            facts.add_row(Text(name, style="dim"), value if isinstance(value, Text) else line(value))
+    return facts
+
+
 def _or_none(table: Table, text: str) -> RenderableType:
     return table if table.row_count else Text(text, style="dim")
 
@@ -238,8 +267,27 @@ def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
+def _image(version: models.Version) -> str:
+    """`repository/image:tag`, with what there is of it."""
+    return _joined([_joined([version.docker_repository, version.docker_image], "/"), version.docker_tag], ":")
+
+
+def _version_ports(version: models.Version) -> str:
+    ports = version.ports or []
+    return ", ".join(f"{_joined([port.name, str(port.port)], ':')}/{port.protocol}" for port in ports)
+
+
+def _seconds(seconds: int | None) -> str:
+    return "" if seconds is None else f"{seconds} s"
+
+
+def _minutes(minutes: int | None) -> str:
+    """A maximum duration; a negative one is none."""
+    return "" if minutes is None else "none" if minutes < 0 else f"{minutes} min"
+
+
 def _vcpu(units: int | None) -> str:
-    return "" if units is None else f"{units / 1024:g} vCPU"
+    return "" if units is None else f"{units / 1024:.3g} vCPU"
 
 
 def _megabytes(megabytes: int | None) -> str:

@@ -23,6 +23,7 @@ from agent.emulator.models import (
 from agent.emulator.reading import body_faults
 
 Body = TypeVar("Body", bound=BaseModel)
+Named = TypeVar("Named", "Application", "Version", "Storage", "PullProfile")
 
 
 def now() -> datetime:
@@ -170,14 +171,10 @@ class Catalogue:
             ApiError: 404 without it, 409 when another has the new name.
         """
         application = self.application(name)
-        body = _updated(application.body, update)
-        if body.name != name and body.name in self.applications:
-            raise ApiError(409, f"cannot rename application {name}: there is one called {body.name}; choose another")
-        application.body, application.updated = body, now()
-        self.applications = {each.body.name: each for each in self.applications.values()}
+        self.applications = _changed(self.applications, application, update, "application", 409)
         for profile in self._profiles():
             profile.links = {
-                (body.name if linked == name else linked, version): link
+                (application.body.name if linked == name else linked, version): link
                 for (linked, version), link in profile.links.items()
             }
         self.changed()
@@ -196,7 +193,15 @@ class Catalogue:
         self.changed()
 
     def put_application(self, body: ApplicationBody, versions: Iterable[VersionBody]) -> None:
-        """Have an application with these versions, in place of those of the same names."""
+        """Have an application with these versions, in place of those of the same names.
+
+        Args:
+            body: may be of a subclass with more members; those are not kept, since answers show all that is.
+            versions: of it.
+        """
+        body = ApplicationBody.model_validate(
+            body.model_dump(include=set(ApplicationBody.model_fields), exclude_none=True)
+        )
         application = self.applications.setdefault(body.name, Application(body))
         application.body = body
         for version in versions:
@@ -237,14 +242,8 @@ class Catalogue:
         Raises:
             ApiError: 404 without it, 400 when another has the new name or the values do not fit together.
         """
-        version, versions = self.version(application, name), self.application(application).versions
-        body = _updated(version.body, update)
-        if body.name != name and body.name in versions:
-            raise ApiError(
-                400, f"cannot rename version {name}: {application} has one called {body.name}; choose another"
-            )
-        version.body, version.updated = body, now()
-        self.application(application).versions = {each.body.name: each for each in versions.values()}
+        version, owner = self.version(application, name), self.application(application)
+        owner.versions = _changed(owner.versions, version, update, "version", 400)
         self.changed()
         return version
 
@@ -290,11 +289,7 @@ class Catalogue:
             ApiError: 404 without it, 400 when another has the new name.
         """
         storage = self.storage(name)
-        body = _updated(storage.body, update)
-        if body.name != name and body.name in self.storages:
-            raise ApiError(400, f"cannot rename storage {name}: there is one called {body.name}; choose another")
-        storage.body, storage.updated = body, now()
-        self.storages = {each.body.name: each for each in self.storages.values()}
+        self.storages = _changed(self.storages, storage, update, "storage", 400)
         self.changed()
         return storage
 
@@ -337,15 +332,31 @@ class Catalogue:
         """
         owner = self.storage(storage)
         profile = owner.profile(name)
-        body = _updated(profile.body, update)
-        if body.name != name and body.name in owner.profiles:
-            raise ApiError(400, f"cannot rename pull profile {name}: there is one called {body.name}; choose another")
-        profile.body, profile.updated = body, now()
-        owner.profiles = {each.body.name: each for each in owner.profiles.values()}
+        owner.profiles = _changed(owner.profiles, profile, update, "pull profile", 400)
         return profile
 
     def _profiles(self) -> Iterable[PullProfile]:
         return (profile for storage in self.storages.values() for profile in storage.profiles.values())
+
+
+def _changed(records: dict[str, Named], record: Named, update: BaseModel, kind: str, clash: int) -> dict[str, Named]:
+    """Change one of some records; returns them all by their names now, each in its place.
+
+    Args:
+        records: by name.
+        record: the one to change.
+        update: the members to change.
+        kind: what it is, for messages.
+        clash: the status that the contract has where another has the new name.
+
+    Raises:
+        ApiError: another has the new name, or the values do not fit together.
+    """
+    body, name = _updated(record.body, update), record.body.name
+    if body.name != name and body.name in records:
+        raise ApiError(clash, f"cannot rename {kind} {name}: there is one called {body.name}; choose another")
+    record.body, record.updated = body, now()
+    return {each.body.name: each for each in records.values()}
 
 
 def _updated(body: Body, update: BaseModel) -> Body:

@@ -75,9 +75,9 @@ def _address(value: str) -> str:
     return value
 
 
-def _no_nul(value: str | None) -> str | None:
+def _no_nul(value: str) -> str:
     """What a command line can hold."""
-    if value and "\0" in value:
+    if "\0" in value:
         raise ValueError("has a NUL character, which no command line can hold")
     return value
 
@@ -96,6 +96,8 @@ def _key(value: str) -> str:
 
 Whole = Annotated[int, BeforeValidator(_whole)]
 Uri = Annotated[str, AfterValidator(_uri)]
+Address = Annotated[str, AfterValidator(_address)]
+CommandLine = Annotated[str, AfterValidator(_no_nul)]
 HttpUrl = Annotated[str, AfterValidator(_uri), AfterValidator(_http)]
 TagName = Annotated[str, Field(min_length=1, max_length=40)]
 VariableKey = Annotated[str, AfterValidator(_key)]
@@ -258,15 +260,15 @@ class DeployV1(Strict):
 
     app_name: str
     version_name: str | None = None
-    ip_list: list[str] = []
+    ip_list: list[Address] = []
     geo_ip_list: list[GeoIp] = []
     filters: list[LocationFilter] = []
     env_vars: list[InjectedVariable] = []
     tags: list[TagName] = []
     webhook_url: HttpUrl | None = None
     container_log_storage: LogStorage | None = None
-    command: str | None = None
-    arguments: str | None = None
+    command: CommandLine | None = None
+    arguments: CommandLine | None = None
     is_public_app: bool = False
     telemetry_profile_uuid_list: list[str] = []
     skip_telemetry: bool = True
@@ -278,18 +280,6 @@ class DeployV1(Strict):
     administrative_division: str = ""
     ap_sort_strategy: Literal["basic", "weighted"] = "basic"
 
-    @field_validator("ip_list")
-    @classmethod
-    def _addresses(cls, value: list[str]) -> list[str]:
-        for address in value:
-            _address(address)
-        return value
-
-    @field_validator("command", "arguments")
-    @classmethod
-    def _without_nul(cls, value: str | None) -> str | None:
-        return _no_nul(value)
-
     @model_validator(mode="after")
     def _one_list(self) -> DeployV1:
         if self.ip_list and self.geo_ip_list:
@@ -300,12 +290,7 @@ class DeployV1(Strict):
 class BetaUser(Strict):
     """A player of the beta deploy."""
 
-    ip_address: str
-
-    @field_validator("ip_address")
-    @classmethod
-    def _is_address(cls, value: str) -> str:
-        return _address(value)
+    ip_address: Address
 
 
 class BetaDeploymentCreate(Strict):
@@ -342,12 +327,7 @@ class QuickStart(Strict):
 class RelayUser(Strict):
     """One player of a relay session."""
 
-    ip: str
-
-    @field_validator("ip")
-    @classmethod
-    def _is_address(cls, value: str) -> str:
-        return _address(value)
+    ip: Address
 
 
 class RelaySessionCreate(Strict):
@@ -362,12 +342,7 @@ class RelayAuthorize(Strict):
     """`POST /v1/relays/sessions:authorize-user`."""
 
     session_id: str
-    user_ip: str
-
-    @field_validator("user_ip")
-    @classmethod
-    def _is_address(cls, value: str) -> str:
-        return _address(value)
+    user_ip: Address
 
 
 class RelayRevoke(Strict):
@@ -488,8 +463,8 @@ class _VersionMembers(Strict):
     ports: list[VersionPort] = []
     envs: list[InjectedVariable] = []
     endpoint_storage: str = ""
-    command: str | None = None
-    arguments: str | None = None
+    command: CommandLine | None = None
+    arguments: CommandLine | None = None
     whitelisting_active: bool | None = None
     use_telemetry: bool | None = None
     inject_context_env: bool | None = None
@@ -509,11 +484,6 @@ class _VersionMembers(Strict):
         if len(set(keys)) < len(keys):
             raise ValueError("has two ports of one name; give each its own")
         return value
-
-    @field_validator("command", "arguments")
-    @classmethod
-    def _without_nul(cls, value: str | None) -> str | None:
-        return _no_nul(value)
 
 
 class VersionBody(_VersionMembers):

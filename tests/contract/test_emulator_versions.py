@@ -110,6 +110,17 @@ def test_every_mistake_is_named_with_its_line(tmp_path: Path) -> None:
         assert re.match(pattern, line), (line, pattern)
 
 
+async def test_what_the_file_declares_is_shown_as_what_the_api_created(tmp_path: Path) -> None:
+    """Its application has no versions in it, and so none of their hidden variables."""
+    path = tmp_path / "versions.toml"
+    path.write_text(GOOD)
+    async with backend(quick(versions_file=str(path))) as caller:
+        created = await caller.call("POST", "/v1/app", {"name": "other", "is_active": True, "image": ""})
+        listed = (await caller.get("/v1/apps"))["applications"]
+        assert [set(each) for each in listed] == [set(created.body)] * 2
+        assert "fast" not in json.dumps([listed, await caller.get("/v1/app/game/versions")])
+
+
 def test_two_of_one_name_are_a_mistake(tmp_path: Path) -> None:
     """The second is pointed at."""
     path = tmp_path / "versions.toml"

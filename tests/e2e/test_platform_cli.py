@@ -91,6 +91,13 @@ async def test_catalogue_and_bulk_stop(emulator: Emulator) -> None:
     shell = Shell(emulator)
     assert [app["name"] for app in await shell.json("apps", "list")] == ["game"]
     assert [found["name"] for found in await shell.json("versions", "list", "game")] == ["v1"]
+    assert (await shell.run("versions", "update", "game", "v1", "--tag", "2"))[0] == 0
+    assert (await shell.json("versions", "show", "game", "v1"))["docker_tag"] == "2"
+    shell.env["EDGEGAP_STORAGE_SECRET"] = "hush"
+    made = ("storages", "create", "logs", "--endpoint", "file:///x", "--bucket", "b", "--access-key-id", "a")
+    assert (await shell.json(*made))["bucket"] == "b"
+    assert (await shell.json("storages", "update", "logs", "--bucket", "c"))["bucket"] == "c"
+    assert (await shell.json("storages", "delete", "logs"))["deleted"] == "logs"
     assert await shell.json("storages", "list") == []
     for _ in range(2):
         assert (await shell.run("deploy", "game", "v1", "--at", "48.8,2.3", "--tag", "old", "--wait"))[0] == 0

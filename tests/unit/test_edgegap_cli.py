@@ -75,6 +75,9 @@ EVERY_COMMAND = [
     *[["registry", "images"], ["registry", "tags", "game"], ["registry", "delete", "game", "1"]],
     ["storages"],
     ["storages", "create", "logs", "--endpoint", "https://s3", "--bucket", "b", "--access-key-id", "k"],
+    ["storages", "show", "logs"],
+    ["storages", "update", "logs", "--bucket", "b"],
+    ["storages", "delete", "logs"],
 ]
 
 
@@ -236,12 +239,23 @@ def test_the_least_answers_make_tables_too() -> None:
         tables.tags([models.Tag(name=ID)]),
         tables.applications([models.Application(name=ID)]),
         tables.versions([models.Version(name=ID)]),
+        tables.version(models.Version(name=ID)),
         tables.storages([models.Storage(name=ID)]),
         tables.stopped(models.BulkStopResult(processable=[models.DeploymentAccepted(request_id=ID)])),
     ):
         assert ID in text_of(rendered)
     for none in (tables.deployments([]), tables.hosts([]), tables.tags([]), tables.applications([])):
         assert text_of(none).startswith("no ")
+
+
+def test_a_version_is_shown_with_the_names_of_its_variables_only() -> None:
+    """A value may be a secret; an image that is not named leaves no stray colon."""
+    version = models.Version(name=ID, req_cpu=100, envs=[models.Variable(key="LICENCE", value="hush")])
+    shown = text_of(tables.version(version))
+    assert "LICENCE" in shown
+    assert "hush" not in shown
+    assert "image" not in shown
+    assert "0.0977 vCPU" in shown
 
 
 def test_a_deployment_is_shown_with_its_state_and_ports() -> None:
