@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.compat.centrifuge import ProtocolError, Session
@@ -299,7 +299,6 @@ COMMAND = st.dictionaries(
 )
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.lists(COMMAND, max_size=4), max_size=4))
 def test_whatever_is_sent_the_protocol_is_kept(messages: list[list[dict[str, Any]]]) -> None:
     """Each command with an id is answered once, with it; nobody is subscribed to what is not there."""
@@ -323,7 +322,6 @@ def _is_send(command: dict[str, Any]) -> bool:
     return first == "send" or (first is None and command.get("method") in (8, "send"))
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.text(max_size=64))
 def test_text_that_is_not_json_is_a_protocol_error_and_nothing_else(text: str) -> None:
     """Whatever the bytes."""

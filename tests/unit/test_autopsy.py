@@ -7,7 +7,7 @@ import signal
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.game.autopsy import Autopsy, Cause, Evidence, OtherEnd, examine, signal_name
@@ -244,7 +244,6 @@ anything = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])  # nested documents take a while to draw on a loaded machine
 @given(st.dictionaries(st.sampled_from(NAMES), anything))
 def test_a_post_mortem_is_readable_whatever_the_document_says(document: dict[str, object]) -> None:
     """It may come from a newer agent, or have been edited."""

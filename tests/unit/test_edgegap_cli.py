@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given as given_by
-from hypothesis import settings
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
@@ -309,7 +308,6 @@ def test_a_ramp_is_drawn_as_a_ramp() -> None:
     assert charts.area([0, 8], width=2, height=2, plain=True) == [" #", "##"]
 
 
-@settings(deadline=None)
 @given_by(
     st.lists(st.none() | st.floats(-1e300, 1e300) | st.sampled_from([math.nan, math.inf]), max_size=300),
     st.integers(1, 60),

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
@@ -95,7 +95,6 @@ def test_a_query_takes_one_filter_per_field() -> None:
 # Limits
 
 
-@settings(deadline=None)  # it counts, on a machine with noisy clocks
 @given(st.lists(st.floats(0, 0.5), min_size=1, max_size=100), st.integers(1, 12))
 def test_no_window_ever_holds_more_than_the_limit(gaps: list[float], count: int) -> None:
     """However the requests come: as a burst, evenly, or with holes between them."""

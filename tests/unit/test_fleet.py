@@ -11,7 +11,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import AgentError
@@ -61,7 +61,6 @@ def database() -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
-@settings(deadline=None)  # a file is written and read each time
 @given(
     st.dictionaries(
         st.sampled_from(["cause", "times", "deployment", "shipping", "logs", "memory", "players", "attempt", "schema"]),

@@ -301,7 +301,7 @@ def test_every_sequence_ends(rules: str, world: str, faults: list[str]) -> None:
     assert {phase for phase, _ in seen} >= {Phase.STARTING, Phase.READY, Phase.STOPPING, Phase.FLUSHING}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.text(EVENTS, max_size=14),
     st.sampled_from(sorted(RULES)),

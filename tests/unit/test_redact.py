@@ -102,7 +102,7 @@ def test_a_secret_in_utf_16_is_replaced_and_the_rest_stays_readable(order: str, 
     assert shown.removeprefix(padding).decode(order) == "before [redacted] after"
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     secret=st.sampled_from([TOKEN, AWKWARD * 2, TOKEN * 5]),
     width=st.sampled_from([60, 64, 76]),
@@ -125,7 +125,7 @@ def test_a_secret_in_base64_with_line_breaks_is_replaced(
 
 
 @pytest.mark.parametrize("library", [True, False])
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     secrets=st.lists(st.text(min_size=SHORTEST, max_size=40), min_size=1, max_size=5),
     chosen=st.lists(st.integers(0, 10_000), max_size=8),
@@ -162,7 +162,6 @@ def test_what_is_no_secret_comes_out_unchanged(data: bytes, cuts: list[int]) -> 
     assert in_pieces(Redactor([TOKEN]), data, cuts) == data
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.binary(min_size=SHORTEST, max_size=90), min_size=1, max_size=6),
     st.lists(st.tuples(st.booleans(), st.integers(0, 5), st.binary(max_size=12)), max_size=8),
@@ -181,7 +180,7 @@ def test_no_needle_survives_whatever_the_secrets_are(
     assert in_pieces(redactor, data, cuts) == redactor.data(data)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(1, 40), st.integers(0, 400), st.integers(8, 80))
 def test_many_secrets_are_found_as_surely_as_few(count: int, place: int, length: int) -> None:
     """With many secrets samples are looked at instead of everything: none slips through between two of them."""

@@ -7,7 +7,7 @@ import struct
 from typing import Any, cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.compat.sqp import SqpError, query, read_challenge, read_info
@@ -57,14 +57,12 @@ async def test_a_game_that_is_silent_costs_the_timeout_only() -> None:
         transport.close()
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.integers(0, 65535), st.integers(0, 65535), st.integers(0, 2**32 - 1), st.binary(max_size=255))
 def test_whatever_the_numbers_they_are_read(players: int, capacity: int, challenge: int, name: bytes) -> None:
     """Players and capacity come first, whatever follows."""
     assert read_info(info(players, capacity, challenge, name), challenge) == (players, capacity)
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.binary(max_size=64))
 def test_other_bytes_are_refused_and_nothing_else_is_raised(data: bytes) -> None:
     """A game that speaks another protocol must not look like an empty one."""
