@@ -1,4 +1,4 @@
-"""What leaves the agent by itself: metrics pushed at an interval and at the end, and the lifecycle as a trace.
+"""What leaves the agent by itself: metrics pushed at an interval and at the end, the lifecycle as a trace, the log.
 
 Everything here is switched on by a setting or a variable, and imported only then.
 """
@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agent import log
 from agent.config.injected import Deployment
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
 
     from agent.metrics.exposition import Family
-    from agent.metrics.otel import LifecycleTrace
+    from agent.metrics.otel import LifecycleTrace, LogSender
+    from agent.metrics.otel_logs import LogExport, Tapped
     from agent.metrics.push import Pusher
 
 _ENDPOINT = "OTEL_EXPORTER_OTLP_{}ENDPOINT"
@@ -40,8 +41,22 @@ def trace_id(deployment: Deployment, began: float) -> str:
     return hashlib.sha256(named.encode()).hexdigest()[:32]
 
 
+class LogOrigin(NamedTuple):
+    """Where the log comes from.
+
+    Attributes:
+        spool: has it.
+        sent: number of the last segment that an earlier process of the agent has exported; 0 for none.
+        on_sent: told the number of each that was exported.
+    """
+
+    spool: Tapped
+    sent: int
+    on_sent: Callable[[int], None]
+
+
 class Exports:
-    """Pushes metrics and exports the trace, as far as that is asked for."""
+    """Pushes metrics, exports the trace and the log, as far as that is asked for."""
 
     def __init__(
         self,
@@ -51,6 +66,7 @@ class Exports:
         collect: Callable[[], Awaitable[list[Family]]],
         *,
         began: float,
+        origin: LogOrigin | None = None,
     ) -> None:
         """Opens nothing yet.
 
@@ -60,6 +76,7 @@ class Exports:
             deployment: what the platform injected.
             collect: reads all metrics.
             began: when the container began, in seconds of Unix time.
+            origin: where the log comes from; None where none is captured.
         """
         self._settings = settings
         self._environ = environ
@@ -69,6 +86,17 @@ class Exports:
         disabled = environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
         self._traces = not disabled and _wanted(environ, "TRACES")
         self._metrics = not disabled and _wanted(environ, "METRICS")
+        self._log: LogExport | None = None
+        if origin is not None and not disabled and _logs_wanted(environ):
+            from agent.metrics.otel_logs import LogExport  # noqa: PLC0415 - only where it is asked for
+
+            self._log = LogExport(
+                origin.spool,
+                self._log_sender,
+                interval=settings.ship_interval,
+                sent=origin.sent,
+                on_sent=origin.on_sent,
+            )
         self._pusher: Pusher | None = None
         self._resource: Resource | None = None
         self._trace: LifecycleTrace | None = None
@@ -81,7 +109,7 @@ class Exports:
     @property
     def wanted(self) -> bool:
         """Whether anything is sent anywhere."""
-        return bool(self._settings.metrics_push_url) or self._traces or self._metrics
+        return bool(self._settings.metrics_push_url) or self._traces or self._metrics or self._log is not None
 
     async def run(self) -> None:
         """Pushes metrics at the intervals that are set, until it is cancelled."""
@@ -90,6 +118,8 @@ class Exports:
             work.append(pusher.run(self._settings.metrics_push_interval))
         if self._otel() and self._metrics:
             work.append(self._export_metrics_again_and_again())
+        if self._otel() and self._log is not None:
+            work.append(self._log.run())
         await asyncio.gather(*work)
 
     async def last(self, document: Mapping[str, Any], until: float) -> None:
@@ -107,6 +137,8 @@ class Exports:
                 work.append(self._export_metrics(until - time.monotonic()))
             if self._traces:
                 work.append(self._export_trace(document, until))
+            if self._log is not None:
+                work.append(self._log.finish(max(0.1, until - time.monotonic())))
         for problem in await asyncio.gather(*work, return_exceptions=True):
             if isinstance(problem, Exception):
                 log.warning(f"cannot export what is to be exported at the end: {type(problem).__name__}: {problem}")
@@ -146,7 +178,7 @@ class Exports:
 
     def _otel(self) -> bool:
         """Whether the SDK is there and asked for."""
-        if not self._traces and not self._metrics:
+        if not self._traces and not self._metrics and self._log is None:
             return False
         if self._resource is None:
             try:
@@ -156,10 +188,19 @@ class Exports:
                     f"cannot export to OpenTelemetry ({missing.name} is missing): install arbitrium-agent[otel]"
                 )
                 self._traces = self._metrics = False
+                if self._log is not None:
+                    self._log.give_up()
+                    self._log = None
                 return False
             settings = self._settings
             self._resource = otel.resource(self._deployment, settings.app_name, settings.app_version, self._environ)
         return True
+
+    def _log_sender(self) -> LogSender:
+        from agent.metrics import otel  # noqa: PLC0415 - as above
+
+        assert self._resource is not None, "made when the SDK was looked for"
+        return otel.LogSender(self._resource, self.trace_id)
 
     async def _export_metrics(self, seconds: float) -> bool:
         from agent.metrics import otel  # noqa: PLC0415 - as above
@@ -191,3 +232,9 @@ def _wanted(environ: Mapping[str, str], signal: str) -> bool:
     exporter = environ.get(f"OTEL_{signal}_EXPORTER", "otlp").strip().lower()
     endpoint = environ.get(_ENDPOINT.format("")) or environ.get(_ENDPOINT.format(f"{signal}_"))
     return bool(endpoint) and exporter == "otlp"
+
+
+def _logs_wanted(environ: Mapping[str, str]) -> bool:
+    """Whether the log is exported: unlike the other signals only where it is asked for, since it is large."""
+    asked = environ.get("OTEL_LOGS_EXPORTER") or environ.get(_ENDPOINT.format("LOGS_"))
+    return bool(asked) and _wanted(environ, "LOGS")

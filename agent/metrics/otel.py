@@ -1,4 +1,4 @@
-"""Metrics and the lifecycle's trace over OTLP/HTTP, by the official SDK of OpenTelemetry (`arbitrium-agent[otel]`).
+"""Metrics, log and the lifecycle's trace over OTLP/HTTP, by OpenTelemetry's official SDK (`arbitrium-agent[otel]`).
 
 Imported only where an `OTEL_EXPORTER_OTLP_..._ENDPOINT` is set. The SDK reads its own variables (endpoint, headers,
 timeout, compression, certificates, resource attributes): https://opentelemetry.io/docs/specs/otel/protocol/exporter/.
@@ -17,8 +17,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from opentelemetry import trace
+from opentelemetry._logs import LogRecord
+from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk.metrics import export as data
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -136,6 +139,48 @@ def _histograms(family: Family, start: int, now: int) -> Iterator[data.Histogram
             bounds, running = [], []
 
 
+class LogSender:
+    """Sends lines of the log; `log.iostream` says where the game wrote them (semantic conventions, general logs)."""
+
+    def __init__(self, of: Resource, trace_id: str | None) -> None:
+        """Takes the resource, and the id of the trace that the lifecycle is exported as, which the lines belong to."""
+        self._resource = of
+        self._scope = InstrumentationScope(_SCOPE, __version__)
+        span: trace.Span = trace.INVALID_SPAN
+        if trace_id is not None:
+            span = trace.NonRecordingSpan(_root_context(trace_id))
+        self._context = trace.set_span_in_context(span)
+
+    def send(self, records: list[dict[str, Any]], seconds: float) -> bool:
+        """Sends lines.
+
+        Args:
+            records: `ns`, `stream`, `line`, and where there are any `partial` and `dropped_bytes`.
+            seconds: how long it may take.
+
+        Returns:
+            Whether the collector has taken them.
+        """
+        exporter = OTLPLogExporter(timeout=seconds)
+        try:
+            return exporter.export([self._record(record) for record in records]).name == "SUCCESS"
+        finally:
+            exporter.shutdown()  # type: ignore[no-untyped-call]
+
+    def _record(self, line: dict[str, Any]) -> ReadableLogRecord:
+        stream = line["stream"]
+        attributes = {"log.iostream" if stream in ("stdout", "stderr") else "arbitrium.stream": stream}
+        attributes |= {f"arbitrium.{name}": line[name] for name in ("partial", "dropped_bytes") if name in line}
+        record = LogRecord(
+            timestamp=line["ns"],
+            observed_timestamp=line["ns"],
+            context=self._context,
+            body=line["line"],
+            attributes=attributes,
+        )
+        return ReadableLogRecord(record, self._resource, self._scope)
+
+
 class LifecycleTrace:
     """The spans of one deployment, of one trace."""
 
@@ -146,8 +191,7 @@ class LifecycleTrace:
         self._provider.add_span_processor(SimpleSpanProcessor(self._finished))
         self._tracer = self._provider.get_tracer(_SCOPE, __version__)
         # Every span of the deployment is below this one, whichever process of the agent exports it.
-        context = trace.SpanContext(int(trace_id, 16), _root_id(trace_id), is_remote=False, trace_flags=_SAMPLED)
-        self._root = trace.set_span_in_context(trace.NonRecordingSpan(context))
+        self._root = trace.set_span_in_context(trace.NonRecordingSpan(_root_context(trace_id)))
 
     def take(self, document: Mapping[str, Any], now: float) -> None:
         """Makes spans of what `exit.json` says: the deployment, each phase, each stop method.
@@ -262,6 +306,11 @@ class _Ids(RandomIdGenerator):
             self.as_root = False
             return _root_id(f"{self._trace_id:032x}")
         return super().generate_span_id()
+
+
+def _root_context(trace_id: str) -> trace.SpanContext:
+    """Of the span of the deployment."""
+    return trace.SpanContext(int(trace_id, 16), _root_id(trace_id), is_remote=False, trace_flags=_SAMPLED)
 
 
 def _root_id(trace_id: str) -> int:

@@ -60,7 +60,7 @@ from agent.link.messages import (
     TimeRunsOut,
 )
 from agent.metrics.counts import LogCounts, LogSource
-from agent.metrics.exports import Exports
+from agent.metrics.exports import Exports, LogOrigin
 from agent.metrics.registry import Metrics
 from agent.runtime import player_count
 from agent.runtime.finalizer import Finalizer, GameStart, kept_place, working_directory
@@ -82,6 +82,7 @@ _KEPT_COMPAT = "compat"
 # Servers that do not end by themselves by then are left to the end of the process.
 _CLOSE_SECONDS = 0.25
 _METRICS_KEPT = "metrics"
+_LOG_EXPORTED = "log exported"
 _KEEP_EVERY = 2.0
 _AFTER_FAULT = 5.0
 # Heartbeats may come thousands of times a second; the init is told this often.
@@ -162,6 +163,13 @@ class Agent:
             self._injected.deployment,
             lambda: self._metrics.collect(),  # noqa: PLW0108 - they are made below, from this
             began=init.inputs.began + init.inputs.wall_offset,
+            origin=LogOrigin(
+                self._spool,
+                int(init.kept.get(_LOG_EXPORTED, "0")),
+                lambda number: link.send(Kept(_LOG_EXPORTED, str(number))),
+            )
+            if settings.capture
+            else None,
         )
         self._finalizer = Finalizer(
             settings,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -95,6 +96,11 @@ class RemoteSpool:
         self._owner = owner
         self._link = link
         self._listener: Callable[[], None] | None = None
+        self._tap: Callable[[Segment], None] | None = None
+        # Segments that the second reader still needs, and those of them that the store has confirmed meanwhile.
+        self._needed: set[int] = set()
+        self._confirmed: dict[int, RemoteSegment] = {}
+        self._needing = threading.Lock()  # segments are confirmed in another thread
         self._own = {one.number: RemoteSegment(self.run, one, link) for one in segments}
         self._adopted: list[Segment] = []
         self._gaps: dict[tuple[str, int], int] = {}
@@ -107,9 +113,12 @@ class RemoteSpool:
     # From the init ---------------------------------------------------------------------------------------------------
 
     def _on_closed(self, message: SegmentClosed, _payload: bytes) -> None:
-        self._own[message.number] = RemoteSegment(self.run, message, self._link)
+        self._own[message.number] = segment = RemoteSegment(self.run, message, self._link)
         self.next_number = max(self.next_number, message.number + 1)
         self._bound()
+        if self._tap is not None:
+            self._needed.add(segment.number)
+            self._tap(segment)
         if self._listener is not None:
             self._listener()
 
@@ -146,6 +155,36 @@ class RemoteSpool:
         """Calls back whenever a segment was closed."""
         self._listener = listener
 
+    def tap(self, take: Callable[[Segment], None] | None) -> None:
+        """Shows all segments of this run to a second reader, which says `taken` of each.
+
+        A confirmed segment is deleted only then. None ends it, and lets go of those that are still held.
+        """
+        self._tap = take
+        if take is None:
+            for number in list(self._needed):
+                self._let_go(number)
+            return
+        held = [self._own[number] for number in sorted(self._own)]
+        self._needed.update(segment.number for segment in held)
+        for segment in held:
+            take(segment)
+
+    def taken(self, segment: Segment) -> None:
+        """The second reader has it."""
+        self._let_go(segment.number)
+
+    def _let_go(self, number: int) -> None:
+        with self._needing:
+            self._needed.discard(number)
+            confirmed = self._confirmed.pop(number, None)
+        if confirmed is not None:
+            self._discard(confirmed)
+
+    def _discard(self, segment: RemoteSegment) -> None:
+        runs.unlink(segment.path)
+        self._link.send_threadsafe(SegmentState(segment.number, "confirmed"))
+
     def segments(self) -> list[Segment]:
         """The closed segments that are still held, oldest first; those of earlier runs come first."""
         return [*self._adopted, *(self._own[number] for number in sorted(self._own))]
@@ -160,8 +199,12 @@ class RemoteSpool:
         """The store has it; called in a thread."""
         if isinstance(segment, RemoteSegment):
             self._own.pop(segment.number, None)
-            runs.unlink(segment.path)
-            self._link.send_threadsafe(SegmentState(segment.number, "confirmed"))
+            with self._needing:
+                needed = segment.number in self._needed
+                if needed:
+                    self._confirmed[segment.number] = segment
+            if not needed:
+                self._discard(segment)
         else:
             if segment in self._adopted:
                 self._adopted.remove(segment)

@@ -7,17 +7,20 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from aiohttp import web
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from agent.config.injected import parse
 from agent.config.model import Settings
-from agent.metrics.exports import Exports, trace_id
+from agent.logs import frames
+from agent.logs.runs import Segment
+from agent.metrics.exports import Exports, LogOrigin, trace_id
 from agent.metrics.exposition import Family, counter, gauge, histogram_samples
 
 DEPLOYMENT = parse(
@@ -90,15 +93,52 @@ async def collector(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Collector]
     await runner.cleanup()
 
 
+class Spool:
+    """Closes segments that a test makes, and remembers which were let go of."""
+
+    def __init__(self) -> None:
+        self.let_go: list[int] = []
+        self._take: Callable[[Segment], None] | None = None
+
+    def close_segment(self, number: int, *pieces: tuple[str, bytes]) -> None:
+        """One more segment, of bytes by stream."""
+        segment = Segment(number, "/run", 0)
+        for index, (stream, data) in enumerate(pieces):
+            for kind, body in ((frames.NAME, stream.encode()), (frames.DATA, data)):
+                segment.memory.append(frames.header(kind, index, len(body), 1_795_845_001_000_000_000 + index) + body)
+        assert self._take is not None
+        self._take(segment)
+
+    def tap(self, take: Callable[[Segment], None] | None) -> None:
+        """As the agent's spool."""
+        self._take = take
+
+    def taken(self, segment: Segment) -> None:
+        """As the agent's spool."""
+        self.let_go.append(segment.number)
+
+    def seal_after(self, seconds: float | None) -> None:
+        """As the agent's spool."""
+
+    def flush(self, deadline: float) -> bool:
+        """As the agent's spool."""
+        return True
+
+    def dropped_before(self, segment: Segment) -> int:
+        """As the agent's spool."""
+        return 0
+
+
 async def families() -> list[Family]:
     """What is exported."""
     return FAMILIES
 
 
-def exports(collector: Collector, **environ: str) -> Exports:
+def exports(collector: Collector, origin: LogOrigin | None = None, **environ: str) -> Exports:
     """What the agent makes with this collector."""
     wanted = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, **environ}
-    return Exports(Settings(app_name="arena", app_version="1.2"), wanted, DEPLOYMENT, families, began=BEGAN)
+    settings = Settings(app_name="arena", app_version="1.2")
+    return Exports(settings, wanted, DEPLOYMENT, families, began=BEGAN, origin=origin)
 
 
 def attributes(pairs: Any) -> dict[str, str]:
@@ -163,6 +203,37 @@ async def test_only_what_is_asked_for_is_exported(collector: Collector) -> None:
     off = exports(collector, OTEL_SDK_DISABLED="true")
     assert not off.wanted
     assert off.trace_id is None
+
+
+async def test_the_log_is_exported_where_it_is_asked_for(collector: Collector) -> None:
+    """Line by line, once each, as part of the trace; a collector that refuses one segment gets the next."""
+    assert exports(collector, LogOrigin(Spool(), 0, print))._log is None, "it is large: nobody gets it unasked"
+    spool, sent, some = Spool(), list[int](), asyncio.Event()
+
+    def note(number: int) -> None:
+        sent.append(number)
+        some.set()
+
+    it = exports(collector, LogOrigin(spool, 1, note), OTEL_LOGS_EXPORTER="otlp")
+    task = asyncio.create_task(it.run())
+    spool.close_segment(1, ("stdout", b"an earlier process of the agent has exported it\n"))
+    collector.status = 400
+    spool.close_segment(2, ("stdout", b"refused\n"))
+    await asyncio.wait_for(some.wait(), 10)
+    collector.got.clear()
+    collector.status = 200
+    spool.close_segment(3, ("stdout", "joined: Zoë\x85\n".encode()), ("stderr", b"bad \xff\nhalf"))
+    await it.last(DOCUMENT, time.monotonic() + 5)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    (request,) = [ExportLogsServiceRequest.FromString(body) for body in collector.got["/v1/logs"]]
+    assert attributes(request.resource_logs[0].resource.attributes)["service.name"] == "arena"
+    records = request.resource_logs[0].scope_logs[0].log_records
+    lines = [(attributes(record.attributes).get("log.iostream"), record.body.string_value) for record in records]
+    assert lines == [("stdout", "joined: Zoë\x85"), ("stderr", "bad \ufffd"), ("stderr", "half")]
+    assert {record.trace_id.hex() for record in records} == {it.trace_id}
+    assert records[0].time_unix_nano == 1_795_845_001_000_000_000
+    assert (sent, spool.let_go) == ([2, 3], [1, 2, 3])
 
 
 async def test_metrics_are_exported_at_the_interval_of_the_sdk(collector: Collector) -> None:

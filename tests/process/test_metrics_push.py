@@ -1,18 +1,23 @@
 """The last values of short lives, in a real Prometheus and a real Pushgateway."""
 
+import gzip
 import json
 import shutil
 import socket
 import subprocess
+import threading
 import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import zstandard
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
-from tests.process.harness import Launcher
+from tests.process.harness import Launcher, eventually
 
 
 def ask(url: str) -> bytes:
@@ -104,3 +109,67 @@ def test_a_pushgateway_has_the_last_values_of_a_short_life(pushgateway: str, lau
     assert line.endswith("} 4")
     failures = [line for line in text.splitlines() if line.startswith("push_failure_time_seconds{")]
     assert [line.rpartition(" ")[2] for line in failures] == ["0"]
+
+
+def test_a_receiver_that_hangs_delays_neither_exit_json_nor_the_end(launch: Launcher, tmp_path: Path) -> None:
+    """It takes the connection and says nothing: the plan's end is the end, and the store has `exit.json` before."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as hangs:
+        address = f"http://127.0.0.1:{hangs.getsockname()[1]}"
+        settings = {
+            "AGENT_METRICS_PUSH_URL": f"{address}/metrics/job/game",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": address,
+            "OTEL_LOGS_EXPORTER": "otlp",
+            "AGENT_LOG_URL": f"file://{tmp_path}/store",
+            "AGENT_SHIP_SECONDS": "2",
+        }
+        run = launch(["sh", "-c", "echo over; exit 3"], env={**settings, "AGENT_ON_CRASH": "exit"})
+        eventually(lambda: list((tmp_path / "store").rglob("exit.json")), "exit.json is in the store")
+        began = time.monotonic()
+        assert run.finish().code == 3
+        assert time.monotonic() - began < 8, "an exporter of OpenTelemetry alone waits for 10 s"
+    (document,) = (tmp_path / "store").rglob("exit.json")
+    assert json.loads(document.read_text())["code"] == 3
+
+
+def test_a_collector_and_a_store_both_have_the_log(launch: Launcher, tmp_path: Path) -> None:
+    """Each line once in both, though the store confirms a segment, which deletes it, at its own time."""
+    bodies: list[bytes] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.path == "/v1/logs":
+                bodies.append(gzip.decompress(body) if self.headers["Content-Encoding"] == "gzip" else body)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        settings = {
+            "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": f"http://127.0.0.1:{server.server_port}/v1/logs",
+            "AGENT_LOG_URL": f"file://{tmp_path}/store",
+            "AGENT_SHIP_INTERVAL": "200ms",
+        }
+        run = launch(["sh", "-c", "for n in $(seq 30); do echo line $n; sleep 0.05; done"], env=settings)
+        done = run.finish()
+        server.shutdown()
+    assert done.code == 0
+    assert "cannot export" not in done.stderr, done.stderr
+    requests = [ExportLogsServiceRequest.FromString(body) for body in bodies]
+    records = [
+        record
+        for request in requests
+        for resource in request.resource_logs
+        for scope in resource.scope_logs
+        for record in scope.log_records
+    ]
+    wanted = [f"line {number}" for number in range(1, 31)]
+    assert [record.body.string_value for record in records if record.body.string_value.startswith("line")] == wanted
+    shipped = b"".join(
+        zstandard.ZstdDecompressor().stream_reader(path.read_bytes()).read()
+        for path in sorted((tmp_path / "store").rglob("*.ndjson.zst"))
+    )
+    assert [line for line in (json.loads(row)["line"] for row in shipped.splitlines()) if line in wanted] == wanted
