@@ -1,11 +1,12 @@
 """What is wrong with settings that are each right: two that exclude each other, and places that are not there.
 
-Standard library only: the init asks `relations` before the game is spawned, `arbitrium-agent config --check` asks all.
+Standard library only: the init asks what it can before the game is spawned, `arbitrium-agent config --check` asks all.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 
 from agent.config.table import TABLE
 from agent.lifecycle.stop_methods import HOSTS
@@ -43,17 +44,53 @@ def relations(value: Callable[[str], Any]) -> Iterator[Wrong]:
         taken.setdefault(number, name)
 
 
+def workdir(value: Callable[[str], Any]) -> Iterator[Wrong]:
+    """The game's working directory; the init asks this too, before the game is spawned.
+
+    Args:
+        value: the value of a setting by its name.
+    """
+    wanted = value("workdir")
+    if wanted is not None and not os.path.isdir(wanted):
+        yield "workdir", f"takes a directory of this image, and {wanted} is none"
+    elif wanted is not None and not os.access(wanted, os.X_OK):
+        yield "workdir", f"takes a directory that this user may enter, and {wanted} is not one"
+
+
+def players(value: Callable[[str], Any], environ: Mapping[str, str]) -> Iterator[Wrong]:
+    """What counts the players, as far as that can be known without the libraries; the init asks before it spawns.
+
+    Args:
+        value: the value of a setting by its name.
+        environ: with the platform's mapping of ports, where it was injected.
+    """
+    kind, _, rest = value("players_from").partition(":")
+    if kind == "tcp" and not rest:
+        import json  # noqa: PLC0415 - few count by connections
+
+        try:
+            ports = json.loads(environ.get("ARBITRIUM_PORTS_MAPPING", "{}"))["ports"].values()
+            protocols = [str(port["protocol"]).upper() for port in ports]
+        except (ValueError, TypeError, KeyError, AttributeError):
+            protocols = []
+        if all(protocol == "UDP" for protocol in protocols):
+            yield "players_from", "takes tcp:PORT here, since no mapping names a TCP port"
+    elif kind == "query":
+        from agent.game.query_protocols import COUNTED, check  # noqa: PLC0415 - likewise
+
+        library = COUNTED[check(rest.partition("://")[0])][0]
+        # As an import statement looks, without the import.
+        if library and not any(finder.find_spec("opengsq", None) for finder in sys.meta_path):
+            yield "players_from", "takes query only where opengsq is installed: install arbitrium-agent[query]"
+
+
 def places(value: Callable[[str], Any]) -> Iterator[Wrong]:
     """Directories and files that a start needs, as this user finds them.
 
     Args:
         value: the value of a setting by its name.
     """
-    workdir = value("workdir")
-    if workdir is not None and not os.path.isdir(workdir):
-        yield "workdir", f"takes a directory of this image, and {workdir} is none"
-    elif workdir is not None and not os.access(workdir, os.X_OK):
-        yield "workdir", f"takes a directory that this user may enter, and {workdir} is not one"
+    yield from workdir(value)
     for name in ("spool_dir", "socket_path"):
         wanted = value(name)
         folder = wanted if name == "spool_dir" or not wanted else os.path.dirname(wanted)
@@ -61,6 +98,15 @@ def places(value: Callable[[str], Any]) -> Iterator[Wrong]:
             yield name, f"takes a directory that can be written, and {why}"
     if why := _cannot_serve_tls(value("metrics_tls_cert"), value("metrics_tls_key")):
         yield "metrics_tls_cert", why
+    yield from templates(value)
+
+
+def templates(value: Callable[[str], Any]) -> Iterator[Wrong]:
+    """The files of AGENT_TEMPLATE; the init asks this before it writes any.
+
+    Args:
+        value: the value of a setting by its name.
+    """
     for source, target in value("template"):
         if why := _cannot_read(source):
             yield "template", f"takes templates that can be read; {source}: {why}"

@@ -20,6 +20,8 @@ _OTHERS = """
     wineserver x11vnc xvfb-run Xvfb Xvnc
 """
 _HELPERS = frozenset(_OTHERS.split())
+# These pass a signal on to their child alone, and end with it; dumb-init signals the whole session.
+_FORWARD_TO_ONE = frozenset(("catatonit", "docker-init", "tini", "tini-static"))
 # Go's runtime has a handler for each signal that one can have (os/signal, "Default behavior of signals in Go
 # programs"), and so do few programs by themselves.
 _MOST_SIGNALS = 48
@@ -97,6 +99,28 @@ def listeners(pids: Iterable[int], proc: str = "/proc") -> list[Listener]:
             name = fields.get("Name", "").strip()
         found.append(Listener(name, caught, ignored))
     return found
+
+
+def deaf_shell_in_front(parent: int | None = None, proc: str = "/proc") -> str:
+    """The shell of this container that keeps SIGTERM from the process behind it; "" where there is none.
+
+    Engines send a stop signal to PID 1 alone, and the kernel drops it there where that has no handler (man 7
+    pid_namespaces). A shell behind tini and its like dies of it, and the container with them. A shell with a trap may
+    pass it on; whether it does is for `doctor` to find out, which reads the script.
+
+    Args:
+        parent: the parent of the process in question; this one's by default.
+        proc: where procfs is mounted.
+    """
+    parent = os.getppid() if parent is None else parent
+    found = listeners([parent] if parent > 0 else [], proc)
+    if not found or found[0].name not in _SHELLS or found[0].handles(signal.SIGTERM):
+        return ""
+    if parent != 1:
+        first = listeners([1], proc)
+        if _first(f"{proc}/{parent}/status", "PPid:") != "1" or not first or first[0].name not in _FORWARD_TO_ONE:
+            return ""
+    return f"a shell ({found[0].name}, PID {parent})"
 
 
 def judge(processes: Iterable[Listener], signum: int) -> Judgement:

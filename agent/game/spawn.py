@@ -128,7 +128,8 @@ def _cannot_start(command: "list[str]", cwd: "str | None", problem: Exception) -
                 EXIT_NOT_FOUND,
             )
         return CannotStartError(
-            f"cannot start {program!r}: no such program; check the path, or the PATH, of the command after `--`",
+            f"cannot start {program!r}: no such program; check the path, or the PATH, of CMD in the "
+            "Dockerfile, or of what follows `--`",
             EXIT_NOT_FOUND,
         )
     if code == errno.EACCES:
@@ -141,7 +142,8 @@ def _cannot_start(command: "list[str]", cwd: "str | None", problem: Exception) -
             EXIT_CANNOT_EXECUTE,
         )
     return CannotStartError(
-        f"cannot start {program!r}: {_why(problem)}; correct the command after `--`", EXIT_CANNOT_EXECUTE
+        f"cannot start {program!r}: {_why(problem)}; correct CMD in the Dockerfile, or what follows `--`",
+        EXIT_CANNOT_EXECUTE,
     )
 
 

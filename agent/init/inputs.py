@@ -6,10 +6,10 @@ import os
 import time
 
 from agent import log
-from agent.config.checks import relations
+from agent.config.checks import players, relations, templates, workdir
 from agent.config.names import SECRETS, option, suggestion, text_of, variable
 from agent.config.table import TABLE
-from agent.errors import Problem, SettingsError
+from agent.errors import Problem
 from agent.logs.target import store_secrets
 
 TYPE_CHECKING = False
@@ -30,7 +30,7 @@ class Inputs:
     """Command, options and environment, and what is wrong with them.
 
     Attributes:
-        command: the game's program and arguments.
+        command: the game's program and arguments; empty where there is none, which is wrong.
         options: options of `run`, by setting name.
         environ: the container's environment.
         began: when the agent began, in seconds of the monotonic clock.
@@ -84,7 +84,8 @@ class Inputs:
         """Looks at every setting and option, and notes what is wrong."""
         for name in TABLE:
             self.setting(name)
-        for name, takes in relations(self.setting):
+        value = self.setting
+        for name, takes in (*relations(value), *workdir(value), *templates(value), *players(value, self.environ)):
             self.wrong(name, takes)
         for name in self.options:
             if name not in TABLE:
@@ -121,12 +122,11 @@ class Inputs:
 def read(argv: list[str]) -> Inputs:
     """Reads `[--option value ...] [--] COMMAND ...` and the environment.
 
-    Everything after the first word that is no option is the game's.
-
-    Raises:
-        SettingsError: there is no command, or an option has no value.
+    Everything after the first word that is no option is the game's. What is wrong with the line is noted like what is
+    wrong with a setting.
     """
     options: dict[str, str] = {}
+    wrong: list[Problem] = []
     rest = list(argv)
     while rest and rest[0].startswith("-"):
         word = rest.pop(0)
@@ -134,16 +134,17 @@ def read(argv: list[str]) -> Inputs:
             break
         name, equals, value = word.partition("=")
         if not name.startswith("--"):
-            raise SettingsError([Problem(name, None, "is not an option; options of run are --name value")])
+            wrong.append(Problem(name, None, "is not an option; options of run are --name value"))
+            continue
         if not equals:
             if not rest or rest[0] == "--":
-                raise SettingsError([Problem(name, None, "takes a value")])
+                wrong.append(Problem(name, None, "takes a value"))
+                continue
             value = rest.pop(0)
         options[name[2:].replace("-", "_")] = value
-    if not rest or not rest[0]:
-        where = "there is no command: set CMD in the Dockerfile, or write the game's program and arguments after --"
-        raise SettingsError([Problem("run", None, where)])
-    return Inputs(rest, options, _environment())
+    inputs = Inputs(rest if rest and rest[0] else [], options, _environment())
+    inputs.problems[:0] = wrong
+    return inputs
 
 
 def _environment() -> dict[str, str]:

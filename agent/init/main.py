@@ -15,6 +15,7 @@ from agent import __version__, log
 from agent.config.names import unknown_variables
 from agent.errors import EXIT_BAD_SETTINGS, LEAVING, SettingsError
 from agent.game.reaper import Reaper, adopt_orphans, die_with_parent, keep_memory_private, name_process
+from agent.game.signal_handling import deaf_shell_in_front
 from agent.init.inputs import read
 from agent.init.loop import Loop
 from agent.init.output import Output
@@ -50,6 +51,7 @@ _WATCHED = (
     signal.SIGCHLD,
     *(number for number in signal.valid_signals() if number not in _NOT_FORWARDED),
 )
+_ENTRYPOINT = "/opt/arbitrium-agent/entrypoint.sh"
 _AGENT_FAULT = 70  # EX_SOFTWARE of sysexits.h
 
 
@@ -64,11 +66,7 @@ def main(argv: list[str]) -> int:
     """
     loop = Loop()
     ignored, blocked = _keep_signals(loop)
-    try:
-        inputs = read(argv)
-    except SettingsError as wrong:
-        log.error(str(wrong))
-        return EXIT_BAD_SETTINGS
+    inputs = read(argv)
     log.hide(inputs.secrets)
     log.configure(*inputs.log_style)
     _keep_standard_streams()
@@ -81,7 +79,7 @@ def main(argv: list[str]) -> int:
     process = prepare_game(inputs, sockets, output, reaper)
     process.ignored, process.blocked = ignored, blocked
     supervisor = Supervisor(loop, inputs, process, output, sockets, _run_agent, _isolate)
-    if inputs.problems:
+    if inputs.problems or not inputs.command:
         return _refuse(supervisor)
     process.start()
     _say_hello(inputs)
@@ -89,6 +87,12 @@ def main(argv: list[str]) -> int:
 
 
 def _say_hello(inputs: Inputs) -> None:
+    if shell := deaf_shell_in_front():
+        log.warning(
+            f"cannot hear SIGTERM: {shell} stands in front of the agent and does not pass it on, so that a stop lasts "
+            f'the whole grace and ends in SIGKILL; write ENTRYPOINT as a list, ["{_ENTRYPOINT}"], or put `exec` before '
+            "the agent in the line or script that starts it"
+        )
     for problem in unknown_variables(inputs.environ):
         log.warning(f"{problem}; it has no effect")
     if inputs.deployment_id:
@@ -103,7 +107,13 @@ def _refuse(supervisor: Supervisor) -> int:
     Exiting would let a restart policy start the container again, with the same end, and bill it.
     """
     inputs = supervisor.inputs
-    log.error(str(SettingsError(inputs.problems)))
+    if not inputs.command:
+        log.error(
+            'cannot start the game: there is no command; add CMD ["/game/server"] to the Dockerfile, or write the '
+            "program and its arguments after `arbitrium-agent run --`"
+        )
+    if inputs.problems:
+        log.error(str(SettingsError(inputs.problems)))
     if inputs.on_platform and inputs.setting("on_crash") != "exit":
         return supervisor.refuse()
     supervisor.output.close(supervisor.at_most(1.0))

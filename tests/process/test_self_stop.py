@@ -76,6 +76,28 @@ def test_a_game_that_crashes_stops_its_deployment(launch: Launcher, platform: Fa
 
 
 @pytest.mark.parametrize(
+    ("command", "options", "env"),
+    [
+        ([], [], {}),
+        (game("polite"), ["--no-such-option=1"], {}),
+        (game("polite"), [], {"AGENT_PLAYERS_FROM": "tcp"}),
+    ],
+    ids=["no command", "an unknown option", "a wrong setting"],
+)
+def test_a_start_that_cannot_succeed_stops_the_deployment(
+    launch: Launcher, platform: FakePlatform, command: list[str], options: list[str], env: dict[str, str]
+) -> None:
+    """Exiting would let the restart policy start, and bill, the same failure for ever; a setting leaves it to that."""
+    run = launch(command, options=options, env={**platform.environment(), **env})
+    platform.wait_for_calls(1)
+    assert run.process.poll() is None, "held"
+    assert run.stop().code == 78
+    exits = {**platform.environment(), **env, "AGENT_ON_CRASH": "exit"}
+    assert launch(command, options=options, env=exits).finish().code == 78
+    assert len(platform.calls) == 1
+
+
+@pytest.mark.parametrize(
     ("command", "setting"), [(("exits", "0"), "AGENT_ON_EXIT"), (("exits", "3"), "AGENT_ON_CRASH")]
 )
 def test_the_container_may_just_exit(

@@ -22,6 +22,9 @@ MISTAKES = {
     "AGENT_SPOOL_MAX": "a lot",
     "AGENT_INTERCEPT": "perhaps",
     "AGENT_LOG_URL": "ftp://somewhere/else",
+    "AGENT_WORKDIR": "/nowhere",
+    "AGENT_PLAYERS_FROM": "tcp",
+    "AGENT_TEMPLATE": "/nowhere/template:/tmp/target",
 }
 
 
@@ -48,12 +51,15 @@ def test_all_wrong_settings_are_told_at_once(launch: Launcher, mode: Mode) -> No
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("name", ["AGENT_GRACE_SECONDS", "AGENT_CONTROL_PORT", "AGENT_ON_EXIT", "AGENT_LOG_URL"])
+@pytest.mark.parametrize(
+    "name", ["AGENT_CONTROL_PORT", "AGENT_LOG_URL", "AGENT_WORKDIR", "AGENT_PLAYERS_FROM", "AGENT_TEMPLATE"]
+)
 def test_one_wrong_setting_is_enough(launch: Launcher, name: str) -> None:
-    """A single wrong setting ends with 78 before the game did anything of use, wherever in the start it is found."""
+    """A single wrong setting ends with 78 before the game is executed, wherever in the start it is found."""
     done = launch(game("ignores_sigterm"), env={name: MISTAKES[name]}).finish()
     assert done.code == 78
     assert name in done.stderr
+    assert done.stdout == b""
 
 
 def test_a_wrong_option_is_told_like_a_wrong_variable(launch: Launcher) -> None:
@@ -68,9 +74,10 @@ def test_a_wrong_option_is_told_like_a_wrong_variable(launch: Launcher) -> None:
 
 def test_an_unknown_option_is_a_mistake(launch: Launcher) -> None:
     """An option nobody knows is refused with 78 and its name; no game goes on under wrong assumptions."""
-    done = launch(game("polite"), options=["--no-such-option", "1"]).finish()
+    done = launch(game("polite"), options=["--no-such-option", "1", "-x", "--port"]).finish()
     assert done.code == 78
-    assert "--no-such-option" in done.stderr
+    for name in ("--no-such-option", "-x", "--port"):
+        assert f"  {name}: " in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -89,6 +96,18 @@ def test_an_option_wins_over_the_variable(launch: Launcher, option: list[str]) -
     done = run.stop()
     assert done.code == 137
     assert done.seconds < 30
+
+
+def test_a_shell_in_front_that_swallows_the_stop_is_named(launch: Launcher) -> None:
+    """ENTRYPOINT in shell form, or a script without `exec`: said at the start, not found out at the first stop."""
+    said = "cannot hear SIGTERM: a shell ("
+    for shell in ("/bin/sh", "/bin/bash"):
+        run = launch(game("exits", "0"), prefix=[shell, "-c", '"$@"; exit $?', shell])
+        assert said in run.finish().stderr
+    run = launch(game("exits", "0"), prefix=["/bin/sh", "-c", "trap 'kill -TERM $!' TERM; \"$@\" & wait $!", "sh"])
+    assert said not in run.finish().stderr, "it passes the stop on"
+    run = launch(game("exits", "0"), prefix=["/bin/sh", "-c", '"$@"; exit $?', "sh"], mode="subreaper")
+    assert said not in run.finish().stderr, "no container: nobody signals the shell alone"
 
 
 def test_an_explicit_port_that_is_taken_is_a_mistake(launch: Launcher) -> None:
