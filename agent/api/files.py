@@ -1,18 +1,27 @@
-"""Which files can be kept: those that are files."""
+"""Which files can be kept: those that are files, and that the game could read itself."""
 
 from __future__ import annotations
 
 import os
-import stat
+from typing import TYPE_CHECKING
 
 from agent.api.problems import FieldProblem, Kind, OperationError
+from agent.game.files import NotAFileError, open_regular
 
-# What lies in there is the kernel's: small secrets (the agent's own environment) and endless streams.
-_NOT_FILES = ("/proc/", "/sys/", "/dev/")
+if TYPE_CHECKING:
+    from agent.game.user import User
 
 
-def readable_file(given: str) -> tuple[str, int]:
-    """The path without symbolic links, and the size in bytes, of a file that can be kept."""
+def readable_file(given: str, user: User | None = None) -> tuple[str, int]:
+    """The path without symbolic links, and the size in bytes, of a file that can be kept.
+
+    Args:
+        given: what the caller named.
+        user: whom the game runs as: what that user may not read is not kept; None for the agent's user.
+
+    Raises:
+        OperationError: it cannot be kept.
+    """
 
     def wrong(takes: str, why: str) -> OperationError:
         return OperationError(
@@ -21,19 +30,15 @@ def readable_file(given: str) -> tuple[str, int]:
 
     if not os.path.isabs(given) or "\0" in given:
         raise wrong("an absolute path", "the path is not absolute")
-    path = os.path.realpath(given)
-    if path.startswith(_NOT_FILES):
-        raise wrong("a regular file", "it is not a regular file")
     try:
-        # Opened rather than asked about: whether it can be read depends on more than its mode. Without blocking: it may
-        # be a pipe that nobody writes to.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        # Opened rather than asked about: whether it can be read depends on more than its mode.
+        descriptor = open_regular(given, user)
+    except NotAFileError:
+        raise wrong("a regular file", "it is not a regular file") from None
     except OSError as problem:
-        raise wrong("a file that exists and can be read", problem.strerror or "it cannot be read") from None
+        whose = "a file that exists and can be read" if user is None else f"a file that user {user.name} can read"
+        raise wrong(whose, problem.strerror or "it cannot be read") from None
     try:
-        found = os.fstat(descriptor)
+        return os.readlink(f"/proc/self/fd/{descriptor}"), os.fstat(descriptor).st_size
     finally:
         os.close(descriptor)
-    if not stat.S_ISREG(found.st_mode):
-        raise wrong("a regular file", "it is not a regular file")
-    return path, found.st_size

@@ -48,6 +48,7 @@ from agent.api.models import (
 from agent.api.problems import FieldProblem, Kind, OperationError
 from agent.api.views import View
 from agent.errors import AgentError
+from agent.game.user import User
 from agent.lifecycle.game_report import GameReport, ReportError
 from agent.lifecycle.states import GameReady, Phase, Reason, StopRequest, StopRequested
 from agent.lifecycle.stop_plan import Step
@@ -87,6 +88,7 @@ class Operations:
         urls: Mapping[str, str] | None = None,
         tags: TagsBackend | None = None,
         keep: Keep | None = None,
+        user: User | None = None,
         drop_in: DropIn | None = None,
         acknowledge: Callable[[float], Awaitable[float]] | None = None,
         expected_players: int | None = None,
@@ -101,6 +103,7 @@ class Operations:
         self._urls = dict(urls or {})
         self._tags = tags
         self._keep = keep
+        self._user = user
         self._drop_in = drop_in
         self._acknowledge = acknowledge or _nobody_to_tell
 
@@ -300,7 +303,7 @@ class Operations:
 
     async def upload(self, given: UploadInput, _caller: Caller) -> UploadResult:
         """Keeps a file beyond the end of the deployment."""
-        path, size = readable_file(given.path)
+        path, size = readable_file(given.path, self._user)
         if self._keep is None:
             raise OperationError(Kind.UNAVAILABLE, "cannot keep a file: nowhere to keep it; set AGENT_LOG_URL")
         kept_as = await _platform(self._keep(path))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.api.contracts import Caller
+from agent.game.user import User
 from agent.lifecycle.states import Phase, Source
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Link:
         deployment: what the platform injected, without secrets.
         ids: what was made up for this deployment before the game started; see `agent.compat.prepare`.
         files: the files that were written then.
+        user: whom the game runs as, or None for the agent's user.
         wall: the present time, in seconds since 1970.
         limit_health: tells the policies how long a game may be silent after its first heartbeat, in seconds, where
             AGENT_HEALTH_TIMEOUT does not say it.
@@ -56,6 +58,7 @@ class Link:
     deployment: Deployment
     ids: Mapping[str, str]
     files: Mapping[str, str]
+    user: User | None
     wall: Callable[[], float]
     limit_health: Callable[[float], None]
     hold: Callable[[float | None], None]

@@ -77,6 +77,7 @@ async def serve(
         deployment,
         prepared.ids,
         prepared.files,
+        prepared.user,
         wall,
         limit_health,
         hold,

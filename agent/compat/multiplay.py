@@ -24,6 +24,7 @@ from agent.compat import http
 from agent.compat.centrifuge import PING_SECONDS, ProtocolError, Session
 from agent.compat.contracts import ENDING, Closable, Link, Tasks, game, settled
 from agent.compat.prepare import write_json
+from agent.game.files import open_regular
 from agent.lifecycle.states import Phase
 
 Json = dict[str, Any]
@@ -102,9 +103,9 @@ class Multiplay:
         if path is None:
             return
         try:
-            with open(path, encoding="utf-8") as file:
+            with open(open_regular(path, self._link.user), encoding="utf-8") as file:
                 content = json.load(file)
-            write_json(path, content | {"allocatedUUID": allocation})
+            write_json(path, content | {"allocatedUUID": allocation}, self._link.user)
         except (OSError, ValueError, TypeError) as problem:
             log.warning(f"cannot rewrite {path}: {problem}; a game that reads its allocation there will not find it")
 

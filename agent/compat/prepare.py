@@ -12,11 +12,14 @@ import os
 from agent import log
 from agent.config import parsers
 from agent.config.names import variable
+from agent.game import files
 from agent.init.sockets import Port, TakenError, listen_tcp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from agent.game.user import User
 
     Json = dict[str, object]
 
@@ -40,13 +43,15 @@ class Prepared:
         files: files that were written, by what they are: server.json, gsdk.
         ids: names that were made up for this deployment, small and JSON: a restart of the agent has to keep them.
         problems: wrong settings: the setting's name and what it takes.
+        user: whom the game runs as, or None for the agent's user.
     """
 
-    __slots__ = ("files", "hosts", "ids", "ports", "problems")
+    __slots__ = ("files", "hosts", "ids", "ports", "problems", "user")
 
-    def __init__(self, hosts: "tuple[str, ...]") -> None:
+    def __init__(self, hosts: "tuple[str, ...]", user: "User | None" = None) -> None:
         """Has nothing yet."""
         self.hosts = hosts
+        self.user = user
         self.ports: dict[str, Port] = {}
         self.files: dict[str, str] = {}
         self.ids: dict[str, str] = {}
@@ -72,7 +77,7 @@ def prepare(
     environ: "dict[str, str]",
     settings_raw: "Callable[[str], str | None]",
     game_env: "dict[str, str]",
-    owner: "tuple[int, int] | None" = None,
+    user: "User | None" = None,
 ) -> Prepared:
     """Prepares what the hosts' SDKs look for.
 
@@ -81,12 +86,12 @@ def prepare(
         environ: the container's environment, with what the platform injected.
         settings_raw: gives the text of a setting by its name, or None.
         game_env: the game's environment, which is added to.
-        owner: user and group of the game where they are not the agent's: the files become theirs.
+        user: whom the game runs as, where it is not the agent's user: the files become theirs.
 
     Returns:
         What was made, with every problem found on the way.
     """
-    made = Prepared(parsers.HOSTS if "auto" in hosts else hosts)
+    made = Prepared(parsers.HOSTS if "auto" in hosts else hosts, user)
     for listener, setting, default, host in _LISTENERS:
         if host in made.hosts:
             _listen(made, listener, setting, default, settings_raw)
@@ -95,9 +100,9 @@ def prepare(
     if "agones" in made.hosts:
         _prepare_agones(made, game_env)
     if "multiplay" in made.hosts:
-        _prepare_multiplay(made, environ, settings_raw, game_env, owner, keep="auto" in hosts)
+        _prepare_multiplay(made, environ, settings_raw, game_env, user, keep="auto" in hosts)
     if "playfab" in made.hosts:
-        _prepare_playfab(made, environ, settings_raw, game_env, owner)
+        _prepare_playfab(made, environ, settings_raw, game_env, user)
     return made
 
 
@@ -134,7 +139,7 @@ def _prepare_multiplay(
     environ: "dict[str, str]",
     settings_raw: "Callable[[str], str | None]",
     game_env: "dict[str, str]",
-    owner: "tuple[int, int] | None",
+    user: "User | None",
     *,
     keep: bool,
 ) -> None:
@@ -151,8 +156,8 @@ def _prepare_multiplay(
     if (settings_raw("multiplay_allocate") or "").strip().lower() == "start":
         content["allocatedUUID"] = made.ids["allocation"]
     try:
-        _make_directory(os.path.join(home, str(content["serverLogDir"])), owner)
-        write_json(path, content, owner)
+        files.make_folder(os.path.join(home, str(content["serverLogDir"])), user)
+        write_json(path, content, user)
     except OSError as problem:
         log.warning(
             f"cannot write {path} ({problem.strerror}): a game made for Multiplay will not find its configuration; "
@@ -233,7 +238,7 @@ def _prepare_playfab(
     environ: "dict[str, str]",
     settings_raw: "Callable[[str], str | None]",
     game_env: "dict[str, str]",
-    owner: "tuple[int, int] | None",
+    user: "User | None",
 ) -> None:
     made.ids["session_host"] = _guid()
     made.ids["session"] = _guid()
@@ -272,8 +277,8 @@ def _prepare_playfab(
     try:
         os.mkdir(directory, 0o755)
         for folder in folders.values():
-            _make_directory(folder, owner)
-        write_json(path, content, owner)
+            files.make_folder(folder, user)
+        write_json(path, content, user)
     except OSError as problem:
         log.warning(
             f"cannot write {path} ({problem.strerror}): a game made for PlayFab will not find its configuration"
@@ -290,27 +295,10 @@ def _prepare_playfab(
             game_env.setdefault(name, value)
 
 
-def write_json(path: str, content: "Json", owner: "tuple[int, int] | None" = None) -> None:
-    """Writes a file in one piece: a reader finds the old or the new content, never a part."""
-    beside = f"{path}.{os.getpid()}.new"
-    try:
-        with open(beside, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=2, ensure_ascii=True)
-            file.write("\n")
-        os.chmod(beside, 0o644)
-        if owner is not None:
-            os.chown(beside, *owner)
-        os.replace(beside, path)
-    except BaseException:
-        if os.path.exists(beside):
-            os.unlink(beside)
-        raise
-
-
-def _make_directory(path: str, owner: "tuple[int, int] | None") -> None:
-    os.makedirs(path, 0o755, exist_ok=True)
-    if owner is not None:
-        os.chown(path, *owner)
+def write_json(path: str, content: "Json", user: "User | None" = None) -> None:
+    """Writes a file in one piece: a reader finds the old or the new content, never a part. Raises OSError."""
+    text = json.dumps(content, indent=2, ensure_ascii=True) + "\n"
+    files.replace(path, text.encode(), 0o644, user)
 
 
 def _guid() -> str:

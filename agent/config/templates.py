@@ -6,7 +6,12 @@ other syntax, no defaults, no commands.
 
 import os
 import re
-import tempfile
+
+from agent.game import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from agent.game.user import User
 
 _MARK = re.compile(r"\$(?:(\$)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
 
@@ -35,36 +40,31 @@ def names(text: str) -> "list[str]":
     return [mark[2] for mark in _MARK.finditer(text) if mark[2]]
 
 
-def write(source: str, target: str, variables: "dict[str, str]", owner: "tuple[int, int] | None" = None) -> None:
+def write(source: str, target: str, variables: "dict[str, str]", user: "User | None" = None) -> None:
     """Writes one file: all of it or nothing, with the mode of its template.
 
     Args:
-        source: the template.
+        source: the template; see `agent.game.files` for whose rights it is read with.
         target: the file; what is there is replaced.
         variables: the game's environment.
-        owner: user and group id that it gets, or None for the agent's.
+        user: whom the game runs as, who gets the file, or None for the agent's user.
 
     Raises:
         TemplateError: a variable is missing, or a file cannot be read or written.
     """
     try:
-        with open(source, encoding="utf-8", errors="surrogateescape", newline="") as file:
+        with open(files.open_given(source, user), encoding="utf-8", errors="surrogateescape", newline="") as file:
             text = file.read()
-            mode = os.fstat(file.fileno()).st_mode & 0o7777
+            mode = os.fstat(file.fileno()).st_mode & 0o777
     except OSError as problem:
-        raise TemplateError(f"takes templates that can be read; {source}: {os.strerror(problem.errno or 0)}") from None
+        raise TemplateError(f"takes templates that can be read; {source}: {_why(problem)}") from None
     text = expand(text, variables, source)
     try:
-        descriptor, part = tempfile.mkstemp(prefix=".arbitrium-", dir=os.path.dirname(target))
-        try:
-            with open(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-                file.write(text)
-                os.fchmod(file.fileno(), mode)
-                if owner is not None:
-                    os.fchown(file.fileno(), *owner)
-            os.replace(part, target)
-        except BaseException:
-            os.unlink(part)
-            raise
+        files.replace(target, text.encode("utf-8", "surrogateescape"), mode, user)
     except OSError as problem:
-        raise TemplateError(f"takes targets that can be written; {target}: {os.strerror(problem.errno or 0)}") from None
+        raise TemplateError(f"takes targets that can be written; {target}: {_why(problem)}") from None
+
+
+def _why(problem: OSError) -> str:
+    # What `agent.game.files` refuses by itself it says in words of its own.
+    return problem.strerror or os.strerror(problem.errno or 0)

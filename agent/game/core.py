@@ -10,17 +10,22 @@ from __future__ import annotations
 import os
 import resource
 
+from agent.game.files import file_rights, open_regular
+from agent.game.user import identity
 from agent.lifecycle.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from agent.game.user import User
 
 _PATTERN = "/proc/sys/kernel/core_pattern"
 _USES_PID = "/proc/sys/kernel/core_uses_pid"
 _STACK_LINES = 60
 _STACK_BYTES = 1 << 20
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -91,7 +96,16 @@ class Core(Record):
 
 
 async def look_for_core(
-    outlook: CoreOutlook, *, crashed: bool, workdir: str, pid: int, since: float, program: str, deadline: float
+    outlook: CoreOutlook,
+    *,
+    crashed: bool,
+    workdir: str,
+    pid: int,
+    since: float,
+    program: str,
+    deadline: float,
+    env: Mapping[str, str] | None = None,
+    user: User | None = None,
 ) -> Core:
     """Finds the core of a game that is gone, and reads its stacks. May take until the deadline; never raises.
 
@@ -103,17 +117,20 @@ async def look_for_core(
         since: when it was started, in seconds since 1970.
         program: what was executed.
         deadline: seconds of the monotonic clock.
+        env: the game's environment, which the debugger gets too; the agent has secrets in its own.
+        user: whom the game runs as, and the debugger; None for the agent's user.
     """
     if not crashed:
         return Core(None, "no core: the game did not crash")
     if outlook.why_not or outlook.pattern is None:
         return Core(None, outlook.why_not)
     try:
-        path = find_core(outlook.pattern, workdir, pid, since)
+        with file_rights(user):
+            path = find_core(outlook.pattern, workdir, pid, since)
         if path is None:
             return Core(None, f"no core was found by the host's core_pattern, {outlook.pattern}")
-        said = f"a core of {_size(path)} bytes"
-        stack, problem = await stack_summary(path, program, deadline)
+        said = f"a core of {_size(path, user)} bytes"
+        stack, problem = await stack_summary(path, program, deadline, env=env, user=user)
     except OSError as error:
         return Core(None, f"cannot look at the core: {error}")
     if problem:
@@ -144,7 +161,15 @@ def find_core(pattern: str, workdir: str, pid: int, since: float, *, uses_pid_fi
     return None
 
 
-async def stack_summary(core: str, program: str, deadline: float, *, debugger: str | None = None) -> tuple[str, str]:
+async def stack_summary(
+    core: str,
+    program: str,
+    deadline: float,
+    *,
+    debugger: str | None = None,
+    env: Mapping[str, str] | None = None,
+    user: User | None = None,
+) -> tuple[str, str]:
     """What `gdb` says about the threads of a core, and why it says no more.
 
     To be awaited on the main thread: the debugger is killed when the thread that started it ends.
@@ -153,20 +178,25 @@ async def stack_summary(core: str, program: str, deadline: float, *, debugger: s
         core: the core file.
         program: the program that crashed.
         deadline: seconds of the monotonic clock; the debugger is killed then, and what it had said is kept.
-        debugger: path of gdb; looked up by default.
+        debugger: path of gdb; by default it is looked for where distributions put it: the PATH is the image's, and may
+            begin with a directory that the game can write.
+        env: the debugger's environment; none by default.
+        user: whom it runs as; None for the agent's user.
 
     Returns:
         The summary, "" without one, and a sentence where something is missing.
     """
     import asyncio  # noqa: PLC0415 - for the agent's process; PID 1 imports this module for `permit_core`
     import shutil  # noqa: PLC0415 - likewise
+    import subprocess  # noqa: PLC0415 - likewise
 
-    gdb = debugger or shutil.which("gdb")
+    gdb = debugger or shutil.which("gdb", path=_PATH)
     if gdb is None:
         return "", "gdb is not in the image"
-    executable = shutil.which(program) or program
+    environment = {"PATH": _PATH, **(env or {}), "DEBUGINFOD_URLS": ""}  # it would look for symbols in the net
+    executable = shutil.which(program, path=environment["PATH"]) or program
     command = [gdb, "-nx", "-batch", "-ex", "thread apply all -s backtrace 30", "-core", core]
-    if _is_elf(executable):  # of a script's child, gdb shows what it can without
+    if _is_elf(executable, user):  # of a script's child, gdb shows what it can without
         command.append(executable)
     try:
         process = await asyncio.create_subprocess_exec(
@@ -174,11 +204,12 @@ async def stack_summary(core: str, program: str, deadline: float, *, debugger: s
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
-            env={**os.environ, "DEBUGINFOD_URLS": ""},  # it would look for symbols in the net
+            env=environment,
             start_new_session=True,
+            **identity(user),
             preexec_fn=_die_with_parent(),
         )
-    except OSError as error:
+    except (OSError, subprocess.SubprocessError) as error:
         return "", f"gdb cannot be started: {error}"
     output = bytearray()
     problem = ""
@@ -224,13 +255,14 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-def _size(path: str) -> int:
-    return os.stat(path).st_size
+def _size(path: str, user: User | None) -> int:
+    with open(open_regular(path, user), "rb") as file:
+        return os.fstat(file.fileno()).st_size
 
 
-def _is_elf(path: str) -> bool:
+def _is_elf(path: str, user: User | None) -> bool:
     try:
-        with open(path, "rb") as file:
+        with open(open_regular(path, user), "rb") as file:
             return file.read(4) == b"\x7fELF"
     except OSError:
         return False

@@ -96,8 +96,7 @@ def _compat(inputs: Inputs, process: GameProcess, sockets: Sockets) -> None:
         return
     from agent.compat.prepare import prepare  # noqa: PLC0415 - most games do without
 
-    owner = (process.user.uid, process.user.gid) if process.user is not None else None
-    sockets.compat = prepare(hosts, inputs.environ, inputs.raw, process.env, owner)
+    sockets.compat = prepare(hosts, inputs.environ, inputs.raw, process.env, process.user)
     for name, takes in sockets.compat.problems:
         inputs.wrong(name, takes)
 
@@ -109,10 +108,9 @@ def _files(inputs: Inputs, process: GameProcess) -> None:
         return
     from agent.config import templates  # noqa: PLC0415 - most games do without
 
-    owner = (process.user.uid, process.user.gid) if process.user is not None else None
     for source, target in pairs:
         try:
-            templates.write(source, target, process.env, owner)
+            templates.write(source, target, process.env, process.user)
         except templates.TemplateError as wrong:
             inputs.wrong("template", str(wrong))
 

@@ -6,9 +6,13 @@ import glob
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from agent.logs.game_file import open_regular
+from agent.game.files import file_rights, open_regular
 from agent.logs.redact import Redactor
+
+if TYPE_CHECKING:
+    from agent.game.user import User
 
 _PIECE = 1024 * 1024
 
@@ -20,10 +24,12 @@ class Kept:
     Attributes:
         path: where it is.
         size: bytes.
+        user: with whose rights it is opened; None for the agent's own.
     """
 
     path: str
     size: int
+    user: User | None = None
 
 
 @dataclass(slots=True)
@@ -52,28 +58,34 @@ class Manifest:
         }
 
 
-def find(patterns: Iterable[str], manifest: Manifest) -> list[Kept]:
+def find(patterns: Iterable[str], manifest: Manifest, user: User | None = None) -> list[Kept]:
     """The files that patterns match, smallest first, so that one large file does not take the time of many small ones.
 
     Args:
         patterns: paths with `*`, `?`, `[...]` and `**`.
         manifest: gets the patterns that match nothing, and what is no regular file or cannot be read.
+        user: whom the game runs as, whose rights to files count; None for the agent's user.
     """
     found: dict[tuple[int, int], Kept] = {}
     for pattern in patterns:
-        paths = glob.glob(pattern, recursive=True, include_hidden=True)
-        files = [path for path in paths if not os.path.isdir(path)]
+        try:
+            with file_rights(user):
+                paths = glob.glob(pattern, recursive=True, include_hidden=True)
+                files = [path for path in paths if not os.path.isdir(path)]
+        except PermissionError as problem:
+            manifest.unreadable.append({"path": pattern, "why": _why(problem)})
+            continue
         if not files:
             manifest.missing.append(pattern)
         for path in files:
             try:
-                fd = open_regular(path)
+                fd = open_regular(path, user)
             except OSError as problem:
                 manifest.unreadable.append({"path": path, "why": _why(problem)})
                 continue
             status = os.fstat(fd)
             os.close(fd)
-            found.setdefault((status.st_dev, status.st_ino), Kept(os.path.abspath(path), status.st_size))
+            found.setdefault((status.st_dev, status.st_ino), Kept(os.path.abspath(path), status.st_size, user))
     return sorted(found.values(), key=lambda kept: kept.size)
 
 
@@ -87,7 +99,7 @@ def read(kept: Kept, redactor: Redactor) -> Iterator[bytes]:
     """
     stream = redactor.stream(keep_length=True)
     left = kept.size
-    fd = open_regular(kept.path)
+    fd = open_regular(kept.path, kept.user)
     try:
         while left > 0 and (piece := os.read(fd, min(left, _PIECE))):
             left -= len(piece)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import glob
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.logs import bundle, objects, runs
 from agent.logs.archive import Archive, Member
@@ -16,6 +17,9 @@ from agent.logs.runs import Segment
 from agent.logs.spool_like import SpoolLike
 from agent.logs.store import StoreError
 from agent.logs.worker import Worker
+
+if TYPE_CHECKING:
+    from agent.game.user import User
 
 _AT_ONCE = 4  # segments on their way at the same time
 _NO_TIME = "the deadline came first"
@@ -57,6 +61,7 @@ class Ending:
         tail: the last bytes of output.
         keep: patterns of files to keep.
         core: path of a core file, or None.
+        user: whom the game runs as, whose rights to files count; None for the agent's user.
         result: what became of it all.
     """
 
@@ -72,6 +77,7 @@ class Ending:
         tail: bytes,
         keep: list[str],
         core: str | None,
+        user: User | None = None,
     ) -> None:
         """Uploads nothing yet; the arguments are the attributes."""
         self.outbox = outbox
@@ -83,6 +89,7 @@ class Ending:
         self.tail = tail
         self.keep = keep
         self.core = core
+        self.user = user
         self.parts: Mapping[str, runs.Parts] = {}
         self.archive: Archive | None = None
         self.about = b""
@@ -107,12 +114,13 @@ class Ending:
         await self.worker.within(seconds * 0.25, self.spool.flush, loop.time() + seconds * 0.2)
         segments = [segment for segment in reversed(self.spool.segments()) if self._is_own(segment)]
         find, patience = bundle.find, seconds * 0.1
-        files = await self.worker.within(patience, find, self.keep, self._manifest)
+        files = await self.worker.within(patience, find, self.keep, self._manifest, self.user)
         if files is None:
             files = []
             why = f"it took longer than {patience:.1f} s to look for them"
             self._manifest = bundle.Manifest(not_shipped=[{"path": pattern, "why": why} for pattern in self.keep])
-        core = await self.worker.within(patience, find, [self.core] if self.core else [], self._manifest) or []
+        cores = [glob.escape(self.core)] if self.core else []
+        core = await self.worker.within(patience, find, cores, self._manifest, self.user) or []
         if self.outbox is None:
             self._complete = True
             await self._write_locally()

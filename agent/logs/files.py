@@ -14,10 +14,13 @@ import stat
 import threading
 import time
 from collections.abc import Iterable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from agent.logs.game_file import open_regular
+from agent.game.files import file_rights, open_regular
 from agent.logs.redact import RedactedStream, Redactor
+
+if TYPE_CHECKING:
+    from agent.game.user import User
 
 _EVERY = 0.5  # seconds between two looks
 _FIND_EVERY = 0.5  # seconds between two searches for new files
@@ -58,7 +61,13 @@ class FileFollower:
     """
 
     def __init__(
-        self, patterns: Iterable[str], spool: Appendable, redactor: Redactor, *, since: float | None = None
+        self,
+        patterns: Iterable[str],
+        spool: Appendable,
+        redactor: Redactor,
+        *,
+        since: float | None = None,
+        user: User | None = None,
     ) -> None:
         """Prepares; `start` begins.
 
@@ -68,11 +77,13 @@ class FileFollower:
             redactor: knows the secrets.
             since: seconds since 1970; what was in a file that was last changed before (by default: before now) was
                 written by somebody else, and is left out.
+            user: whom the game runs as, whose rights to files count; None for the agent's user.
         """
         self.bytes_read = 0
         self._patterns = list(patterns)
         self._spool = spool
         self._redactor = redactor
+        self._user = user
         self._since = time.time() if since is None else since
         self._files: dict[tuple[int, int], _File] = {}
         self._left: dict[tuple[int, int], int] = {}  # how far those were read that were closed to open others
@@ -123,12 +134,13 @@ class FileFollower:
             self._close(key)
 
     def _find(self) -> None:
-        for pattern in self._patterns:
-            for path in glob.iglob(pattern, recursive=True, include_hidden=True):
-                if path.endswith(_PACKED):
-                    continue
-                with contextlib.suppress(OSError):
-                    self._open(os.path.abspath(path))
+        with contextlib.suppress(PermissionError), file_rights(self._user):
+            for pattern in self._patterns:
+                for path in glob.iglob(pattern, recursive=True, include_hidden=True):
+                    if path.endswith(_PACKED):
+                        continue
+                    with contextlib.suppress(OSError):
+                        self._open(os.path.abspath(path))
 
     def _open(self, path: str) -> None:
         status = os.stat(path)

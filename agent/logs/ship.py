@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.logs import objects, runs
 from agent.logs.archive import Archive
@@ -24,6 +24,9 @@ from agent.logs.spool_like import SpoolLike
 from agent.logs.store import Store
 from agent.logs.target import Target
 from agent.logs.worker import Worker
+
+if TYPE_CHECKING:
+    from agent.game.user import User
 
 __all__ = ["ShipReport", "Shipper"]
 
@@ -48,6 +51,7 @@ class Shipper:
         redactor: Redactor | None = None,
         interval: float = 15.0,
         keep: Iterable[str] = (),
+        user: User | None = None,
         form: objects.Form = "ndjson",
         say: Callable[[str], None] | None = None,
         environ: Mapping[str, str] | None = None,
@@ -66,6 +70,7 @@ class Shipper:
             redactor: for kept files, `exit.json` and messages; without one nothing is replaced there.
             interval: seconds after which a segment is shipped though it is small.
             keep: patterns of files that are shipped at the end.
+            user: whom the game runs as, whose rights to these files count; None for the agent's user.
             form: how segments are written.
             say: called with one line for people when shipping fails, and when it works again.
             environ: where `AGENT_STORE_*` is looked up; the process's environment by default.
@@ -85,6 +90,7 @@ class Shipper:
         self._redactor = redactor or Redactor()
         self._interval = interval
         self._keep = list(keep)
+        self._user = user
         self._form = form
         self._say = say or (lambda _: None)
         self._outbox = Outbox(self._target, self._redactor, self._say, environ, store) if self._target else None
@@ -168,6 +174,7 @@ class Shipper:
             tail=tail,
             keep=self._keep,
             core=core,
+            user=self._user,
         )
         ending.parts = self._parts
         ending.archive = self._archive

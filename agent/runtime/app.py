@@ -104,6 +104,8 @@ def run(init: Supervisor, sock: socket.socket) -> int:
     Returns:
         The exit code of this process.
     """
+    # What the agent writes is for its own user: a log may hold more than it should.
+    os.umask(0o077)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     return loop.run_until_complete(_start(init, sock, loop))
@@ -208,6 +210,7 @@ class Agent:
             },
             tags=self._tags if self._tags.reachable else None,
             keep=self._finalizer.keep,
+            user=init.process.user,
             acknowledge=self._acknowledge,
             expected_players=self._injected.deployment.match.expected_players,
             drop_in=_drop_in(init, self._injected),
@@ -512,7 +515,14 @@ class Agent:
     def _game_start(self) -> GameStart:
         process, state = self._init.process, self._mirror.state
         started = (state.started_at or self._init.inputs.began) + self._init.inputs.wall_offset
-        return GameStart(process.command[0], working_directory(process.workdir), self._main_pid, started)
+        return GameStart(
+            process.command[0],
+            working_directory(process.workdir),
+            self._main_pid,
+            started,
+            process.env,
+            process.user,
+        )
 
     def _is_game(self, peer: Peer) -> bool:
         return peer.pid in self._game_pids()

@@ -16,6 +16,7 @@ from agent.config.injected import Deployment
 from agent.config.model import Settings
 from agent.errors import AgentError
 from agent.game.core import Core, CoreOutlook, core_outlook, look_for_core
+from agent.game.user import User
 from agent.link.messages import FlushAsked, FlushDone, FlushMoved, Kept
 from agent.logs.files import FileFollower
 from agent.logs.redact import Redactor
@@ -36,12 +37,23 @@ _KEPT = "shipping"
 
 @dataclass(frozen=True, slots=True)
 class GameStart:
-    """What the search for a core needs to know of the game: its program, directory, process, and start (Unix time)."""
+    """What shipping needs to know of the game.
+
+    Attributes:
+        program: what was executed.
+        workdir: its working directory.
+        pid: its main process.
+        started: when, in seconds since 1970.
+        env: its environment.
+        user: whom it runs as, or None for the agent's user.
+    """
 
     program: str
     workdir: str
     pid: int
     started: float
+    env: dict[str, str]
+    user: User | None
 
 
 class Finalizer:
@@ -91,7 +103,7 @@ class Finalizer:
         self._until = float("inf")
         self._following = False
         self._shipper = self._make_shipper(json.loads(kept) if kept else {})
-        self._files = FileFollower(settings.log_files, spool, redactor, since=began)
+        self._files = FileFollower(settings.log_files, spool, redactor, since=began, user=game().user)
         self._outlook: CoreOutlook | None = core_outlook(game().workdir) if settings.core else None
         if self._outlook is not None and self._outlook.why_not:
             log.warning(self._outlook.why_not)
@@ -115,6 +127,7 @@ class Finalizer:
             redactor=self._redactor,
             interval=self._settings.ship_interval,
             keep=self._settings.keep,
+            user=self._game().user,
             form=self._settings.log_form,
             say=log.warning,
             environ=self._environ,
@@ -197,6 +210,8 @@ class Finalizer:
                     pid=game.pid,
                     since=game.started,
                     program=game.program,
+                    env=game.env,
+                    user=game.user,
                     deadline=deadline,
                 )
         except TimeoutError:

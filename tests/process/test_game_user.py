@@ -62,6 +62,37 @@ def test_it_may_use_the_socket(launch: Launcher) -> None:
     assert b'"phase":"ready"' in done.stdout, done
 
 
+@needs_root
+def test_nothing_is_shipped_that_the_game_may_not_read(launch: Launcher) -> None:
+    """Neither what it names over the API nor what a link of its own leads to; the store is for the agent's user."""
+    secret, folder, store = launch.files / "secret", launch.files / "game", launch.files / "store"
+    secret.write_text("hunter2")
+    secret.chmod(0o600)
+    folder.mkdir()
+    for place in (launch.files, *launch.files.parents):
+        if str(place).startswith("/tmp/"):
+            place.chmod(place.stat().st_mode | 0o011)
+    (folder / "own.replay").write_text("mine")
+    for name in ("link.replay", "link.log"):
+        (folder / name).symlink_to(secret)
+        os.chown(folder / name, 65534, 65534, follow_symlinks=False)
+    env = {
+        "AGENT_GAME_USER": "nobody",
+        "AGENT_LOG_URL": store.as_uri(),
+        "AGENT_KEEP": f"{folder}/*.replay",
+        "AGENT_LOG_FILES": f"{folder}/*.log",
+    }
+    run = launch(["sleep", "600"], env=env)
+    assert run.is_ready_to_answer()
+    for path in (secret, folder / "link.replay"):
+        assert run.http("POST", "/v1/uploads", {"path": str(path)}).status == 400
+    assert run.http("POST", "/v1/uploads", {"path": str(folder / "own.replay")}).status == 202
+    run.stop()
+    shipped = [path for path in store.rglob("*") if path.is_file()]
+    assert any(path.name == "own.replay.zst" for path in shipped), shipped
+    assert not [path for path in shipped if "link" in path.name or path.stat().st_mode & 0o077]
+
+
 @pytest.mark.parametrize("user", ["no-such-user", "nobody:no-such-group", "-1", "a b"])
 def test_a_user_that_is_none(launch: Launcher, user: str) -> None:
     """Exit 78, with the name of the setting and what it takes."""

@@ -43,9 +43,9 @@ def spooled(spool: Spool) -> Spooled:
     return read
 
 
-def follow(tmp_path: Path, spool: Spool, pattern: str = "*.log*", **options: float) -> FileFollower:
+def follow(tmp_path: Path, spool: Spool, pattern: str = "*.log*", since: float | None = None) -> FileFollower:
     """A follower that looks for new files each time it is told to look."""
-    follower = FileFollower([str(tmp_path / "logs" / "**" / pattern)], spool, Redactor(["topsecret"]), **options)
+    follower = FileFollower([str(tmp_path / "logs" / "**" / pattern)], spool, Redactor(["topsecret"]), since=since)
     follower._stop.set()  # it searches at every look then
     return follower
 
