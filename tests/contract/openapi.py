@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from datetime import datetime
@@ -17,6 +18,16 @@ FORMATS = jsonschema.FormatChecker(formats=())
 
 
 PLATFORM_TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}")
+
+
+@functools.cache
+def load() -> dict[str, Any]:
+    """The document, read once: PyYAML takes a second for it without its C library."""
+    document: dict[str, Any] = yaml.load(
+        DOCUMENT.read_text(encoding="utf-8"),
+        getattr(yaml, "CSafeLoader", yaml.SafeLoader),  # noqa: S506 - the C library's is a safe one as well
+    )
+    return document
 
 
 @FORMATS.checks("date-time", raises=ValueError)
@@ -36,7 +47,7 @@ class Contract:
     """The document, with its references resolved and OpenAPI 3.0's `nullable` said as JSON Schema says it."""
 
     def __init__(self) -> None:
-        self._document: dict[str, Any] = yaml.safe_load(DOCUMENT.read_text(encoding="utf-8"))
+        self._document: dict[str, Any] = load()
         self._templates = {path: re.compile(re.sub(r"\{[^}]+\}", "[^/]+", path)) for path in self._document["paths"]}
 
     def operations(self) -> Iterator[tuple[str, str, str]]:

@@ -14,7 +14,6 @@ from typing import Any
 import aiohttp
 import jsonschema
 import pytest
-from schemathesis.specs.openapi.definitions import OPENAPI_31
 
 from agent.api import http, http_input
 from agent.api.problems import Kind
@@ -566,6 +565,8 @@ class TestDocument:
 
     async def test_it_is_openapi(self, document: dict[str, Any]) -> None:
         """Valid against the schema of OpenAPI 3.1, and each model against JSON Schema 2020-12."""
+        from schemathesis.specs.openapi.definitions import OPENAPI_31  # noqa: PLC0415 - takes a second, in every worker
+
         jsonschema.Draft202012Validator(OPENAPI_31).validate(document)
         for name, schema in document["components"]["schemas"].items():
             jsonschema.Draft202012Validator.check_schema(schema)

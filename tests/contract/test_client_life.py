@@ -437,6 +437,7 @@ async def _command(it: Both, *words: str, **environment: str) -> tuple[int, str,
     return process.returncode, out.decode(), err.decode()
 
 
+@pytest.mark.slow
 async def test_the_commands_write_a_catalogue_and_print_logs_as_they_are(tmp_path: Path) -> None:
     """From an empty platform to a game's output on stdout; secrets come from the environment or a file."""
     game = python("print('hello', flush=True)\n" + SLEEPS)
@@ -466,6 +467,7 @@ async def test_the_commands_write_a_catalogue_and_print_logs_as_they_are(tmp_pat
         assert again == (0, f"deployment {deployment_id} is terminated already\n", "")
 
 
+@pytest.mark.slow
 async def test_the_commands_say_what_went_wrong_to_programs_too() -> None:
     """With --json the error is JSON, and stdout stays empty; a wrong base URL is 78, a wrong filter is 2."""
     async with both() as it:

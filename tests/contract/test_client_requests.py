@@ -9,7 +9,6 @@ from typing import Any
 
 import jsonschema
 import pytest
-import yaml
 from aiohttp import web
 from pydantic import SecretStr
 
@@ -18,11 +17,11 @@ from agent.edgegap.client import EdgegapClient
 from agent.edgegap.filters import OPERATORS, Field, Operator, Query
 from agent.edgegap.limits import Limit
 from agent.edgegap.wire import Wire
-from tests.contract.openapi import DOCUMENT, Contract
+from tests.contract.openapi import Contract, load
 from tests.edgegap_fakes import serving
 
 CONTRACT = Contract()
-PATHS: dict[str, dict[str, Any]] = yaml.safe_load(DOCUMENT.read_text(encoding="utf-8"))["paths"]
+PATHS: dict[str, dict[str, Any]] = load()["paths"]
 OPERATIONS = {operation_id: (method, path) for method, path, operation_id in CONTRACT.operations()}
 INJECTED = SecretStr("0123456789abcdef0123456789abcdef")
 ID = "61b1be8f54d9"

@@ -116,6 +116,7 @@ async def test_a_deployment_whose_status_cannot_be_had_is_a_target_all_the_same(
         assert labels["app_version"] == "v1"
 
 
+@pytest.mark.slow
 async def test_the_command_writes_a_file_and_serves_until_it_is_told_to_end(tmp_path: Path) -> None:
     """As an operator runs it: `--file` and `--listen` at once, SIGTERM, exit code 0."""
     async with backend() as caller:

@@ -97,6 +97,7 @@ async def test_a_person_deploys_watches_and_stops_a_game() -> None:
 
 @pytest.mark.browser
 @needs_browser
+@pytest.mark.slow
 async def test_a_game_with_an_agent_has_a_link_to_the_agents_own_page() -> None:
     """With the token of its button; a line that names another machine is no link."""
     says = "import time; print('arbitrium-agent: status page: {}', flush=True); time.sleep(600)"
@@ -114,6 +115,7 @@ async def test_a_game_with_an_agent_has_a_link_to_the_agents_own_page() -> None:
 
 @pytest.mark.browser
 @needs_browser
+@pytest.mark.slow
 async def test_the_keyboard_is_enough_and_trouble_is_said() -> None:
     """Choosing another deployment with Enter, and a deployment in error with its reason."""
     async with backend() as caller:
@@ -130,6 +132,7 @@ async def test_the_keyboard_is_enough_and_trouble_is_said() -> None:
 
 @pytest.mark.browser
 @needs_browser
+@pytest.mark.slow
 async def test_a_deployment_made_elsewhere_appears_and_goes_by_itself() -> None:
     """Nobody reloads; a new version can be chosen at once, and what the emulator forgot is gone."""
     async with backend(quick(keep_terminated=1)) as caller, opened(caller) as page:

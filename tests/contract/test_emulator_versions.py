@@ -170,6 +170,7 @@ def test_what_will_hardly_be_meant_is_said_and_allowed(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_check_needs_a_file() -> None:
     """Exit 2 without one, 1 for one that is not there; the secret of one is not repeated."""
     command = [sys.executable, "-m", "agent", "emulate", "--check"]
@@ -297,6 +298,7 @@ def toml(value: Any) -> str:
         max_size=5,
     )
 )
+@pytest.mark.slow
 def test_values_are_found_on_their_lines(document: dict[str, Any]) -> None:
     """Whatever the document, each key's line is the one it stands on, and no value is lost."""
     text = ""

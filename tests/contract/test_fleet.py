@@ -87,6 +87,7 @@ def test_since_leaves_out_what_ended_before(tmp_path: Path) -> None:
     assert report(str(tmp_path), "--since", "1m")["lives"] == 0
 
 
+@pytest.mark.slow
 def test_a_bucket_is_read_as_a_directory_is(tmp_path: Path) -> None:
     """With the variables and the URL that the agent ships with, logs included; wrong keys are said."""
     with s3_server(tmp_path) as store:
@@ -123,6 +124,7 @@ def test_a_report_for_people_is_tables(tmp_path: Path) -> None:
     assert fleet("report", "--since", "1m", str(tmp_path)).stdout.startswith("0 lives")
 
 
+@pytest.mark.slow
 def test_a_query_answers_in_the_form_that_was_asked_for(tmp_path: Path) -> None:
     """A table, CSV, JSON; from stdin as well; times in UTC."""
     fill(tmp_path)

@@ -142,6 +142,7 @@ def print_row(fault: str, outcomes: list[Outcome]) -> None:
 
 
 @pytest.mark.parametrize("fault", ["killed", "out of memory"])
+@pytest.mark.slow
 def test_the_game_does_not_notice(fault: str, tmp_path: Path) -> None:
     """A few runs, for the fast suite."""
     if fault == "out of memory" and not os.access(CGROUPS, os.W_OK):

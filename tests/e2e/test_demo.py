@@ -128,6 +128,7 @@ def test_the_demo_shows_a_whole_life_and_leaves_nothing_running(tmp_path: Path, 
     assert not re.search(r"\b[0-9a-f]{32}\b", written), "the token"
 
 
+@pytest.mark.slow
 def test_in_a_terminal_there_is_a_picture_that_moves(tmp_path: Path, mark: Mark) -> None:
     """The field with players on it, the phases of the life; and the transcript is whole when it is gone."""
     ours, theirs = pty.openpty()
@@ -157,6 +158,7 @@ def test_in_a_terminal_there_is_a_picture_that_moves(tmp_path: Path, mark: Mark)
     assert mark.processes() == []
 
 
+@pytest.mark.slow
 def test_players_that_cannot_join_fail_the_demo_aloud(tmp_path: Path, mark: Mark) -> None:
     """A step that does not come about: which, the last words of the game, exit 1, and nothing left."""
     it = demo(tmp_path / "demo", mark, MATCH_CAPACITY="0")
@@ -167,6 +169,7 @@ def test_players_that_cannot_join_fail_the_demo_aloud(tmp_path: Path, mark: Mark
     assert mark.processes() == []
 
 
+@pytest.mark.slow
 def test_a_game_that_is_killed_fails_the_demo_aloud(tmp_path: Path, mark: Mark) -> None:
     """The agent stops the deployment; the demo does not wait for a match that never ends."""
     with running(tmp_path, mark) as process:
@@ -205,6 +208,7 @@ def running(tmp_path: Path, mark: Mark) -> "Iterator[subprocess.Popen[str]]":
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.slow
 def test_a_demo_that_is_interrupted_ends_what_it_started(tmp_path: Path, mark: Mark, number: signal.Signals) -> None:
     """Ctrl-C and SIGTERM: the deployment is stopped as by the platform, and the bots are gone."""
     with running(tmp_path, mark) as process:

@@ -123,6 +123,7 @@ READY = '{"filters": [{"field": "status", "operator": "eq", "value": "ready"}]}'
 ANY = '{"filters": [{"field": "tags", "operator": "eq", "value": "e2e"}]}'
 
 
+@pytest.mark.slow
 async def test_fifty_deployments_at_once_leave_nothing_behind() -> None:
     """All reach ready with ports of their own, all stop; no process, no port and no file descriptor is left."""
     async with emulator() as running:
@@ -199,6 +200,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.slow
 async def test_a_client_that_dies_while_it_deploys_leaves_a_working_emulator() -> None:
     """Three whole requests and a part of one; what came of them is there for the next client, who can stop it."""
     async with emulator() as running:

@@ -68,6 +68,7 @@ def test_every_language_that_can_be_run_is_there() -> None:
 
 
 @pytest.mark.parametrize("language", sorted(PLAYS_ON))
+@pytest.mark.slow
 def test_a_snippet_does_what_it_says(launch: Launcher, tmp_path: Path, language: str) -> None:
     """Ready, two players of sixteen, a heartbeat, and a stop for the reason it gives."""
     run = launch(command(language, tmp_path), env={"AGENT_ON_EXIT": "exit"})

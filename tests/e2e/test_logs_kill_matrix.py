@@ -157,6 +157,7 @@ def test_nothing_confirmed_is_lost_or_doubled_over_a_hundred_kills(
     assert max(one.waiting for one in outcomes) <= 3
 
 
+@pytest.mark.slow
 def test_nothing_confirmed_is_lost_or_doubled_over_a_few_kills(tmp_path: Path, server: S3Server) -> None:
     """The same for the fast suite."""
     for number in range(1000, 1003):

@@ -191,6 +191,7 @@ def trouble(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[st
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.slow
 def test_the_game_never_notices(
     launch: Launcher, trouble: tuple[str, dict[str, str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -307,6 +308,7 @@ def test_log_files_replays_and_cores_come_along(launch: Launcher, server: S3Serv
         assert any(key.endswith("core.zst") for key in server.objects())
 
 
+@pytest.mark.slow
 def test_two_agents_on_one_machine_share_a_spool_directory_and_a_store(launch: Launcher, server: S3Server) -> None:
     """Neither touches the other's; both stories are told."""
     env = {**server.environ(), "AGENT_LOG_URL": f"s3://{BUCKET}", "AGENT_CONTROL_PORT": "0", "AGENT_ON_EXIT": "exit"}
@@ -352,6 +354,7 @@ def small_cgroup() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("lives_on", [False, True])
+@pytest.mark.slow
 def test_an_oom_kill_of_a_child_is_the_cause_only_where_it_ended_the_game(
     launch: Launcher, tmp_path: Path, lives_on: bool
 ) -> None:

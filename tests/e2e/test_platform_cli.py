@@ -86,6 +86,7 @@ async def test_a_deployment_by_hand(emulator: Emulator, tmp_path: Path) -> None:
     assert await shell.json("list") == []
 
 
+@pytest.mark.slow
 async def test_catalogue_and_bulk_stop(emulator: Emulator) -> None:
     """Applications, versions, storages; and many deployments stopped at once."""
     shell = Shell(emulator)
@@ -105,6 +106,7 @@ async def test_catalogue_and_bulk_stop(emulator: Emulator) -> None:
     assert code == 0, err + out
 
 
+@pytest.mark.slow
 async def test_what_the_platform_refuses_is_said(emulator: Emulator) -> None:
     """Exit 1 for its no, 2 for wrong usage, 78 without a token; never the token."""
     code, _, err = await Shell(emulator).run("status", "000000000000")

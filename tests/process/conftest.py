@@ -17,9 +17,9 @@ def launch(tmp_path: Path) -> Iterator[Launcher]:
         yield launcher
 
 
-@pytest.fixture(params=["pid1", "subreaper"])
+@pytest.fixture(params=["pid1", pytest.param("subreaper", marks=pytest.mark.slow)])
 def mode(request: pytest.FixtureRequest) -> Mode:
-    """Both ways of being init: PID 1 of a namespace, and a plain process that has to be a subreaper."""
+    """Both ways of being init: PID 1 of a namespace, and a plain process that has to be a subreaper (a slow test)."""
     return cast("Mode", request.param)
 
 

@@ -368,6 +368,7 @@ class TestEvents:
         assert "stopping" in seen
         assert run.finish().code == 0
 
+    @pytest.mark.slow
     def test_a_listener_that_does_not_read_harms_nobody(self, launch: Launcher) -> None:
         """A hundred subscribers that never read do not slow others down, grow the agent, or delay its end."""
         run = launch(game("polite"), mode="subreaper")

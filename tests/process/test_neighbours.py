@@ -47,6 +47,7 @@ def sandbox() -> list[str]:
     return SANDBOX
 
 
+@pytest.mark.slow
 def test_the_default_ports_and_path(launch: Launcher, sandbox: list[str]) -> None:
     """Alone on a machine the agent is where the documentation says: 9370, 9464, /run/arbitrium-agent/agent.sock."""
     done = launch([*PYTHON, "-c", ASK], env=DEFAULTS, prefix=[*sandbox, "--"]).finish()
@@ -119,6 +120,7 @@ def asked(machine: list[str], run: Run) -> list[str]:
     return done.stdout.decode().splitlines()
 
 
+@pytest.mark.slow
 def test_two_agents_with_nothing_but_defaults(launch: Launcher, machine: list[str]) -> None:
     """Two agents on one machine each have their own ports and socket, and the end of one leaves the other alone."""
     runs = [launch(game("polite", code), env=DEFAULTS, prefix=machine, mode="subreaper") for code in ("1", "2")]

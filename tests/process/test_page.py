@@ -99,6 +99,7 @@ def test_a_person_watches_a_game_and_stops_it_with_the_keyboard_alone(launch: La
 
 @pytest.mark.browser
 @needs_browser
+@pytest.mark.slow
 def test_the_page_fits_a_phone(launch: Launcher) -> None:
     """Nothing is wider than the screen, and the button can be reached."""
     run = launch(game("prints_signals"), mode="subreaper", env=DEPLOYMENT)
@@ -109,6 +110,7 @@ def test_the_page_fits_a_phone(launch: Launcher) -> None:
         expect(page.get_by_role("button", name="Stop…")).to_be_in_viewport()
 
 
+@pytest.mark.slow
 def test_the_button_takes_the_token_that_is_set_and_no_page_of_elsewhere(launch: Launcher) -> None:
     """Then it is in no log. What is not from this machine is refused before anything else."""
     run = launch(game("prints_signals"), mode="subreaper", env=DEPLOYMENT | {"AGENT_PAGE_TOKEN": "of our own"})

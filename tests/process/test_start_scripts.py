@@ -139,6 +139,7 @@ WRAPPERS = {
 
 
 @pytest.mark.parametrize("tool", WRAPPERS)
+@pytest.mark.slow
 def test_wrappers_lose_no_world(launch: Launcher, tool: str) -> None:
     """A server below a multiplexer, another init, or a program that changes the user."""
     if tool in ("tmux", "screen", "tini", "dumb-init") and shutil.which(tool) is None:

@@ -191,6 +191,7 @@ def test_a_spool_that_cannot_be_written(launch: Launcher) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_two_lives_in_one_directory(launch: Launcher) -> None:
     """A second run with the same spool and store replaces nothing of the first one's story."""
     store, setting = with_store(launch)
