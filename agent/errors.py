@@ -35,7 +35,7 @@ class Problem:
 
     def __str__(self) -> str:
         """One line."""
-        got = "" if self.got is None else f" got {_shorten(self.got)!r} and"
+        got = "" if self.got is None else f" got {_shorten(without_credentials(self.got))!r} and"
         return f"{self.name}:{got} {self.takes}"
 
 
@@ -68,6 +68,16 @@ class CannotStartError(AgentError):
         """Takes the sentence and the code."""
         self.exit_code = exit_code
         super().__init__(message)
+
+
+def without_credentials(text: str) -> str:
+    """A value for people: without user and password, and without the values of a query, of the URLs in it."""
+    if "://" not in text:
+        return text
+    import re  # noqa: PLC0415 - this module is on the way to the game
+
+    text = re.sub(r"(://)[^/@\s]+@", r"\1********@", text)
+    return re.sub(r"([?&][^=&\s,]+=)[^&\s,]+", r"\1********", text)
 
 
 def _shorten(text: str, limit: int = 300) -> str:

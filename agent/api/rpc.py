@@ -22,6 +22,7 @@ from agent.api.jsonrpc import Answer, Batch, Dispatcher, failure
 from agent.api.operations import Operations
 from agent.api.problems import FieldProblem, Kind, OperationError
 from agent.api.table import BODY_LIMIT
+from agent.descriptors import guarded
 from agent.lifecycle.states import Source
 
 CONNECTIONS = 256
@@ -96,7 +97,7 @@ class RpcServer:
     async def start(self, sock: socket.socket) -> None:
         """Begins to accept connections on a socket that is bound and listening."""
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_unix_server(lambda: _Connection(self), sock=sock, backlog=BACKLOG)
+        self._listener = await loop.create_unix_server(lambda: _Connection(self), sock=guarded(sock), backlog=BACKLOG)
 
     async def close(self, seconds: float = CLOSE_SECONDS) -> None:
         """Stops accepting, lets calls under way finish for `seconds` at most, and closes all.

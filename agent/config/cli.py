@@ -10,7 +10,7 @@ import sys
 from agent.config import checks
 from agent.config.model import Settings, is_secret, load
 from agent.config.names import unknown_variables, variable
-from agent.errors import AgentError, Problem, SettingsError
+from agent.errors import AgentError, Problem, SettingsError, without_credentials
 
 MASK = "********"
 
@@ -85,7 +85,9 @@ def _shown(settings: Settings, name: str) -> object:
     value = getattr(settings, name)
     if is_secret(name):
         return MASK if value else None
-    return [str(part) for part in value] if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return [without_credentials(str(part)) for part in value]
+    return without_credentials(value) if isinstance(value, str) else value
 
 
 def shown_text(value: object) -> str:

@@ -4,7 +4,7 @@ import os
 
 from agent.config.table import TABLE
 from agent.errors import Problem
-from agent.logs.target import STORE_PREFIX
+from agent.logs.target import STORE_PREFIX, url_secrets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +37,48 @@ SECRETS = (
     "AGENT_API_TOKEN",
     "AGENT_RCON_PASSWORD",
 )
+
+
+# What the SDK of OpenTelemetry sends with each export: https://opentelemetry.io/docs/specs/otel/protocol/exporter/
+_OTLP = "OTEL_EXPORTER_OTLP_"
+_TELLING = ("auth", "key", "token", "secret", "password", "cookie")
+_LONG = 16
+
+
+def secret_values(environ: "Mapping[str, str]") -> "list[str]":
+    """Values of the environment that must be in no log, beside those of settings and of the store.
+
+    Of a URL with a stop key, that is the key, and the end of the path with deployment and key: so they are found with
+    another scheme or host before them as well, and in the URL that the game gets with AGENT_INTERCEPT.
+    """
+    found = []
+    for name in SECRETS:
+        value = environ.get(name, "")
+        parts = [part for part in value.partition("://")[2].partition("?")[0].split("/")[1:] if part]
+        if name.endswith("_URL") and len(parts) > 1:
+            found += ["/".join(parts[-2:]), parts[-1], *url_secrets(value)]
+        else:
+            found.append(value)
+    for name, value in environ.items():
+        if name.startswith(_OTLP) and name.endswith("HEADERS"):
+            found += _header_secrets(value)
+        elif name.startswith(_OTLP) and name.endswith("ENDPOINT"):
+            found += url_secrets(value)
+    return [value for value in found if value]
+
+
+def _header_secrets(text: str) -> "list[str]":
+    """Of `name=value,name=value`, percent-encoded, the values that look like credentials: by their name or length."""
+    from urllib.parse import unquote  # noqa: PLC0415 - where somebody exports
+
+    found = []
+    for pair in text.split(","):
+        name, _, encoded = pair.partition("=")
+        value = unquote(encoded.strip())
+        if len(value) >= _LONG or any(part in name.lower() for part in _TELLING):
+            # "Bearer TOKEN": the token alone too.
+            found += [encoded.strip(), value, value.rpartition(" ")[2]]
+    return found
 
 
 def variable(name: str) -> str:

@@ -7,10 +7,10 @@ import time
 
 from agent import log
 from agent.config.checks import players, relations, templates, workdir
-from agent.config.names import SECRETS, option, suggestion, text_of, variable
+from agent.config.names import option, secret_values, suggestion, text_of, variable
 from agent.config.table import TABLE
 from agent.errors import Problem
-from agent.logs.target import store_secrets
+from agent.logs.target import store_secrets, url_secrets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # `typing` itself takes 5 ms
@@ -51,9 +51,10 @@ class Inputs:
         self.problems: list[Problem] = []
         self.substitute_token: str | None = None
         secret = (self.raw(row.name) for row in TABLE.values() if row.secret)
-        self.secrets = [environ[name] for name in SECRETS if environ.get(name)]
+        self.secrets = secret_values(environ)
         self.secrets += [value for value in secret if value]
         self.secrets += store_secrets(environ, self.raw("log_url"))
+        self.secrets += url_secrets(self.raw("metrics_push_url") or "")
 
     def raw(self, name: str) -> str | None:
         """The text of a setting, or None where it is not set."""

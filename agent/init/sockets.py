@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from agent.compat.prepare import Prepared
 
 BACKLOG = 1024
+_SO_PASSRIGHTS = 83  # asm-generic/socket.h
 RUN_DIR = "/run/arbitrium-agent"
 
 
@@ -107,6 +108,10 @@ class UnixSocket:
 
     def close(self) -> None:
         """Takes the socket away, its files included."""
+        if self.sock.type == socket.SOCK_DGRAM:
+            # Closing descriptors that came with a datagram nobody has read can block (man 7 socket, SO_LINGER), but not
+            # at the end of a process, which follows.
+            self.sock.detach()
         self.sock.close()
         for leftover in (self.path, self.path + ".lock"):
             with contextlib.suppress(OSError):
@@ -146,6 +151,7 @@ def listen_statsd(where: "int | str") -> "tuple[socket.socket, UnixSocket | None
             bound = _bind_unix(where, socket.SOCK_DGRAM)
         except OSError as problem:
             raise TakenError(_why_not(problem)) from None
+        _refuse_descriptors(bound.sock)
         return bound.sock, bound
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
@@ -239,6 +245,7 @@ def _bind_unix(path: str, kind: int = socket.SOCK_STREAM) -> UnixSocket:
             finally:
                 os.umask(before)
             if kind == socket.SOCK_STREAM:
+                _refuse_descriptors(sock)
                 sock.listen(BACKLOG)
             sock.setblocking(False)
         except BaseException:
@@ -248,6 +255,15 @@ def _bind_unix(path: str, kind: int = socket.SOCK_STREAM) -> UnixSocket:
         os.close(lock)
         raise
     return UnixSocket(sock, path, lock)
+
+
+def _refuse_descriptors(sock: socket.socket) -> None:
+    """Has the kernel refuse descriptors that are sent here, and to what is accepted, where it can (since Linux 6.16).
+
+    The socket for sd_notify takes them: BARRIER=1 comes with one.
+    """
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
 
 
 def _why_not(problem: OSError) -> str:

@@ -26,6 +26,9 @@ _SCHEMES = {
     "https": ("http", ()),
     "file": ("file", ()),
 }
+# What the names of credentials have in them, whatever the store: AWS_SECRET_ACCESS_KEY, GOOGLE_SERVICE_ACCOUNT_PATH,
+# AZURE_STORAGE_SAS_TOKEN, ..._PASSWORD, ..._CLIENT_ID and so on.
+_CREDENTIALS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "SERVICE_ACCOUNT", "CREDENTIAL", "SAS", "CLIENT_ID")
 # Values of these are no secrets: replacing them would make logs unreadable and hide nothing.
 _HARMLESS = (
     "REGION",
@@ -135,7 +138,10 @@ def is_store_variable(name: str, log_url: "str | None", names: "Iterable[str]" =
     known = _SCHEMES.get((log_url or "").partition("://")[0].lower().strip())
     if known is None or not name.startswith(known[1] or ("\0",)):
         return False
-    return not any(other.startswith(STORE_PREFIX) and not other.endswith(_HARMLESS) for other in names)
+    return not any(
+        other.startswith(STORE_PREFIX) and "SSE_" not in other and any(part in other for part in _CREDENTIALS)
+        for other in names
+    )
 
 
 def store_secrets(environ: "Mapping[str, str]", log_url: "str | None") -> "list[str]":
@@ -153,9 +159,15 @@ def store_secrets(environ: "Mapping[str, str]", log_url: "str | None") -> "list[
         and not name.endswith(_HARMLESS)
         and value.lower() not in ("true", "false", "on", "off")
     ]
-    _, _, rest = (log_url or "").partition("://")
+    return found + url_secrets(log_url or "")
+
+
+def url_secrets(url: str) -> "list[str]":
+    """What lets whoever has a URL do something with it: user and password, a presigned query."""
+    scheme, _, rest = url.partition("://")
     host, _, path = rest.partition("/")
-    if "@" in host and (log_url or "").lower().startswith("http"):
+    found = []
+    if "@" in host and scheme.lower().startswith("http"):
         found.append(host.rpartition("@")[0])
         found.append(host.rpartition("@")[0].partition(":")[2])
     _, _, query = path.partition("?")

@@ -19,6 +19,7 @@ import struct
 import time
 from typing import NamedTuple
 
+from agent.descriptors import guarded
 from agent.lifecycle.game_metrics import GameMetrics, Kind, LabelPairs, MetricError, Series
 from agent.metrics.counts import StatsdCounts
 
@@ -32,7 +33,6 @@ _MOST_CELLS = 5000
 # include/uapi/asm-generic/socket.h; the second says how many datagrams the kernel had to throw away.
 _SO_RCVBUFFORCE = 33
 _SO_RXQ_OVFL = 40
-_SO_PASSRIGHTS = 83
 _LARGEST = 1e300
 _NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9_]")
 
@@ -61,7 +61,8 @@ class StatsdListener:
             counts: counts what comes.
             loop: the event loop.
         """
-        self._socket = listening
+        self._unix = listening.family == socket.AF_UNIX
+        self._socket = listening = guarded(listening)
         self._metrics = metrics
         self._counts = counts
         self._loop = loop
@@ -72,12 +73,9 @@ class StatsdListener:
             with contextlib.suppress(OSError):  # the first one takes a privilege, and is not bounded by the machine
                 listening.setsockopt(socket.SOL_SOCKET, option, _RECEIVE_BUFFER)
                 break
-        self._unix = listening.family == socket.AF_UNIX
-        # Descriptors that come with a datagram would be closed here, which can block: since Linux 6.16 they can be
-        # refused. How many datagrams were lost is asked of UDP only.
-        option, value = (_SO_PASSRIGHTS, 0) if self._unix else (_SO_RXQ_OVFL, 1)
-        with contextlib.suppress(OSError):
-            listening.setsockopt(socket.SOL_SOCKET, option, value)
+        if not self._unix:
+            with contextlib.suppress(OSError):
+                listening.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
         loop.add_reader(listening, self._read)
 
     async def close(self) -> None:

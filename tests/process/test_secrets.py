@@ -89,6 +89,8 @@ def test_the_token_is_nowhere(launch: Launcher, intercept: str) -> None:
         done = run.stop()
         assert len(platform.calls) == 2
         assert {call.authorization for call in platform.calls} == {TOKEN}
+    for secret_url in (platform.stop_key.encode(), f"{platform.deployment_id}/{platform.stop_key}".encode()):
+        assert secret_url not in done.stderr.encode() + everything_written(launch.files)
     assert_absent(said, "an answer of the API")
     assert_absent(done.stdout, "stdout")
     assert_absent(done.stderr.encode(), "stderr")
@@ -184,8 +186,9 @@ def test_config_masks_secrets(tmp_path: Path) -> None:
         "ARBITRIUM_DELETE_URL": "https://api.example/v1/self/stop/23c01225b99d/463660",
         "ARBITRIUM_DELETE_TOKEN": TOKEN,
         "ARBITRIUM_CONTEXT_TOKEN": CONTEXT_TOKEN,
+        "AGENT_LOG_URL": f"https://bucket.example/key?X-Amz-Signature={TOKEN}",
     }
-    for options in ([], ["--check"]):
+    for options in ([], ["--json"], ["--check"]):
         done = subprocess.run(
             [COMMAND, "config", *options],
             env={**base_environment(tmp_path), **platform_environment},

@@ -79,6 +79,15 @@ def test_with_credentials_of_its_own_the_agent_leaves_the_games_alone() -> None:
     assert is_store_variable("AGENT_STORE_SECRET_ACCESS_KEY", "s3://b", names)
 
 
+@pytest.mark.parametrize(
+    "name", ["REGION", "SKIP_SIGNATURE", "SSE_KMS_KEY_ID", "TIMEOUT"]
+)
+def test_what_is_no_credential_leaves_the_agents_own_hidden(name: str) -> None:
+    """The store's usual variables are the agent's credentials then: a region beside them changes nothing."""
+    names = ["AWS_SECRET_ACCESS_KEY", f"AGENT_STORE_{name}"]
+    assert is_store_variable("AWS_SECRET_ACCESS_KEY", "s3://b", names)
+
+
 def test_the_stores_secrets_are_found_for_redaction() -> None:
     """Keys and tokens; not the region, which is in every second line of a log."""
     environ = {

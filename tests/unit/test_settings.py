@@ -13,7 +13,9 @@ from agent.config import parsers
 from agent.config.model import Settings, load
 from agent.config.names import game_environment, option, unknown_variables, variable
 from agent.config.table import TABLE
-from agent.errors import SettingsError
+from agent.errors import Problem, SettingsError
+from agent.init.inputs import Inputs
+from agent.logs.redact import Redactor
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +85,34 @@ def test_settings_are_frozen() -> None:
     """Nobody changes them behind anybody's back."""
     with pytest.raises(ValidationError):
         load().grace_seconds = 1.0  # type: ignore[misc]  # this is what must fail
+
+
+def test_what_must_be_in_no_log() -> None:
+    """Of a URL its end and its key, whatever stands before; of OpenTelemetry's headers those that look secret."""
+    environ = {
+        "ARBITRIUM_DELETE_URL": "https://api.example/v1/self/stop/23c01225b99d/463660",
+        "ARBITRIUM_DELETE_TOKEN": "t0ken-of-the-deployment",
+        "OTEL_EXPORTER_OTLP_HEADERS": "x-tenant=eu1,authorization=Bearer%20s3cret,x-long=0123456789abcdef",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://me:pa55word@collector/v1",
+        "OTEL_SERVICE_NAME": "a-game-server-of-ours",
+    }
+    redactor = Redactor(Inputs(["x"], {"metrics_push_url": "http://u:pushpass@gw/x"}, environ).secrets)
+    for text in (
+        "wss://other.example/prefix/23c01225b99d/463660",
+        "key 463660",
+        "http://127.0.0.1:9370/v1/self/stop/23c01225b99d/463660",
+        "23c01225b99d%2F463660",
+    ):
+        assert "463660" not in redactor.text(text)
+    for secret in ("t0ken-of-the-deployment", "Bearer s3cret", "s3cret", "0123456789abcdef", "pa55word", "pushpass"):
+        assert secret not in redactor.text(f"it is {secret}.")
+    assert redactor.text("eu1 a-game-server-of-ours 23c01225b99d") == "eu1 a-game-server-of-ours 23c01225b99d"
+
+
+def test_a_wrong_value_is_shown_without_credentials() -> None:
+    """What is wrong with a URL can be seen without its password and signature."""
+    shown = str(Problem("AGENT_LOG_URL", "ftp://me:pw@host/x?X-Amz-Signature=abc&a=b", "takes a URL"))
+    assert shown == "AGENT_LOG_URL: got 'ftp://********@host/x?X-Amz-Signature=********&a=********' and takes a URL"
 
 
 def test_the_game_gets_no_settings_and_no_credentials() -> None:
