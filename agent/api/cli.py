@@ -13,6 +13,7 @@ from collections.abc import Callable
 from agent.api.client import AgentClient, CannotReachError, RefusedError
 from agent.api.render import event_line, status_text
 from agent.errors import AgentError
+from agent.terminal_text import safe
 
 _SLOW_SECONDS = 60.0
 _OVER = ("releasing", "exited")
@@ -49,13 +50,20 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _fail(problem: AgentError, code: int) -> int:
-    print(f"arbitrium-agent: {problem}", file=sys.stderr)
+    print(f"arbitrium-agent: {_safe_lines(str(problem))}", file=sys.stderr)
     return code
 
 
 def _print(arguments: argparse.Namespace, result: "dict[str, object]", text: str) -> int:
-    print(json.dumps(result, ensure_ascii=False) if arguments.json else text, flush=True)
+    # On a terminal, JSON too: it leaves C1 controls and bidirectional overrides as they are.
+    shown = json.dumps(result, ensure_ascii=sys.stdout.isatty()) if arguments.json else _safe_lines(text)
+    print(shown, flush=True)
     return 0
+
+
+def _safe_lines(text: str) -> str:
+    """What the game or the platform said, harmless to a terminal."""
+    return "\n".join(map(safe, text.split("\n")))
 
 
 # One function a command ----------------------------------------------------------------------------------------------

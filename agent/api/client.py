@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import socket
+import struct
 import time
 from typing import Any, Self
 
@@ -164,6 +165,7 @@ def _connect(paths: "list[str]", timeout: float) -> socket.socket:
         try:
             connection.settimeout(timeout)
             connection.connect(path)
+            _check_owner(connection, path)
         except OSError as problem:
             connection.close()
             tried.append(f"{path}: {_reason(problem)}")
@@ -173,6 +175,16 @@ def _connect(paths: "list[str]", timeout: float) -> socket.socket:
         f"cannot reach the agent: {', '.join(tried)}; start the game with `arbitrium-agent run -- COMMAND`, "
         "or say in AGENT_SOCKET where its agent listens"
     )
+
+
+def _check_owner(connection: socket.socket, path: str) -> None:
+    """Refuses an agent that is neither root's, nor this user's, nor that of whose directory the socket is in.
+
+    Everybody can make a socket in /tmp before an agent does, and would be told what is meant for that. Raises OSError.
+    """
+    _, uid, _ = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))  # man 7 unix
+    if uid not in (0, os.geteuid(), os.stat(os.path.dirname(path) or ".").st_uid):
+        raise OSError(f"user {uid} listens there, who is neither this user nor the directory's owner")
 
 
 def _reason(problem: OSError) -> str:

@@ -36,13 +36,13 @@ def check_sender(request: web.BaseRequest) -> None:
                 "cannot answer: the Host is not this machine; use 127.0.0.1, [::1] or localhost",
                 [FieldProblem("Host", host[:100], "127.0.0.1, [::1] or localhost, with or without a port")],
             )
-    origin = headers.get("Origin")
-    if origin is not None and not is_loopback_origin(origin):
-        raise OperationError(
-            Kind.FORBIDDEN,
-            "cannot answer: the request comes from a web page of another machine",
-            [FieldProblem("Origin", origin[:100], "nothing, or an origin of this machine")],
-        )
+    for origin in headers.getall("Origin", ()):
+        if not is_loopback_origin(origin):
+            raise OperationError(
+                Kind.FORBIDDEN,
+                "cannot answer: the request comes from a web page of another machine",
+                [FieldProblem("Origin", origin[:100], "nothing, or an origin of this machine")],
+            )
 
 
 async def read_body(operation: Operation, request: web.BaseRequest) -> bytes:

@@ -9,6 +9,7 @@ import os
 import sys
 
 from agent.config.table import TABLE
+from agent.game.files import open_regular
 from agent.lifecycle.stop_methods import HOSTS
 
 TYPE_CHECKING = False
@@ -150,10 +151,9 @@ def _cannot_serve_tls(certificate: str | None, key: str | None) -> str:
 
 def _cannot_read(path: str) -> str:
     try:
-        with open(path, "rb") as file:
-            file.read(1)
+        os.close(open_regular(path))
     except OSError as problem:
-        return os.strerror(problem.errno or 0).lower()
+        return (problem.strerror or str(problem)).lower()
     return ""
 
 

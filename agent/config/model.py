@@ -74,6 +74,7 @@ class Settings(BaseSettings):
     template: tuple[tuple[str, str], ...] = _row("template")
     env_hide: tuple[str, ...] = _row("env_hide")
     intercept: bool = _row("intercept")
+    no_new_privs: bool = _row("no_new_privs")
     capture: bool = _row("capture")
     spool_dir: str | None = _row("spool_dir")
     spool_max: int = _row("spool_max")

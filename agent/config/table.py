@@ -262,6 +262,12 @@ _ROWS = (
         ("Whom the game runs as, where the agent is root (Unreal refuses root): NAME, UID, NAME:GROUP or UID:GID."),
     ),
     Setting(
+        "no_new_privs",
+        parsers.boolean,
+        True,
+        "off: the game and its hooks may gain rights by setuid programs (sudo, ping), which on keeps them from.",
+    ),
+    Setting(
         "template",
         parsers.templates,
         (),

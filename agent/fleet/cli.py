@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import AgentError
+from agent.terminal_text import safe
 
 if TYPE_CHECKING:
     from agent.fleet.database import Database
@@ -157,9 +158,9 @@ def _print_table(names: list[str], rows: list[list[str]]) -> None:
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in names:
-        table.add_column(Text(name), overflow="fold")
+        table.add_column(Text(safe(name)), overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text("\n".join(map(safe, cell.split("\n")))) for cell in row))
     Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from agent.terminal_text import safe
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -194,7 +196,7 @@ def _table(title: str, *columns: str) -> Any:
 def _row(table: Any, *cells: object) -> None:
     from rich.text import Text  # noqa: PLC0415 - as above
 
-    table.add_row(*(Text("" if cell is None else str(cell)) for cell in cells))
+    table.add_row(*(Text("" if cell is None else safe(str(cell))) for cell in cells))
 
 
 def _moment(at: datetime | None) -> str:

@@ -10,6 +10,7 @@ import os
 from agent.game.tree import descendants
 
 # linux/prctl.h
+_PR_SET_NO_NEW_PRIVS = 38
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15
@@ -73,6 +74,14 @@ def keep_memory_private() -> bool:
     What a process has in /proc belongs to root from then on; a game that is executed is dumpable again.
     """
     return _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def forbid_new_privileges() -> bool:
+    """Nothing that is executed from now on gains rights by that (man 2 prctl, PR_SET_NO_NEW_PRIVS): no setuid programs.
+
+    For this thread and all that it starts; becoming another user, which root may, is not touched.
+    """
+    return _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
 def name_process(name: str) -> bool:

@@ -14,7 +14,14 @@ import time
 from agent import __version__, log
 from agent.config.names import unknown_variables
 from agent.errors import EXIT_BAD_SETTINGS, LEAVING, SettingsError
-from agent.game.reaper import Reaper, adopt_orphans, die_with_parent, keep_memory_private, name_process
+from agent.game.reaper import (
+    Reaper,
+    adopt_orphans,
+    die_with_parent,
+    forbid_new_privileges,
+    keep_memory_private,
+    name_process,
+)
 from agent.game.signal_handling import deaf_shell_in_front
 from agent.init.inputs import read
 from agent.init.loop import Loop
@@ -73,6 +80,8 @@ def main(argv: list[str]) -> int:
     adopt_orphans()
     keep_memory_private()
     inputs.check()
+    if inputs.setting("no_new_privs"):
+        forbid_new_privileges()
     sockets = bind_sockets(inputs)
     output = Output(inputs)
     reaper = Reaper()

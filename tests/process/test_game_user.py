@@ -93,6 +93,18 @@ def test_nothing_is_shipped_that_the_game_may_not_read(launch: Launcher) -> None
     assert not [path for path in shipped if "link" in path.name or path.stat().st_mode & 0o077]
 
 
+@pytest.mark.parametrize(("setting", "flag"), [(None, "1"), ("off", "0")])
+def test_setuid_programs_give_no_rights_unless_they_are_needed(
+    launch: Launcher, mode: Mode, setting: str | None, flag: str
+) -> None:
+    """Also not to whatever the game starts; AGENT_NO_NEW_PRIVS=off is for images that need sudo."""
+    if "NoNewPrivs:\t1" in Path("/proc/self/status").read_text():
+        pytest.skip("these tests run without new privileges themselves")
+    show = ["sh", "-c", "grep NoNewPrivs: /proc/self/status"]
+    done = launch(show, mode=mode, env={"AGENT_NO_NEW_PRIVS": setting}).finish()
+    assert done.stdout.split() == [b"NoNewPrivs:", flag.encode()]
+
+
 @pytest.mark.parametrize("user", ["no-such-user", "nobody:no-such-group", "-1", "a b"])
 def test_a_user_that_is_none(launch: Launcher, user: str) -> None:
     """Exit 78, with the name of the setting and what it takes."""

@@ -79,9 +79,7 @@ def test_with_credentials_of_its_own_the_agent_leaves_the_games_alone() -> None:
     assert is_store_variable("AGENT_STORE_SECRET_ACCESS_KEY", "s3://b", names)
 
 
-@pytest.mark.parametrize(
-    "name", ["REGION", "SKIP_SIGNATURE", "SSE_KMS_KEY_ID", "TIMEOUT"]
-)
+@pytest.mark.parametrize("name", ["REGION", "SKIP_SIGNATURE", "SSE_KMS_KEY_ID", "TIMEOUT"])
 def test_what_is_no_credential_leaves_the_agents_own_hidden(name: str) -> None:
     """The store's usual variables are the agent's credentials then: a region beside them changes nothing."""
     names = ["AWS_SECRET_ACCESS_KEY", f"AGENT_STORE_{name}"]

@@ -1,11 +1,18 @@
 """What is printed on a terminal cannot steer it."""
 
+import argparse
+import os
+import socket
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.api import cli as api_cli
+from agent.api.client import AgentClient, CannotReachError
+from agent.fleet import cli as fleet_cli
 from agent.terminal_text import safe
 
 
@@ -51,3 +58,30 @@ def test_nothing_but_tabs_and_printable_text_is_left(text: str) -> None:
     assert not any(unicodedata.bidirectional(c) in {"LRO", "RLO", "LRE", "RLE", "PDF"} for c in shown)
     assert safe(shown) == shown
     shown.encode()
+
+
+def test_the_commands_print_nothing_harmful(capsys: pytest.CaptureFixture[str]) -> None:
+    """What the game called itself, its players, its tags; line breaks of the commands' own stay."""
+    api_cli._print(argparse.Namespace(json=False), {}, "a\x1b]0;title\x07\nb\u202e")
+    fleet_cli._print_table(["na\x1bme"], [["x\x1b[2J"]])
+    assert capsys.readouterr().out.split() == ["a\\x1b]0;title\\x07", "b\\u202e", "na\\x1bme", "x\\x1b[2J"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
+def test_the_commands_do_not_speak_to_a_socket_of_somebody_else(tmp_path: Path) -> None:
+    """Anybody can make one in /tmp before the agent does."""
+    for folder in (tmp_path, *tmp_path.parents):
+        if str(folder).startswith("/tmp/"):
+            folder.chmod(folder.stat().st_mode | 0o011)
+    tmp_path.chmod(0o1777)
+    with socket.socket(socket.AF_UNIX) as listener:
+        os.seteuid(65534)
+        try:
+            listener.bind(str(tmp_path / "s"))
+            listener.listen()
+        finally:
+            os.seteuid(0)
+        with pytest.raises(CannotReachError, match="user 65534 listens there"):
+            AgentClient(str(tmp_path / "s"), timeout=1)
+        os.chown(tmp_path, 65534, -1)  # the agent's own directory
+        AgentClient(str(tmp_path / "s"), timeout=1).__exit__()
