@@ -180,6 +180,11 @@ def _intercept(inputs: Inputs, process: GameProcess, sockets: Sockets) -> None:
     if not url or sockets.control is None:
         log.warning("cannot intercept the self-stop: there is no ARBITRIUM_DELETE_URL or no control port")
         return
+    if process.user is None and os.access(os.path.dirname(__file__), os.W_OK):
+        log.warning(
+            "cannot keep the delete token from a game that was taken over: it can change the agent's own code; set "
+            "AGENT_GAME_USER, or USER in the Dockerfile (docs/security.md)"
+        )
     # The last two parts of the path are the id and the stop key, whatever a gateway puts before them.
     where, mark, query = url.partition("://")[2].partition("/")[2].partition("?")
     path = "/v1/self/stop/" + "/".join([part for part in where.split("/") if part][-2:]) + mark + query

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from agent.game.core import core_outlook, find_core, look_for_core, permit_core, stack_summary
+from agent.game.user import User
 
 
 def pattern(tmp_path: Path, text: str) -> str:
@@ -158,6 +159,35 @@ def test_a_debugger_does_not_outlive_the_agent(tmp_path: Path) -> None:
     while not is_gone(pid):
         assert time.monotonic() < deadline, "the debugger lives on"
         time.sleep(0.02)
+
+
+def test_a_debugger_has_the_games_environment_and_not_the_agents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads what the game wrote; and it is the image's, not one from a directory of the game's on the PATH."""
+    monkeypatch.setenv("AGENT_API_TOKEN", "hunter2")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    debugger = tmp_path / "gdb"
+    debugger.write_text('#!/bin/sh\necho "#0 $GAME $AGENT_API_TOKEN $(id -u)"\n')
+    debugger.chmod(0o755)
+    for folder in (tmp_path, *tmp_path.parents):
+        if str(folder).startswith("/tmp/") and os.geteuid() == 0:
+            folder.chmod(folder.stat().st_mode | 0o011)
+    user = User(12345, 12345, [12345], "game", "/") if os.geteuid() == 0 else None
+    said, problem = asyncio.run(
+        stack_summary(
+            "core",
+            "x",
+            time.monotonic() + 20,
+            debugger=str(debugger),
+            env={"GAME": "yes", "PATH": "/usr/bin:/bin"},
+            user=user,
+        )
+    )
+    assert (said, problem) == (f"#0 yes  {12345 if user else os.geteuid()}", "")
+    said, problem = asyncio.run(stack_summary("core", "x", time.monotonic() + 20))
+    assert not said
+    assert problem in {"gdb is not in the image", "gdb found no thread in it"}
 
 
 def test_without_a_debugger_there_is_no_stack_and_no_failure(tmp_path: Path) -> None:

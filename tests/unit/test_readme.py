@@ -17,6 +17,14 @@ def test_the_tables_are_up_to_date() -> None:
     assert updated(text) == text
 
 
+def test_each_line_about_security_names_tests_that_there_are() -> None:
+    """`docs/security.md` says which test shows what it promises."""
+    named = re.findall(r"`([a-z_/]+\.py)::(test_\w+)`", (README.parent / "docs" / "security.md").read_text())
+    assert len(named) > 20
+    texts = {file: (README.parent / "tests" / file).read_text() for file, _ in named}
+    assert not [f"{file}::{name}" for file, name in named if f"def {name}(" not in texts[file]]
+
+
 @pytest.mark.timeout(120)
 def test_each_metric_has_a_word_on_what_to_do_when_it_moves() -> None:
     """`docs/metrics.md` names every metric that there is, and none that there is not."""

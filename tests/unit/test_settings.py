@@ -109,6 +109,17 @@ def test_what_must_be_in_no_log() -> None:
     assert redactor.text("eu1 a-game-server-of-ours 23c01225b99d") == "eu1 a-game-server-of-ours 23c01225b99d"
 
 
+def test_a_secret_is_no_option() -> None:
+    """Options stand in /proc/1/cmdline; the message names what to use instead, and not the value."""
+    inputs = Inputs(["x"], {"api_token": "s3cret"}, {})
+    inputs.check()
+    (problem,) = map(str, inputs.problems)
+    assert problem == (
+        "--api-token: is a secret, and options can be read by everybody in the container: use AGENT_API_TOKEN or "
+        "AGENT_API_TOKEN_FILE"
+    )
+
+
 def test_a_wrong_value_is_shown_without_credentials() -> None:
     """What is wrong with a URL can be seen without its password and signature."""
     shown = str(Problem("AGENT_LOG_URL", "ftp://me:pw@host/x?X-Amz-Signature=abc&a=b", "takes a URL"))
