@@ -10,14 +10,17 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, RootModel, model_validator
+from pydantic.config import JsonDict
 
 from agent.lifecycle.game_metrics import (
+    LABEL_NAME,
     MAX_BUCKETS,
     MAX_HELP,
     MAX_LABEL_VALUE,
     MAX_LABELS,
     MAX_METRICS,
     METRIC_NAME,
+    RESERVED_LABELS,
     CustomMetric,
 )
 from agent.lifecycle.game_report import MAX_ID_LENGTH, MAX_PLAYERS, one_line
@@ -138,6 +141,9 @@ class PlayerInput(Input):
 
 
 _Labels: TypeAlias = dict[str, Annotated[str, Field(max_length=MAX_LABEL_VALUE)]]
+_LABEL_NAMES: JsonDict = {
+    "propertyNames": {"pattern": f"^{LABEL_NAME.pattern}$", "not": {"enum": [*sorted(RESERVED_LABELS)]}}
+}
 MAX_OBSERVATIONS = 1000
 
 
@@ -164,7 +170,10 @@ class MetricInput(Input):
         description="By default: counter where the name ends in _total, histogram where something is observed, gauge.",
     )
     labels: _Labels = Field(
-        default={}, max_length=MAX_LABELS, description="What tells its series apart, such as the room's map."
+        default={},
+        max_length=MAX_LABELS,
+        description="What tells its series apart, such as the room's map.",
+        json_schema_extra=_LABEL_NAMES,
     )
     buckets: Annotated[list[float], Field(max_length=MAX_BUCKETS)] = Field(
         default=[], description="Upper bounds of a histogram's buckets, ascending; once, with the first report."
@@ -174,6 +183,7 @@ class MetricInput(Input):
         default={},
         max_length=MAX_LABELS,
         description="Labels that lead to what was counted or observed last, such as trace_id; OpenMetrics shows them.",
+        json_schema_extra=_LABEL_NAMES,
     )
 
     @model_validator(mode="after")

@@ -270,7 +270,8 @@ class Operations:
         try:
             names = self._report.set_metrics(given.as_metrics(), self._control.now())
         except ReportError as wrong:
-            raise OperationError(Kind.BAD_INPUT, str(wrong), [_field(wrong)]) from None
+            kind = Kind.CONFLICT if wrong.conflict else Kind.BAD_INPUT
+            raise OperationError(kind, str(wrong), [_field(wrong)]) from None
         return MetricsResult(metrics=self._report.metrics.flat(names))
 
     # The platform and the logs ----------------------------------------------------------------------------------------

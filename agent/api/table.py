@@ -151,7 +151,15 @@ OPERATIONS: tuple[Operation, ...] = (
         "leave",
         ("DELETE", "/v1/players/{id}"),
     ),
-    Operation("metrics", Operations.metrics, m.MetricsInput, m.MetricsResult, "set metrics", ("POST", "/v1/metrics")),
+    Operation(
+        "metrics",
+        Operations.metrics,
+        m.MetricsInput,
+        m.MetricsResult,
+        "set metrics",
+        ("POST", "/v1/metrics"),
+        fails=(Kind.CONFLICT,),
+    ),
     Operation(
         "tags.list",
         Operations.tags_list,

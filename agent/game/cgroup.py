@@ -80,8 +80,31 @@ class CgroupReading:
         return f"CgroupReading({', '.join(f'{name}={value!r}' for name, value in known if value is not None)})"
 
 
-def read_cgroup(root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> CgroupReading:
-    """Reads the counters of the cgroup that this process is in.
+class Places:
+    """Where the counters of a cgroup are; finding that out costs as much as reading them.
+
+    Attributes:
+        version: 1 or 2, or None where no cgroup is visible at all.
+        memory: directory of the memory figures, or None.
+        memory_root: the mount that this is in.
+        cpu: directory of the CPU limit and of throttling, or None.
+        usage: directory of the CPU time used, or None.
+    """
+
+    __slots__ = ("cpu", "memory", "memory_root", "usage", "version")
+
+    def __init__(  # noqa: D107 - see the attributes
+        self, version: "int | None", memory_root: str, memory: "str | None", cpu: "str | None", usage: "str | None"
+    ) -> None:
+        self.version = version
+        self.memory_root = memory_root
+        self.memory = memory
+        self.cpu = cpu
+        self.usage = usage
+
+
+def find_places(root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> Places:
+    """Finds the cgroup that this process is in.
 
     Args:
         root: where the cgroup file systems are mounted.
@@ -89,10 +112,35 @@ def read_cgroup(root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgro
     """
     paths = _memberships(membership)
     if os.path.exists(f"{root}/cgroup.controllers"):
-        return _read_v2(root, paths.get("", "/"))
-    if os.path.isdir(f"{root}/memory") or os.path.isdir(f"{root}/cpu") or os.path.isdir(f"{root}/cpu,cpuacct"):
-        return _read_v1(root, paths)
-    return CgroupReading()
+        path = paths.get("", "/")
+        cpu = _directory(root, path, "cpu.stat")
+        return Places(2, root, _directory(root, path, "memory.events"), cpu, cpu)
+    if not any(os.path.isdir(f"{root}/{name}") for name in ("memory", "cpu", "cpu,cpuacct")):
+        return Places(None, root, None, None, None)
+    memory = f"{root}/memory"
+    cpu_root = next((f"{root}/{name}" for name in ("cpu", "cpu,cpuacct") if os.path.isdir(f"{root}/{name}")), root)
+    usage_root = next(
+        (f"{root}/{name}" for name in ("cpuacct", "cpu,cpuacct") if os.path.isdir(f"{root}/{name}")), root
+    )
+    return Places(
+        1,
+        memory,
+        _directory(memory, paths.get("memory", "/"), "memory.usage_in_bytes"),
+        _directory(cpu_root, paths.get("cpu", "/"), "cpu.stat"),
+        _directory(usage_root, paths.get("cpuacct", "/"), "cpuacct.usage"),
+    )
+
+
+def read_places(places: Places) -> CgroupReading:
+    """Reads the counters that are there."""
+    if places.version is None:
+        return CgroupReading()
+    return _read_v2(places) if places.version == 2 else _read_v1(places)
+
+
+def read_cgroup(root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> CgroupReading:
+    """Reads the counters of the cgroup that this process is in; arguments as `find_places`."""
+    return read_places(find_places(root, membership))
 
 
 def oom_kills_between(before: "CgroupReading | None", after: "CgroupReading | None") -> "int | None":
@@ -102,16 +150,15 @@ def oom_kills_between(before: "CgroupReading | None", after: "CgroupReading | No
     return max(0, after.oom_kills - before.oom_kills)
 
 
-def _read_v2(root: str, path: str) -> CgroupReading:
-    directory = _directory(root, path, "memory.events")
-    cpu = _directory(root, path, "cpu.stat")
+def _read_v2(places: Places) -> CgroupReading:
+    directory, cpu = places.memory, places.cpu
     events = _table(directory, "memory.events")
     stat = _table(cpu, "cpu.stat")
     quota, _, period = (_text(cpu, "cpu.max") or "").partition(" ")
     return CgroupReading(
         version=2,
         memory_path=directory,
-        memory_limit=_least_limit(root, directory, "memory.max"),
+        memory_limit=_least_limit(places.memory_root, directory, "memory.max"),
         memory_current=_number(directory, "memory.current"),
         memory_peak=_number(directory, "memory.peak"),
         oom_kills=events.get("oom_kill"),
@@ -124,20 +171,14 @@ def _read_v2(root: str, path: str) -> CgroupReading:
     )
 
 
-def _read_v1(root: str, paths: "dict[str, str]") -> CgroupReading:
-    directory = _directory(f"{root}/memory", paths.get("memory", "/"), "memory.usage_in_bytes")
-    cpu_root = next((f"{root}/{name}" for name in ("cpu", "cpu,cpuacct") if os.path.isdir(f"{root}/{name}")), root)
-    usage_root = next(
-        (f"{root}/{name}" for name in ("cpuacct", "cpu,cpuacct") if os.path.isdir(f"{root}/{name}")), root
-    )
-    cpu = _directory(cpu_root, paths.get("cpu", "/"), "cpu.stat")
-    usage = _directory(usage_root, paths.get("cpuacct", "/"), "cpuacct.usage")
+def _read_v1(places: Places) -> CgroupReading:
+    directory, cpu, usage = places.memory, places.cpu, places.usage
     stat = _table(cpu, "cpu.stat")
     quota, period = _number(cpu, "cpu.cfs_quota_us"), _number(cpu, "cpu.cfs_period_us")
     return CgroupReading(
         version=1,
         memory_path=directory,
-        memory_limit=_least_limit(f"{root}/memory", directory, "memory.limit_in_bytes"),
+        memory_limit=_least_limit(places.memory_root, directory, "memory.limit_in_bytes"),
         memory_current=_number(directory, "memory.usage_in_bytes"),
         memory_peak=_number(directory, "memory.max_usage_in_bytes"),
         # Since Linux 4.13; the file has had the other two fields for longer.

@@ -69,7 +69,10 @@ class MetricError(ValueError):
         field: the name of the figure.
         got: what was there.
         takes: what would be possible.
+        conflict: whether it is only what was reported before that rules it out.
     """
+
+    conflict = False
 
     def __init__(self, why: Why, field: str, got: object, takes: str, message: str = "") -> None:
         """Takes the parts of the sentence, or the whole of it."""
@@ -217,6 +220,7 @@ class GameMetrics(Mapping[str, GameMetric]):
             new, resolved = self._resolve(given)
         except MetricError as wrong:
             self.refused[wrong.why] += 1
+            wrong.conflict = self._would_be_taken_first(given)
             raise
         for metric in new.values():
             self._metrics[metric.name] = metric
@@ -293,6 +297,14 @@ class GameMetrics(Mapping[str, GameMetric]):
                 metric.series[tuple((label, text) for label, text in labels)] = Series(value, counts)
                 self._size += metric.cost
             self._metrics[metric.name] = metric
+
+    @staticmethod
+    def _would_be_taken_first(given: Sequence[CustomMetric]) -> bool:
+        try:
+            GameMetrics()._resolve(given)
+        except MetricError:
+            return False
+        return True
 
     # Checking ---------------------------------------------------------------------------------------------------------
 

@@ -81,14 +81,16 @@ class ReportError(ValueError):
         field: which part of it.
         got: what was there.
         takes: what would be possible.
+        conflict: whether it is only what was said before that rules it out.
     """
 
-    def __init__(self, message: str, field: str, got: object, takes: str) -> None:
+    def __init__(self, message: str, field: str, got: object, takes: str, *, conflict: bool = False) -> None:
         """Takes the sentence and its parts."""
         super().__init__(message)
         self.field = field
         self.got = got
         self.takes = takes
+        self.conflict = conflict
 
 
 class GameReport:
@@ -270,7 +272,7 @@ class GameReport:
         try:
             names = self.metrics.report(metrics)
         except MetricError as wrong:
-            raise ReportError(str(wrong), wrong.field, wrong.got, wrong.takes) from None
+            raise ReportError(str(wrong), wrong.field, wrong.got, wrong.takes, conflict=wrong.conflict) from None
         if names:
             self._tell(MetricsReported(at, names))
         return names

@@ -10,7 +10,7 @@ from agent.config.injected import Deployment
 from agent.lifecycle.game_report import GameReport
 from agent.lifecycle.states import State
 from agent.metrics import families
-from agent.metrics.container import ContainerReading, read_container
+from agent.metrics.container import ContainerReader, ContainerReading
 from agent.metrics.counts import Counted, LogSource, Tally
 from agent.metrics.exposition import Family, counter
 from agent.metrics.game import (
@@ -86,7 +86,7 @@ class Collector:
         self._wall_offset = wall_offset
         self._table = ProcessTable()
         self._processes = GameProcesses(lambda: reaped_by(root()))
-        self._container = container or read_container
+        self._container = container or ContainerReader().read
         ports = game_ports((port.internal, port.protocol) for port in deployment.ports.values())
         self._network = network or NetworkReader(ports).read
         # What never changes is made once.

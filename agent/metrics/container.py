@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from agent.game.cgroup import CgroupReading, read_cgroup
+from agent.game.cgroup import CgroupReading, find_places, read_places
 
 
 class ContainerReading(NamedTuple):
@@ -37,37 +37,50 @@ class ContainerReading(NamedTuple):
     task_limit: int | None = None
 
 
-def read_container(root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> ContainerReading:
-    """Reads the counters of the cgroup that this process is in.
+class ContainerReader:
+    """Reads the counters of the cgroup that this process is in. Not for two threads at once."""
 
-    Args:
-        root: where the cgroup file systems are mounted.
-        membership: the file that says which cgroup the process is in (man 7 cgroups).
-    """
-    cgroup = read_cgroup(root, membership)
-    directory = cgroup.memory_path
-    if cgroup.version is None or directory is None:
-        return ContainerReading(cgroup)
-    if cgroup.version == 2:
-        tasks = unified = directory
-        inactive = "inactive_file "
-    else:
-        unified = _unified(root, membership)
-        tasks = directory.replace(f"{root}/memory", f"{root}/pids", 1)
-        if not os.path.exists(f"{tasks}/pids.current"):
-            tasks = f"{root}/pids"
-        inactive = "total_inactive_file "
-    inactive_file = None
-    for line in _read(f"{directory}/memory.stat").splitlines():
-        if line.startswith(inactive):
-            inactive_file = int(line[len(inactive) :])
-    return ContainerReading(
-        cgroup,
-        pressure=_pressure(unified),
-        inactive_file=inactive_file,
-        tasks=_number(f"{tasks}/pids.current"),
-        task_limit=_number(f"{tasks}/pids.max"),
-    )
+    def __init__(self, root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> None:
+        """Reads nothing yet.
+
+        Args:
+            root: where the cgroup file systems are mounted.
+            membership: the file that says which cgroup the process is in (man 7 cgroups).
+        """
+        self._root = root
+        self._membership = membership
+        self._find()
+
+    def _find(self) -> None:
+        root = self._root
+        self._places = find_places(root, self._membership)
+        self._tasks = self._unified = self._places.memory or root
+        if self._places.version == 1:
+            self._unified = _unified(root, self._membership)
+            self._tasks = self._find_tasks(root)
+
+    def _find_tasks(self, root: str) -> str:
+        tasks = (self._places.memory or "").replace(f"{root}/memory", f"{root}/pids", 1)
+        return tasks if os.path.exists(f"{tasks}/pids.current") else f"{root}/pids"
+
+    def read(self) -> ContainerReading:
+        """Reads each file once. Where they are is looked for again when they are not there any more."""
+        cgroup = read_places(self._places)
+        if cgroup.memory_current is None:
+            self._find()
+            cgroup = read_places(self._places)
+        directory = cgroup.memory_path
+        if cgroup.version is None or directory is None:
+            return ContainerReading(cgroup)
+        inactive = "\ninactive_file " if cgroup.version == 2 else "\ntotal_inactive_file "
+        _, found, rest = f"\n{_read(f'{directory}/memory.stat')}".partition(inactive)
+        return ContainerReading(
+            cgroup,
+            pressure=_pressure(self._unified),
+            inactive_file=int(rest.partition("\n")[0]) if found else None,
+            tasks=_number(f"{self._tasks}/pids.current"),
+            task_limit=_number(f"{self._tasks}/pids.max"),
+        )
 
 
 def _unified(root: str, membership: str) -> str:

@@ -104,11 +104,16 @@ def histogram_samples(
     """
     samples = []
     running = 0.0
-    for index, (bound, count) in enumerate(zip((*map(number, bounds), "+Inf"), counts, strict=True)):
+    for index, (bound, count) in enumerate(zip(_bucket_labels(labels, tuple(bounds)), counts, strict=True)):
         running += count
         exemplar = exemplars[index] if exemplars is not None else None
-        samples.append(Sample("_bucket", (*labels, ("le", bound)), running, exemplar))
+        samples.append(Sample("_bucket", bound, running, exemplar))
     return [*samples, Sample("_count", labels, running), Sample("_sum", labels, total)]
+
+
+@lru_cache(maxsize=1024)  # the same at each scrape
+def _bucket_labels(labels: LabelPairs, bounds: tuple[float, ...]) -> list[LabelPairs]:
+    return [(*labels, ("le", bound)) for bound in (*map(number, bounds), "+Inf")]
 
 
 _NO_NUMBERS = {"inf": "+Inf", "-inf": "-Inf", "nan": "NaN"}
@@ -135,6 +140,11 @@ def _label_text(labels: LabelPairs) -> str:
     return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels) + "}" if labels else ""
 
 
+@lru_cache(maxsize=512)
+def _head(name: str, kind: str, documentation: str) -> str:
+    return f"# HELP {name} {_escaped_help(documentation)}\n# TYPE {name} {kind}\n"
+
+
 def text_format(families: Iterable[Family]) -> bytes:
     """Everything in the text format 0.0.4; info and state sets, which it does not know, become gauges."""
     lines = []
@@ -146,8 +156,7 @@ def text_format(families: Iterable[Family]) -> bytes:
             shown, type_name = f"{name}_info", "gauge"
         elif kind == "stateset":
             type_name = "gauge"
-        lines.append(f"# HELP {shown} {_escaped_help(documentation)}\n")
-        lines.append(f"# TYPE {shown} {'untyped' if kind == 'unknown' else type_name}\n")
+        lines.append(_head(shown, "untyped" if kind == "unknown" else type_name, documentation))
         lines.extend(f"{name}{each[0]}{_label_text(each[1])} {number(each[2])}\n" for each in samples)
     return "".join(lines).encode()
 

@@ -99,15 +99,14 @@ class NetworkReader:
 
     def _udp(self) -> dict[str, int]:
         found: dict[str, int] = {}
-        # Two lines a protocol in `snmp`: names, then numbers. One name and number a line in `snmp6`.
-        names: list[str] | None = None
-        for line in self._lines("snmp"):
-            if line.startswith("Udp:"):
-                if names is None:
-                    names = line.split()[1:]
-                else:
-                    found = {name: int(text) for name, text in zip(names, line.split()[1:], strict=False)}
-        for line in self._lines("snmp6"):
+        # Two lines a protocol in `snmp`: names, then numbers. One name and number a line in `snmp6`. Both have many
+        # more lines than the few that count, so they are not cut into all of them.
+        names, found_names, rest = f"\n{self._text('snmp')}".partition("\nUdp:")[2].partition("\nUdp:")
+        if found_names:
+            numbers = rest.partition("\n")[0].split()
+            found = {name: int(text) for name, text in zip(names.split(), numbers, strict=False)}
+        _, found_first, rest = self._text("snmp6").partition("Udp6")
+        for line in (found_first + rest).splitlines():
             if line.startswith("Udp6"):
                 name, text = line.split()
                 found[name[4:]] = found.get(name[4:], 0) + int(text)
@@ -146,20 +145,23 @@ class NetworkReader:
                         yield port, fields
 
     def _lines(self, name: str) -> list[str]:
+        return self._text(name).splitlines()
+
+    def _text(self, name: str) -> str:
         try:
             file = os.open(f"{self._root}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
-            return []
+            return ""
         try:
             # The kernel gives at most a page or two of a table with each read.
             parts = []
             while part := os.read(file, 65536):
                 parts.append(part)
         except OSError:
-            return []
+            return ""
         finally:
             os.close(file)
-        return b"".join(parts).decode("ascii", "replace").splitlines()
+        return b"".join(parts).decode("ascii", "replace")
 
 
 _LISTEN = "0A"  # include/net/tcp_states.h

@@ -602,6 +602,7 @@ class TestDocument:
             ("get", "/v1/players", "/v1/players", None),
             ("delete", "/v1/players/{id}", "/v1/players/a", None),
             ("post", "/v1/metrics", "/v1/metrics", {"a": 1}),
+            ("post", "/v1/metrics", "/v1/metrics", {"a": {"observe": 1}}),  # 409: it is a gauge
             ("put", "/v1/tags/{name}", "/v1/tags/a", None),
             ("get", "/v1/tags", "/v1/tags", None),
             ("delete", "/v1/tags/{name}", "/v1/tags/a", None),

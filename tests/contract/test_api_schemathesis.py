@@ -17,7 +17,7 @@ RUNS = {
         *ALL,
         *("--exclude-path", "/v1/uploads", "--exclude-path", "/readyz", "--exclude-path", "/v1/metrics"),
     ),
-    # A figure's type is what its first report said, and counters never fall: a schema cannot say so. A body that is too
+    # Buckets ascend, a type goes with the name, and no label is there twice: a schema cannot say so. A body that is too
     # large is refused with 413, which the tool does not count as a refusal.
     "metrics": (
         *("--checks", "all", "--include-path", "/v1/metrics"),

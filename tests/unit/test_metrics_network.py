@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.metrics.container import read_container
+from agent.metrics.container import ContainerReader
 from agent.metrics.network import NetworkReader, Port, game_ports
 
 DEV = """Inter-|   Receive                                                |  Transmit
@@ -107,6 +107,6 @@ def test_pressure_tasks_and_cache_of_a_container(tmp_path: Path) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     (tmp_path / "membership").write_text("0::/\n")
-    reading = read_container(str(tmp_path), str(tmp_path / "membership"))
+    reading = ContainerReader(str(tmp_path), str(tmp_path / "membership")).read()
     assert reading.pressure == {("cpu", "some"): 2.5, ("cpu", "full"): 0.0, ("memory", "some"): 1e-06}
     assert (reading.inactive_file, reading.tasks, reading.task_limit) == (300, 42, None)
