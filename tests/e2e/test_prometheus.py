@@ -17,6 +17,7 @@ import aiohttp
 import pytest
 
 from deploy import dashboards
+from tests import certificates
 from tests.contract.backend import Backend, backend, poll, python, quick
 
 pytestmark = [
@@ -100,8 +101,18 @@ class Prometheus:
 
 
 @asynccontextmanager
-async def watched(caller: Backend, tmp_path: Path) -> AsyncIterator[Prometheus]:
-    """Prometheus with the shipped rules, behind a `discover` that looks each second."""
+async def watched(
+    caller: Backend, tmp_path: Path, *, rules: Path = RULES, scrape: str = "", options: tuple[str, ...] = ()
+) -> AsyncIterator[Prometheus]:
+    """Prometheus with the shipped rules, behind a `discover` that looks each second.
+
+    Args:
+        caller: has the emulator.
+        tmp_path: for files.
+        rules: what Prometheus alerts by.
+        scrape: more of the scrape configuration of the games.
+        options: of `discover`.
+    """
     targets, port = tmp_path / "targets.json", "0"
     import socket  # noqa: PLC0415 - for a free port only
 
@@ -114,7 +125,7 @@ async def watched(caller: Backend, tmp_path: Path) -> AsyncIterator[Prometheus]:
     config = tmp_path / "prometheus.yml"
     config.write_text(
         "global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}\n"
-        f"rule_files: [{RULES}]\n"
+        f"rule_files: [{rules}]\n"
         "scrape_configs:\n"
         "  - job_name: games\n"
         f"    http_sd_configs: [{{url: 'http://127.0.0.1:{found}/targets', refresh_interval: 1s}}]\n"
@@ -123,10 +134,11 @@ async def watched(caller: Backend, tmp_path: Path) -> AsyncIterator[Prometheus]:
         "        regex: '.*,ranked,.*'\n"
         "        target_label: mode\n"
         "        replacement: ranked\n"
+        f"{scrape}"
         f"  - job_name: discover\n    static_configs: [{{targets: ['127.0.0.1:{found}']}}]\n"
     )
     environ = os.environ | {"EDGEGAP_API_TOKEN": caller.emulator.token, "EDGEGAP_BASE_URL": caller.emulator.url}
-    discover = [sys.executable, "-m", "agent", "discover", "--interval", "1s"]
+    discover = [sys.executable, "-m", "agent", "discover", "--interval", "1s", *options]
     discover += ["--listen", f"127.0.0.1:{found}", "--file", str(targets)]
     server = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'tsdb'}"]
     server += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"]
@@ -175,16 +187,56 @@ async def test_prometheus_finds_deployments_and_every_query_of_the_dashboards_re
             await poll(lambda: prometheus.query("up{deployment!=''}"), lambda found: len(found) == 1)
 
 
+ALERTS = """
+import json, os, sys, time, urllib.request
+def call(method, path, body):
+    request = urllib.request.Request(os.environ["AGENT_URL"] + path, method=method, data=json.dumps(body).encode())
+    urllib.request.urlopen(request, timeout=10).read()
+call("POST", "/v1/health", {})
+call("PUT", "/v1/players", {"count": 0, "capacity": 8})
+call("POST", "/v1/ready", {})
+while True:
+    time.sleep(1)
+    %s
+"""
+
+
 async def test_the_important_alerts_fire_for_real_deployments(tmp_path: Path) -> None:
-    """A game that crashes again and again, from its exit over the agent, discovery and Prometheus to the alert."""
-    crashes = under_agent("import time; time.sleep(0.3); raise SystemExit(3)", tmp_path, "--on-crash", "restart")
-    crashes["arguments"] = crashes["arguments"].replace(
-        "--on-crash", "--restart-limit 1000 --restart-backoff 0 --on-crash"
-    )
+    """From what a game does over the agent, discovery and Prometheus to the alert; scraped over TLS with a token.
+
+    The shipped rules wait for minutes: here they wait for a second, and are otherwise what they are.
+    """
+    certificate, key = certificates.write(tmp_path)
+    (tmp_path / "token").write_text("fleet")
+    rules = tmp_path / "rules.yml"
+    shortened = re.sub(r"for: \d+m", "for: 1s", RULES.read_text())
+    rules.write_text(shortened.replace("heartbeat_age_seconds > 30", "heartbeat_age_seconds > 3"))
+    tls = ("--metrics-tls-cert", str(certificate), "--metrics-tls-key", str(key))
+    restart = ("--on-crash", "restart", "--restart-limit", "1000", "--restart-backoff", "0")
+    token = [{"key": "AGENT_METRICS_TOKEN_FILE", "value": str(tmp_path / "token")}]
+    games = {
+        "ArbitriumCrashLoop": ("import time; time.sleep(0.3); raise SystemExit(3)", restart),
+        "ArbitriumEmptyAndBilled": (ALERTS % 'call("POST", "/v1/health", {})', ()),
+        "ArbitriumHeartbeatLost": (ALERTS % 'call("PUT", "/v1/players", {"count": 1, "capacity": 8})', ()),
+    }
+    ids: dict[str, str] = {}
     async with backend(quick()) as caller:
-        deployment = await caller.running(**crashes, ports=PORTS, req_memory=1024, req_cpu=1024)
-        async with watched(caller, tmp_path) as prometheus:
-            alert = 'ALERTS{alertname="ArbitriumCrashLoop",alertstate="firing"}'
-            (fired,) = await poll(lambda: prometheus.query(alert), bool)
-            assert fired["metric"]["deployment"] == deployment
-            assert fired["metric"]["severity"] == "critical"
+        for alert, (source, options) in games.items():
+            words = under_agent(source, tmp_path / alert, *tls, *options)
+            ids[alert] = await caller.running(**words, envs=token, ports=PORTS, req_memory=1024, req_cpu=1024)
+        silent = python("import time; time.sleep(600)")  # nobody listens on its metrics port
+        ids["ArbitriumAgentSilent"] = await caller.running(**silent, ports=PORTS, req_memory=1024, req_cpu=1024)
+        scrape = (
+            f"    authorization: {{credentials_file: {tmp_path / 'token'}}}\n"
+            f"    tls_config: {{ca_file: {certificate}, server_name: localhost}}\n"
+        )
+        async with watched(
+            caller, tmp_path, rules=rules, scrape=scrape, options=("--scheme", "https", "--address", "ip")
+        ) as prometheus:
+            for alert, deployment in ids.items():
+                firing = f'ALERTS{{alertname="{alert}",alertstate="firing"}}'
+                fired = await poll(lambda asked=firing: prometheus.query(asked), bool)  # type: ignore[misc]
+                assert deployment in {one["metric"]["deployment"] for one in fired}, alert
+            await caller.stop(ids["ArbitriumAgentSilent"])
+            gone = "up{deployment='" + ids["ArbitriumAgentSilent"] + "'}"
+            await poll(lambda: prometheus.query(gone), lambda found: not found)
