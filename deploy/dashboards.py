@@ -65,6 +65,13 @@ _F = 'application=~"$application",app_version=~"$version",city=~"$city"'
 _D = 'deployment="$deployment"'
 _READY = f'arbitrium_phase{{arbitrium_phase="ready",{_F}}}'
 
+
+def _rate(counter: str, legend: str, *, by: str = "", of: str = "") -> Query:
+    """How fast a counter of one deployment grows: each of its series, or their sums by a label."""
+    rate = f"rate({counter}{{{of}{_D}}}[$__rate_interval])"
+    return Query(f"sum by ({by}) ({rate})" if by else rate, legend)
+
+
 FLEET: dict[str, tuple[Shown, ...]] = {
     "Now": (
         Shown("Deployments", "short", (Query(f"count(up{{{_F}}})"),), "number", "On the platform's list.", 4),
@@ -211,11 +218,8 @@ DEPLOYMENT: dict[str, tuple[Shown, ...]] = {
             "CPU",
             "short",
             (
-                Query(
-                    f"sum by (mode) (rate(arbitrium_game_cpu_seconds_total{{{_D}}}[$__rate_interval]))",
-                    "game, {{mode}}",
-                ),
-                Query(f"rate(arbitrium_container_cpu_seconds_total{{{_D}}}[$__rate_interval])", "container"),
+                _rate("arbitrium_game_cpu_seconds_total", "game, {{mode}}", by="mode"),
+                _rate("arbitrium_container_cpu_seconds_total", "container"),
             ),
             what="In CPUs.",
         ),
@@ -230,36 +234,26 @@ DEPLOYMENT: dict[str, tuple[Shown, ...]] = {
         Shown(
             "Waiting for CPU, memory, disk (PSI)",
             "percentunit",
-            (
-                Query(
-                    f'rate(arbitrium_container_pressure_seconds_total{{share="some",{_D}}}[$__rate_interval])',
-                    "{{resource}}",
-                ),
-            ),
+            (_rate("arbitrium_container_pressure_seconds_total", "{{resource}}", of='share="some",'),),
         ),
         Shown("Threads", "short", (Query(f"arbitrium_game_threads{{{_D}}}", "game"),)),
         Shown("Open files", "short", (Query(f"arbitrium_game_open_fds{{{_D}}}", "game"),)),
         Shown(
             "Context switches",
             "cps",
-            (Query(f"rate(arbitrium_game_context_switches_total{{{_D}}}[$__rate_interval])", "{{kind}}"),),
+            (_rate("arbitrium_game_context_switches_total", "{{kind}}"),),
         ),
     ),
     "Network": (
         Shown(
             "Traffic",
             "Bps",
-            (
-                Query(
-                    f"sum by (direction) (rate(arbitrium_container_network_bytes_total{{{_D}}}[$__rate_interval]))",
-                    "{{direction}}",
-                ),
-            ),
+            (_rate("arbitrium_container_network_bytes_total", "{{direction}}", by="direction"),),
         ),
         Shown(
             "Datagrams",
             "cps",
-            (Query(f"rate(arbitrium_container_udp_datagrams_total{{{_D}}}[$__rate_interval])", "{{direction}}"),),
+            (_rate("arbitrium_container_udp_datagrams_total", "{{direction}}"),),
         ),
         Shown(
             "Queue of the game's sockets",
@@ -271,8 +265,8 @@ DEPLOYMENT: dict[str, tuple[Shown, ...]] = {
             "Lost datagrams",
             "cps",
             (
-                Query(f"rate(arbitrium_game_socket_drops_total{{{_D}}}[$__rate_interval])", "port {{port}}"),
-                Query(f"rate(arbitrium_container_udp_errors_total{{{_D}}}[$__rate_interval])", "{{why}}"),
+                _rate("arbitrium_game_socket_drops_total", "port {{port}}"),
+                _rate("arbitrium_container_udp_errors_total", "{{why}}"),
             ),
         ),
     ),
@@ -281,19 +275,14 @@ DEPLOYMENT: dict[str, tuple[Shown, ...]] = {
             "Log",
             "Bps",
             (
-                Query(f"rate(arbitrium_log_received_bytes_total{{{_D}}}[$__rate_interval])", "{{stream}}"),
-                Query(f"rate(arbitrium_log_dropped_bytes_total{{{_D}}}[$__rate_interval])", "given up"),
+                _rate("arbitrium_log_received_bytes_total", "{{stream}}"),
+                _rate("arbitrium_log_dropped_bytes_total", "given up"),
             ),
         ),
         Shown(
             "Requests to the agent",
             "reqps",
-            (
-                Query(
-                    f"sum by (operation) (rate(arbitrium_agent_requests_total{{{_D}}}[$__rate_interval]))",
-                    "{{operation}}",
-                ),
-            ),
+            (_rate("arbitrium_agent_requests_total", "{{operation}}", by="operation"),),
         ),
         Shown(
             "Answer time of the agent, 99 %",
