@@ -18,7 +18,8 @@ from agent.logs import objects
 from agent.logs.runs import Segment
 
 _MOST_SEGMENTS = 64
-_BATCH = 1000  # records in one request
+_BATCH = 1000  # records in one request, and characters of their lines
+_BATCH_CHARACTERS = 1_000_000
 _SECONDS = 10.0
 
 
@@ -132,13 +133,16 @@ class LogExport:
         if self._sender is None:
             self._sender = self._make_sender()
         batch: list[dict[str, Any]] = []
-        whole = True
+        size = 0
         for line in _lines(segment, self._spool.dropped_before(segment)):
             batch.append(line)
-            if len(batch) >= _BATCH:
-                whole = self._sender.send(batch, seconds) and whole
-                batch = []
-        return (not batch or self._sender.send(batch, seconds)) and whole
+            size += len(line["line"])
+            if len(batch) >= _BATCH or size >= _BATCH_CHARACTERS:
+                # After a refusal the rest of the segment is not tried: each attempt may take all of its time.
+                if not self._sender.send(batch, seconds):
+                    return False
+                batch, size = [], 0
+        return not batch or self._sender.send(batch, seconds)
 
     def _fails(self, why: str) -> None:
         if not self._failing:
