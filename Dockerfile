@@ -27,9 +27,13 @@ ARG PROFILE=off
 RUN PROFILE=$PROFILE packaging/python.sh python
 
 FROM python AS build
-COPY requirements.lock requirements-query.lock ./
-RUN python3 -m pip download --quiet --no-cache-dir --disable-pip-version-check --require-hashes --only-binary :all: \
-        --dest wheels -r requirements.lock -r requirements-query.lock \
+COPY requirements*.lock ./
+# `--build-arg EXTRAS=agones`: what requirements-agones.lock names is in the directory as well (docs/image.md).
+ARG EXTRAS=
+RUN locks="-r requirements.lock -r requirements-query.lock" \
+ && for extra in $EXTRAS; do locks="$locks -r requirements-$extra.lock"; done \
+ && python3 -m pip download --quiet --no-cache-dir --disable-pip-version-check --require-hashes --only-binary :all: \
+        --dest wheels $locks \
  && python3 -m pip install --quiet --no-cache-dir --no-compile --root-user-action=ignore --disable-pip-version-check \
         --no-deps --no-index --target dependencies wheels/*.whl
 COPY packaging packaging

@@ -41,8 +41,8 @@ conformance: $(VENV)/.dev ## schemathesis over the platform's contract against t
 test-image: $(VENV)/.dev ## build the image and run it on every base image (needs buildah, podman or docker)
 	$(BIN)/pytest -m image tests
 
-image: ## build the image with podman, docker or buildah; prints its size, its layer and the time
-	@$(PYTHON) packaging/image.py
+image: ## build the image with podman, docker or buildah; prints its size, layer and time (EXTRAS=agones: with gRPC)
+	@EXTRAS="$(EXTRAS)" $(PYTHON) packaging/image.py
 
 release: $(VENV)/.run ## everything of a tagged version in dist/ (TRIAL=1: of any checkout)
 	$(BIN)/python packaging/release.py $(if $(TRIAL),--trial)
@@ -75,6 +75,7 @@ lock: $(VENV)/.python ## resolve the dependencies again and lock them with hashe
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group build -c requirements.lock -o requirements-build.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group dev -c requirements.lock -c requirements-build.lock pyproject.toml -o requirements-dev.lock
 	echo opengsq | $(BIN)/uv pip compile --quiet --no-deps --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -c requirements-dev.lock - -o requirements-query.lock
+	printf 'grpclib\nprotobuf\npyyaml\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -c requirements-dev.lock - -o requirements-agones.lock
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) .build .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -28,8 +28,13 @@ STANDARD_LIBRARY_WITHOUT = (
     wave.py colorsys.py cProfile.py profile.py pstats.py trace.py tabnanny.py pyclbr.py modulefinder.py
     pickletools.py symtable.py sched.py fileinput.py filecmp.py this.py antigravity.py __hello__.py __phello__
     _aix_support.py _android_support.py _apple_support.py _ios_support.py _osx_support.py _distutils_system_mod.py
-    site.py _sitebuiltins.py
-    """.split(),  # noqa: SIM905 - sixty names in seven lines, not in sixty
+    site.py _sitebuiltins.py wsgiref optparse.py configparser.py compileall.py timeit.py statistics.py
+    """.split(),  # noqa: SIM905 - seventy names in eight lines, not in seventy
+    # Frozen into the executable, which never looks at these.
+    *(
+        f"{name}.py"
+        for name in "os posixpath genericpath ntpath codecs _collections_abc zipimport runpy stat abc io".split()  # noqa: SIM905 - likewise
+    ),
     "site-packages",  # pip's, when it was built; the runtime gets its own
     "_pydecimal.py",  # these three stand in for modules in C that are here
     "_pydatetime.py",
@@ -65,7 +70,14 @@ PARTS_WITHOUT = {
         "tis_*",
         "uu_*",
     ),
-    "importlib": ("_bootstrap*.py",),  # frozen into the executable
+    "importlib": ("_bootstrap*.py", "util.py", "machinery.py"),  # frozen into the executable
+    "concurrent/futures": ("process.py",),  # needs multiprocessing
+    "ctypes": ("macholib", "_aix.py", "wintypes.py"),
+    "http": ("cookiejar.py",),
+    "logging": ("config.py",),
+    "sysconfig": ("__main__.py",),
+    "urllib": ("robotparser.py",),
+    "zoneinfo": ("_zoneinfo.py",),  # the C module is there
 }
 
 # Of the locked dependencies. Rich draws what commands print that are typed on a workstation (`platform`, `demo`), and
@@ -76,6 +88,8 @@ DEPENDENCY_FILES_WITHOUT = (
     "zstandard/_cffi*", "zstandard/backend_cffi.py", "multidict/_multidict_py.py",  # the C modules are there
     "aiohttp/_websocket/reader_c*.so", "aiohttp/_websocket/mask*.so",  # nothing here speaks WebSocket; Python's do
     "pydantic/v1", "pydantic/mypy.py", "aiohttp/test_utils.py", "aiohttp/pytest_plugin.py", "aiohttp/worker.py",
+    "pydantic/color.py", "pydantic/experimental/pipeline.py", "annotated_types/test_cases.py", "yarl/_quoting_py.py",
+    "idna/cli.py", "dotenv/cli.py", "obstore/auth", "obstore/fsspec.py", "grpclib/plugin", "grpclib/testing.py",
     "psutil/_psaix.py", "psutil/_psbsd.py", "psutil/_psosx.py", "psutil/_pssunos.py", "psutil/_pswindows.py",
     # The only thing that needs libstdc++ (2.4 MB, 1.4 MB of it resident); falls back to Python, and is used for a few
     # lists that are set up once.
@@ -83,6 +97,7 @@ DEPENDENCY_FILES_WITHOUT = (
     "opengsq/cli.py", "opengsq/rcon_protocols", "opengsq/protocols/nadeo.py", "opengsq/responses/nadeo",
 )  # fmt: skip
 # Of the agent: what it does not import, but gives to an interpreter of its own.
+DESCRIBED = ("api", "config", "lifecycle")
 EXECUTED_BY_PATH = ("emulator/shim.py",)
 METADATA_KEPT = ("METADATA", "sboms", "licenses", "LICEN[CS]E*", "COPYING*", "NOTICE*", "AUTHORS*")
 
@@ -270,8 +285,10 @@ def main() -> None:
         run("strip", "--strip-unneeded", str(extension))
     compile_without_sources(library, optimize=2)
     shutil.copytree(args.agent, packages / "agent", ignore=shutil.ignore_patterns("__pycache__", "py.typed"))
-    # Docstrings are the descriptions in /openapi.json.
-    compile_without_sources(packages / "agent", optimize=0, keep=EXECUTED_BY_PATH)
+    # Docstrings are the descriptions in /openapi.json, in the rooms that it is made of.
+    for folder in DESCRIBED:
+        compile_without_sources(packages / "agent" / folder, optimize=0)
+    compile_without_sources(packages / "agent", optimize=2, keep=EXECUTED_BY_PATH)
     loader = loader_of(Path(sys.executable).resolve())
     build_programs(home, args.source.resolve(), loader.name)
     origins = copy_libraries(home, loader)

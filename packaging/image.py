@@ -1,7 +1,11 @@
-"""`make image`: builds the image with whichever engine is there, and prints what came of it."""
+"""`make image`: builds the image with whichever engine is there, and prints what came of it.
+
+`EXTRAS=agones` makes `arbitrium-agent:agones` instead of `:latest`, with gRPC for games of Agones in it.
+"""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tarfile
 import tempfile
@@ -32,17 +36,21 @@ def layer_size(directory: Path) -> int:
 
 
 def main() -> None:
-    """Builds `arbitrium-agent:latest` and `arbitrium-agent:VERSION`."""
+    """Builds `arbitrium-agent:latest` and `arbitrium-agent:VERSION`, or the same with extras under their names."""
     engine, version, began = find(), version_of(ROOT / "agent"), time.monotonic()
-    tag = f"arbitrium-agent:{version}"
-    build(engine, tag, version, revision(), "--tag=arbitrium-agent:latest")
+    extras = os.environ.get("EXTRAS", "").split()
+    if unknown := [extra for extra in extras if not (ROOT / f"requirements-{extra}.lock").is_file()]:
+        raise SystemExit(f"cannot build with EXTRAS={unknown[0]}: there is agones; query is in every image")
+    tag = "-".join([f"arbitrium-agent:{version}", *extras])
+    moving = f"arbitrium-agent:{'-'.join(extras) or 'latest'}"
+    build(engine, tag, version, revision(), f"--tag={moving}", f"--build-arg=EXTRAS={' '.join(extras)}")
     seconds = time.monotonic() - began
     with tempfile.TemporaryDirectory() as folder:
         copy_out(engine, tag, "/opt/arbitrium-agent", Path(folder))
         directory = Path(folder) / "arbitrium-agent"
         size = sum(path.lstat().st_size for path in directory.rglob("*") if not path.is_dir())
         layer = layer_size(directory)
-    print(f"\n{tag} and arbitrium-agent:latest, built by {engine} from {base()} in {seconds:.0f} s")
+    print(f"\n{tag} and {moving}, built by {engine} from {base()} in {seconds:.0f} s")
     print(f"  {size / 1e6:.1f} MB on disk, {layer / 1e6:.1f} MB as a layer")
     print("  next: the lines for a Dockerfile are in docs/image.md; to try it: make demo")
 

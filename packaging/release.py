@@ -101,7 +101,13 @@ def digest(path: Path) -> str:
 
 def provenance(version: str, commit: str, epoch: int, dist: Path, images: dict[str, str]) -> dict[str, Any]:
     """What was made from what: an in-toto statement with SLSA's predicate (https://slsa.dev/provenance/v1)."""
-    inputs = ["requirements.lock", "requirements-query.lock", "requirements-build.lock", "packaging/sources.sha256"]
+    inputs = [
+        "requirements.lock",
+        "requirements-query.lock",
+        "requirements-agones.lock",
+        "requirements-build.lock",
+        "packaging/sources.sha256",
+    ]
     return {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [

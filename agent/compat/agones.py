@@ -464,7 +464,8 @@ class Agones:
             from agent.compat import agones_grpc  # noqa: PLC0415 - grpclib and protobuf, which only this needs
         except ImportError:
             raise AgentError(
-                "grpclib and protobuf are not installed; install arbitrium-agent[agones], or use REST"
+                "grpclib and protobuf are not installed; install arbitrium-agent[agones] (in an image: build the "
+                "agent's with EXTRAS=agones), or use REST"
             ) from None
         server: Closable = await agones_grpc.serve(self, sock, self._link.on_request)
         return server

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.image.conftest import RUNTIME
-from tests.image.engine import AGENT, PYTHON, ROOT, Engine
+from tests.image.engine import AGENT, PYTHON, ROOT, Engine, eventually
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(1800)]
 
@@ -22,27 +24,69 @@ EXAMPLES = {  # what the stand-in says first, and when it has heard the stop
 }
 
 
-def built(engine: Engine, tmp_path: Path, example: str, dockerfile: str) -> str:
-    """Builds one Dockerfile of an example, with the runtime of this checkout and a base image that is here."""
+def copied(engine: Engine, tmp_path: Path, example: str, dockerfile: str) -> Path:
+    """Copies an example; its Dockerfile names the runtime of this checkout and a base image that is here."""
     if not engine.has(BASE):
         pytest.skip(f"the base image {BASE} is not here and cannot be pulled")
     context = tmp_path / example
     shutil.copytree(ROOT / "examples" / example, context)
     text = (context / dockerfile).read_text()
     text = re.sub(r"\b(ubuntu:22\.04|debian:12-slim)\b", BASE, text).replace("arbitrium-agent:latest", RUNTIME)
-    return engine.build(f"localhost/arbitrium-agent-test/{example}-{dockerfile.lower()}", context, dockerfile=text)
+    (context / dockerfile).write_text(text)
+    return context
+
+
+def built(engine: Engine, tmp_path: Path, example: str, dockerfile: str) -> str:
+    """Builds one Dockerfile of an example."""
+    context = copied(engine, tmp_path, example, dockerfile)
+    tag = f"localhost/arbitrium-agent-test/{example}-{dockerfile.lower()}"
+    return engine.build(tag, context, f"--file={context / dockerfile}")
 
 
 @pytest.mark.usefixtures("runtime")
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_an_example_hears_the_stop(engine: Engine, tmp_path: Path, example: str) -> None:
-    """Built with its own doctor, it says its last words and ends with the game's code."""
+def test_the_commands_of_a_readme_do_what_it_says(engine: Engine, tmp_path: Path, example: str) -> None:
+    """As they stand there: the image is built with its own doctor, the game's last words are in the container's log.
+
+    `docker` is whichever engine is here, and the image of the runtime is the one that these tests share.
+    """
+    assert engine.run_command is not None
+    context = copied(engine, tmp_path, example, "Dockerfile")
+    commands = re.findall(r"^\$ (.+)$", (context / "README.md").read_text(), re.MULTILINE)
+    assert commands.pop(0) == "make -C ../.. image", "which the fixture has done"
+    (tmp_path / "bin").mkdir()
+    shim = tmp_path / "bin/docker"
+    shim.write_text(
+        f'#!/bin/sh\n[ "$1" != run ] || {{ shift; set -- run --network=none "$@"; }}\nexec {engine.run_command} "$@"\n'
+    )
+    shim.chmod(0o755)
+    environ = {**os.environ, "PATH": f"{shim.parent}:{os.environ['PATH']}"}
     first, last = EXAMPLES[example]
-    container = engine.run(built(engine, tmp_path, example, "Dockerfile"))
-    container.said(first)
-    container.stop(5)
-    assert container.wait() == 0
-    assert last is None or last in container.output()
+
+    def run(command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["sh", "-c", command], cwd=context, env=environ, capture_output=True, text=True, timeout=600, check=False
+        )
+
+    def tried(command: str, expected: str) -> str | None:
+        done = run(command)
+        said = done.stdout + done.stderr
+        return said if done.returncode == 0 and expected in said else None
+
+    try:
+        for command in commands:
+            if command.startswith("docker stop"):
+                eventually(lambda: tried(f"docker logs {example}-game", first), f"{first!r} in the log")
+            if command.startswith("docker exec"):  # whoever types is slower than the container
+                eventually(lambda: tried(command, "phase"), f"{command!r} finds the agent")  # noqa: B023 - called here
+            else:
+                done = run(command)
+                assert done.returncode == 0, f"{command}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
+                if command.startswith("docker logs"):
+                    assert last is None or last in done.stdout + done.stderr
+                    assert run(f"docker inspect --format '{{{{.State.ExitCode}}}}' {example}-game").stdout == "0\n"
+    finally:
+        subprocess.run([engine.run_command, "rm", "--force", f"{example}-game"], capture_output=True, check=False)
 
 
 @pytest.mark.parametrize("example", ["unity", "unreal"])

@@ -1,0 +1,54 @@
+"""The commands of examples/udp_game/README.md, as they stand there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+from tests.process.harness import COMMAND, DEADLINE, base_environment, eventually
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def test_the_commands_of_the_game_do_what_they_say(tmp_path: Path) -> None:
+    """The game runs under the agent, a bot plays, the status tells of it, and the stop saves the result."""
+    (block,) = re.findall(r"```sh\n(.*?)```", (EXAMPLES / "udp_game/README.md").read_text(), re.DOTALL)
+    folder, start, bot, status, stop = (line.partition("#")[0].strip() for line in block.splitlines())
+    assert folder == "cd examples"
+    port = "17771"  # 7777 may be somebody else's on this machine
+    environ = base_environment(tmp_path) | {
+        "PATH": f"{Path(COMMAND).parent}:{os.environ['PATH']}",
+        "AGENT_SOCKET": str(tmp_path / "agent.sock"),
+        "ARBITRIUM_PORT_GAMEPORT_INTERNAL": port,
+        "MATCH_GOAL": "100000",
+        "MATCH_RESULT_FILE": str(tmp_path / "result.json"),
+    }
+
+    def begin(command: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command.split(), cwd=EXAMPLES, env=environ, stdout=subprocess.DEVNULL)
+
+    def run(command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["sh", "-c", command],
+            cwd=EXAMPLES,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+
+    game = begin(start)
+    eventually(lambda: "ready" in run(status).stdout.split(), "the game is ready")
+    player = begin(f"{bot} --port {port}")
+    try:
+        eventually(lambda: "1 of" in run("arbitrium-agent players").stdout, "somebody plays")
+        assert run(stop).returncode == 0
+        assert game.wait(DEADLINE) == 0
+        assert (tmp_path / "result.json").is_file()
+    finally:
+        for process in (player, game):
+            process.kill()
+            process.wait()
