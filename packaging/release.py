@@ -52,13 +52,6 @@ def check_tree(version: str, *, untagged: bool) -> str:
 
 def write_tarball(directory: Path, target: Path, epoch: int) -> None:
     """Writes a directory as /opt/arbitrium-agent; order, owners and dates do not depend on the machine."""
-
-    def settled(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-        entry.uid = entry.gid = 0
-        entry.uname = entry.gname = ""
-        entry.mtime = epoch
-        return entry
-
     with (
         target.open("wb") as file,
         gzip.GzipFile("", "wb", 9, file, epoch) as packed,
@@ -66,7 +59,27 @@ def write_tarball(directory: Path, target: Path, epoch: int) -> None:
     ):
         for path in [directory, *sorted(directory.rglob("*"))]:
             name = "opt/arbitrium-agent" / path.relative_to(directory)
-            archive.add(path, str(name), recursive=False, filter=settled)
+            archive.add(path, str(name), recursive=False, filter=lambda entry: _settled(entry, epoch))
+
+
+def _settled(entry: tarfile.TarInfo, epoch: int) -> tarfile.TarInfo:
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = ""
+    entry.mtime = epoch
+    entry.pax_headers = {}
+    return entry
+
+
+def settle_archive(path: Path, epoch: int) -> None:
+    """Writes a tar again in which order, owners and dates do not depend on the machine; an engine's do."""
+    again = path.with_suffix(".again")
+    with (
+        tarfile.open(path) as archive,
+        tarfile.open(again, "w", format=tarfile.PAX_FORMAT) as target,
+    ):
+        for entry in sorted(archive, key=lambda entry: entry.name):
+            target.addfile(_settled(entry, epoch), archive.extractfile(entry) if entry.isreg() else None)
+    again.replace(path)
 
 
 def archive_image(engine: str, tag: str, target: Path) -> None:
@@ -152,7 +165,9 @@ def main() -> None:
         tag = f"arbitrium-agent:{version}-{architecture}"
         build(engine, tag, version, commit, f"--platform=linux/{architecture}", epoch=epoch)
         images[architecture] = smoke_test(engine, tag, architecture, version)
-        archive_image(engine, tag, dist / f"arbitrium-agent-{version}-linux-{architecture}.oci.tar")
+        archive = dist / f"arbitrium-agent-{version}-linux-{architecture}.oci.tar"
+        archive_image(engine, tag, archive)
+        settle_archive(archive, epoch)
         with tempfile.TemporaryDirectory() as folder:
             copy_out(engine, tag, "/opt/arbitrium-agent", Path(folder))
             directory = Path(folder) / "arbitrium-agent"

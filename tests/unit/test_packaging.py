@@ -7,10 +7,12 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hatchling.builders.sdist import SdistBuilder
 
 import agent
 
@@ -37,6 +39,11 @@ def test_a_tarball_does_not_depend_on_the_machine(tool: Any, tmp_path: Path) -> 
         target = tmp_path / f"{number}.tar.gz"
         tool("release").write_tarball(home, target, 1_700_000_000)
         made.append(target)
+        with tarfile.open(tmp_path / f"{number}.tar", "w") as archive:  # as an engine saves an image
+            for name in names:
+                archive.add(home / name, name)
+        tool("release").settle_archive(tmp_path / f"{number}.tar", 1_700_000_000)
+    assert (tmp_path / "0.tar").read_bytes() == (tmp_path / "1.tar").read_bytes()
     assert made[0].read_bytes() == made[1].read_bytes()
     compare = [sys.executable, str(ROOT / "packaging/compare.py"), str(made[0])]
     assert subprocess.run([*compare, str(made[1])], check=False, capture_output=True).returncode == 0
@@ -53,6 +60,15 @@ def test_the_wheel_is_the_same_twice(tmp_path: Path) -> None:
         built.append(wheel)
     assert built[0].read_bytes() == built[1].read_bytes()
     assert built[0].name.startswith(f"arbitrium_agent-{agent.__version__}-")
+
+
+def test_the_sdist_has_what_the_checkout_has() -> None:
+    """An image can be built from it, and its tests run."""
+    there = {file.distribution_path.split("/")[0] for file in SdistBuilder(str(ROOT)).recurse_included_files()}
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert {line.split("/")[0] for line in tracked.splitlines()} - {".ci", ".gitignore", "pyproject.toml"} <= there, (
+        "hatchling adds pyproject.toml"
+    )
 
 
 def test_a_release_is_refused_without_what_makes_it_one(tool: Any) -> None:
