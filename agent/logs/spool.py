@@ -5,7 +5,8 @@ never reaches whoever reads the game's output. Where the disk does not take them
 bounded; what does not fit is dropped, oldest first, counted, and marked at its place in the log.
 
 Every run of an agent has a directory of its own below the spool directory, locked with `flock` for as long as it
-lives. Two agents never touch each other's; what a dead one left behind is adopted by a later one.
+lives. Two agents never touch each other's; what a dead one left behind is adopted by a later one (see
+`agent.logs.earlier_runs`).
 """
 
 import contextlib
@@ -26,13 +27,12 @@ _QUEUE = 8 * 1024 * 1024  # bytes read from the game that the disk has not taken
 _SEGMENT = 4 * 1024 * 1024  # size at which a segment is closed
 _TOO_SLOW = "the disk was slower than the game wrote"
 _SAY_AGAIN = 60.0  # seconds between two lines on the same thing
-EARLIER = "earlier runs"  # stands for all streams of adopted segments where bytes are counted by stream
 
 
 class Spool:
-    """One run's spool, and what earlier runs left in the same directory.
+    """One run's spool.
 
-    No method raises because of the disk, and none but `flush`, `adopt` and `close` waits for it.
+    No method raises because of the disk, and none but `flush` and `close` waits for it.
 
     Attributes:
         directory: the spool directory.
@@ -78,8 +78,8 @@ class Spool:
         self._queued = 0
         self._files: list[tuple[str, bytes]] = []  # to be written beside the segments
         self._writing = False
-        self._segments: list[Segment] = []  # closed ones, oldest first; those of earlier runs come first
-        self._gaps: dict[tuple[str, int], int] = {}  # bytes dropped right before (run, number)
+        self._segments: list[Segment] = []  # closed ones, oldest first
+        self._gaps: dict[int, int] = {}  # bytes dropped right before the segment with this number
         self._lost_in_queue = 0
         self._thread: threading.Thread | None = None
         self._closing = False
@@ -89,7 +89,6 @@ class Spool:
         self._dropped: dict[str, int] = {}
         self._segments_shipped = 0
         self._segments_dropped = 0
-        self._locks: dict[str, int] = {}  # adopted run: descriptor of its lock
         deployment = os.environ.get("ARBITRIUM_REQUEST_ID", "") if deployment_id is None else deployment_id
         self.owner = runs.identity(deployment, command)
         self._writer = SegmentWriter(
@@ -202,7 +201,7 @@ class Spool:
     def dropped_before(self, segment: Segment) -> int:
         """How many bytes were dropped right before this segment."""
         with self._changed:
-            return self._gaps.get((segment.run, segment.number), 0)
+            return self._gaps.get(segment.number, 0)
 
     def confirm(self, segment: Segment) -> None:
         """The store has it: it is deleted here."""
@@ -210,9 +209,9 @@ class Spool:
             if segment in self._segments:
                 self._segments.remove(segment)
                 self._segments_shipped += 1
-                for stream, size in (segment.streams or {EARLIER: segment.size}).items():
+                for stream, size in segment.streams.items():
                     _add(self._shipped, stream, size)
-            self._gaps.pop((segment.run, segment.number), None)
+            self._gaps.pop(segment.number, None)
         segment.discard()
 
     def forget(self, segment: Segment) -> None:
@@ -244,40 +243,6 @@ class Spool:
                 self._changed.wait(min(left, 1.0))
             return True
 
-    def adopt(self) -> "list[str]":
-        """Takes over what runs of the same deployment and command that are over left in the spool directory.
-
-        Their segments count towards `max_bytes` and are dropped first. Nothing of a run that lives is touched.
-
-        Returns:
-            The directories of these runs, oldest first.
-        """
-        adopted = []
-        for path in runs.all_runs(self.directory):
-            if path == self.run or path in self._locks or runs.owner_of(path) != self.owner:
-                continue
-            fd = runs.lock(path)
-            if fd < 0:
-                continue
-            self._locks[path] = fd
-            found, gaps = runs.load(path)
-            adopted.append(path)
-            with self._changed:
-                own = next((i for i, held in enumerate(self._segments) if held.run == self.run), len(self._segments))
-                self._segments[own:own] = found
-                self._gaps.update(((path, number), size) for number, size in gaps.items())
-                doomed = self._excess()
-            self._delete(doomed)
-        return adopted
-
-    def release(self, run: str, *, delete: bool) -> None:
-        """Lets go of an adopted run; with `delete`, its directory goes as well."""
-        fd = self._locks.pop(run, -1)
-        if delete:
-            runs.remove(run)
-        if fd >= 0:
-            os.close(fd)
-
     def close(self, deadline: float) -> bool:
         """Writes what is queued, closes the segment, ends the thread and unlocks the run.
 
@@ -294,8 +259,6 @@ class Spool:
             self._thread.join(max(0.0, deadline - time.monotonic()))
             if self._thread.is_alive():
                 return False
-        for run in list(self._locks):
-            self.release(run, delete=False)
         self._writer.release()
         return True
 
@@ -376,12 +339,11 @@ class Spool:
         """Counts a segment as dropped and tells the one behind it; called with the lock held."""
         at = self._segments.index(segment)
         self._segments.remove(segment)
-        gap = self._gaps.pop((segment.run, segment.number), 0) + segment.log_bytes
-        later = self._segments[at] if at < len(self._segments) else None
-        key = (later.run, later.number) if later is not None else (self.run, self._writer.next_number)
-        self._gaps[key] = self._gaps.get(key, 0) + gap
+        gap = self._gaps.pop(segment.number, 0) + segment.log_bytes
+        later = self._segments[at].number if at < len(self._segments) else self._writer.next_number
+        self._gaps[later] = self._gaps.get(later, 0) + gap
         self._segments_dropped += 1
-        for stream, size in (segment.streams or {EARLIER: segment.size}).items():
+        for stream, size in segment.streams.items():
             _add(self._dropped, stream, size)
 
     def _delete(self, doomed: "list[Segment]") -> None:
@@ -391,10 +353,9 @@ class Spool:
             segment.discard()
         if self._listener is not None:
             self._listener()
-        for run in {segment.run for segment in doomed}:
-            with self._changed:
-                gaps = {number: size for (gap_run, number), size in self._gaps.items() if gap_run == run}
-            runs.save_gaps(run, gaps)
+        with self._changed:
+            gaps = dict(self._gaps)
+        runs.save_gaps(self.run, gaps)
         self._complain(
             f"cannot keep all of the log: the spool is full, and {len(doomed)} of its oldest segments "
             f"({sum(segment.log_bytes for segment in doomed)} bytes) are dropped; set AGENT_SPOOL_MAX or AGENT_LOG_URL"

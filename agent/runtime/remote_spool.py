@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from agent import log
 from agent.errors import AgentError
@@ -22,6 +20,7 @@ from agent.link.messages import (
     SpoolFlushAsked,
 )
 from agent.logs import frames, runs
+from agent.logs.earlier_runs import EarlierRuns
 from agent.logs.runs import Segment
 from agent.runtime.link import Link
 
@@ -93,7 +92,6 @@ class RemoteSpool:
         self.started_ns = started_ns
         self.next_number = next_number
         self._max_bytes = max_bytes
-        self._owner = owner
         self._link = link
         self._listener: Callable[[], None] | None = None
         self._tap: Callable[[Segment], None] | None = None
@@ -102,9 +100,7 @@ class RemoteSpool:
         self._confirmed: dict[int, RemoteSegment] = {}
         self._needing = threading.Lock()  # segments are confirmed in another thread
         self._own = {one.number: RemoteSegment(self.run, one, link) for one in segments}
-        self._adopted: list[Segment] = []
-        self._gaps: dict[tuple[str, int], int] = {}
-        self._locks: dict[str, int] = {}
+        self._earlier = EarlierRuns(directory, self.run, owner)
         self._counters: dict[str, int] = {}
         self.capture: dict[str, int] | None = None
         link.handle(SegmentClosed, self._on_closed)
@@ -135,11 +131,13 @@ class RemoteSpool:
 
     def counters(self) -> dict[str, int]:
         """As they were fetched last; what was confirmed since is in them."""
-        held = self.segments()
+        earlier = self._earlier
         return {
             **self._counters,
-            "segments_held": len(held),
-            "bytes_held": max(self._counters.get("bytes_held", 0), sum(segment.size for segment in self._adopted)),
+            "segments_held": len(self.segments()),
+            "bytes_held": max(self._counters.get("bytes_held", 0), sum(segment.size for segment in earlier.segments)),
+            "bytes_dropped": self._counters.get("bytes_dropped", 0) + earlier.bytes_dropped,
+            "segments_dropped": self._counters.get("segments_dropped", 0) + earlier.segments_dropped,
         }
 
     def append(self, stream: str, data: bytes, ts: int | None = None) -> None:
@@ -187,13 +185,13 @@ class RemoteSpool:
 
     def segments(self) -> list[Segment]:
         """The closed segments that are still held, oldest first; those of earlier runs come first."""
-        return [*self._adopted, *(self._own[number] for number in sorted(self._own))]
+        return [*self._earlier.segments, *(self._own[number] for number in sorted(self._own))]
 
     def dropped_before(self, segment: Segment) -> int:
         """How many bytes were dropped right before this segment."""
         if isinstance(segment, RemoteSegment):
             return segment.dropped_before
-        return self._gaps.get((segment.run, segment.number), 0)
+        return self._earlier.dropped_before(segment)
 
     def confirm(self, segment: Segment) -> None:
         """The store has it; called in a thread."""
@@ -206,8 +204,7 @@ class RemoteSpool:
             if not needed:
                 self._discard(segment)
         else:
-            if segment in self._adopted:
-                self._adopted.remove(segment)
+            self._earlier.remove(segment)
             segment.discard()
         for key, size in (("bytes_shipped", segment.log_bytes), ("segments_shipped", 1)):
             self._counters[key] = self._counters.get(key, 0) + size
@@ -217,8 +214,8 @@ class RemoteSpool:
         if isinstance(segment, RemoteSegment):
             self._own.pop(segment.number, None)
             self._link.send(SegmentState(segment.number, "lost"))
-        elif segment in self._adopted:
-            self._adopted.remove(segment)
+        else:
+            self._earlier.remove(segment)
 
     def seal(self) -> None:
         """Closes the open segment: `flush` asks for it as well."""
@@ -240,40 +237,16 @@ class RemoteSpool:
         Returns:
             The directories of these runs, oldest first.
         """
-        adopted, others = [], 0
-        for path in runs.all_runs(self.directory):
-            if path == self.run or path in self._locks:
-                continue
-            if runs.owner_of(path) != self._owner:
-                others += 1
-                continue
-            fd = runs.lock(path)
-            if fd < 0:
-                continue
-            self._locks[path] = fd
-            found, gaps = runs.load(path)
-            adopted.append(path)
-            self._adopted += found
-            self._gaps.update(((path, number), size) for number, size in gaps.items())
+        adopted = self._earlier.adopt()
         self._bound()
-        if others:
-            log.info(f"leaving {others} runs of other deployments or commands alone in {self.directory}")
+        if self._earlier.others:
+            log.info(f"leaving {self._earlier.others} runs of other deployments or commands alone in {self.directory}")
         return adopted
 
     def release(self, run: str, *, delete: bool) -> None:
         """Lets go of an adopted run; with `delete`, its directory goes as well."""
-        fd = self._locks.pop(run, -1)
-        if delete:
-            runs.remove(run)
-        if fd >= 0:
-            os.close(fd)
+        self._earlier.release(run, delete=delete)
 
     def _bound(self) -> None:
         """What earlier runs left counts as well, and is dropped first."""
-        total: Any = sum(segment.size for segment in self.segments())
-        for segment in [one for one in self._adopted if not one.busy]:
-            if total <= self._max_bytes:
-                return
-            total -= segment.size
-            self._adopted.remove(segment)
-            segment.discard()
+        self._earlier.bound(self._max_bytes - sum(segment.size for segment in self._own.values()))

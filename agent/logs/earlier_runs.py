@@ -1,0 +1,102 @@
+"""What runs that are over left in the spool directory, for a later agent of the same deployment and command to ship."""
+
+from __future__ import annotations
+
+import os
+
+from agent.logs import runs
+from agent.logs.runs import Segment
+
+
+class EarlierRuns:
+    """The adopted runs: their segments, and the locks that keep other agents from adopting them too.
+
+    Methods that use the disk are called in a thread; none raises because of it.
+
+    Attributes:
+        segments: those that are still held, oldest first.
+        bytes_dropped: bytes of log that did not fit.
+        segments_dropped: how many segments did not fit.
+        others: runs of other deployments or commands that `adopt` has left alone.
+    """
+
+    def __init__(self, directory: str, own_run: str, owner: str) -> None:
+        """Nothing is adopted yet.
+
+        Args:
+            directory: the spool directory.
+            own_run: the directory of the run that adopts.
+            owner: whose runs are adopted, as `runs.identity` writes it.
+        """
+        self.segments: list[Segment] = []
+        self.bytes_dropped = 0
+        self.segments_dropped = 0
+        self.others = 0
+        self._directory = directory
+        self._own_run = own_run
+        self._owner = owner
+        self._gaps: dict[tuple[str, int], int] = {}
+        self._locks: dict[str, int] = {}
+
+    def adopt(self) -> list[str]:
+        """Takes over the runs that are over; nothing of a run that lives is touched.
+
+        Returns:
+            The directories of those that were not adopted before, oldest first.
+        """
+        adopted, self.others = [], 0
+        for path in runs.all_runs(self._directory):
+            if path == self._own_run or path in self._locks:
+                continue
+            if runs.owner_of(path) != self._owner:
+                self.others += 1
+                continue
+            fd = runs.lock(path)
+            if fd < 0:
+                continue
+            self._locks[path] = fd
+            found, gaps = runs.load(path)
+            adopted.append(path)
+            self.segments += found
+            self._gaps.update(((path, number), size) for number, size in gaps.items())
+        return adopted
+
+    def dropped_before(self, segment: Segment) -> int:
+        """How many bytes of log were dropped right before this segment."""
+        return self._gaps.get((segment.run, segment.number), 0)
+
+    def remove(self, segment: Segment) -> None:
+        """The store has it, or it cannot be read: it is held no longer. Its file stays."""
+        if segment in self.segments:
+            self.segments.remove(segment)
+        self._gaps.pop((segment.run, segment.number), None)
+
+    def bound(self, most: int) -> None:
+        """Drops the oldest segments that are not being shipped until what is held is not larger than `most` bytes."""
+        total = sum(segment.size for segment in self.segments)
+        for segment in [one for one in self.segments if not one.busy]:
+            if total <= most:
+                return
+            total -= segment.size
+            at = self.segments.index(segment)
+            gap = self.dropped_before(segment) + segment.log_bytes
+            self.remove(segment)
+            self.bytes_dropped += segment.log_bytes
+            self.segments_dropped += 1
+            if at < len(self.segments):
+                later = self.segments[at]
+                self._gaps[later.run, later.number] = self.dropped_before(later) + gap
+            segment.discard()
+
+    def release(self, run: str, *, delete: bool) -> None:
+        """Lets go of a run; with `delete`, its directory goes as well."""
+        fd = self._locks.pop(run, -1)
+        if delete:
+            runs.remove(run)
+        if fd >= 0:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Lets go of all runs, for a later agent to adopt."""
+        for run in list(self._locks):
+            self.release(run, delete=False)
