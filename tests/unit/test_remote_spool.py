@@ -1,0 +1,93 @@
+"""Two read the agent's spool: what the store has confirmed is deleted when the other one has it too."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from agent.link.messages import SegmentClosed, SegmentState
+from agent.logs.runs import Segment
+from agent.runtime.link import Link
+from agent.runtime.remote_spool import RemoteSpool
+
+
+class World:
+    """A spool whose init is this test."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.said: list[tuple[int, str]] = []
+        self.taken: list[Segment] = []
+        self._on: dict[type, Callable[[Any, bytes], None]] = {}
+        self.spool = RemoteSpool(
+            cast("Link", self),
+            directory=str(directory),
+            run_id="run",
+            started_ns=0,
+            next_number=1,
+            max_bytes=1 << 20,
+            owner="",
+            segments=[],
+        )
+
+    def handle(self, kind: type, handler: Callable[[Any, bytes], None]) -> None:
+        """As the link."""
+        self._on[kind] = handler
+
+    def send(self, message: SegmentState) -> None:
+        """As the link."""
+        self.said.append((message.number, message.state))
+
+    send_threadsafe = send
+
+    def close_segment(self, number: int) -> Path:
+        """The init has closed a segment; returns its file."""
+        path = self.directory / f"{number}.seg"
+        path.write_bytes(b"frames")
+        self._on[SegmentClosed](SegmentClosed(number, 0, 6, str(path), 0, json.dumps({"stdout": 6})), b"")
+        return path
+
+    def confirm(self, number: int) -> None:
+        """The store has it."""
+        self.spool.confirm(next(one for one in self.spool.segments() if one.number == number))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """One of its own."""
+    return World(tmp_path)
+
+
+def test_a_segment_that_both_have_is_deleted_whoever_is_first(world: World) -> None:
+    """The init is told only then, because it would count its bytes as free; the shipper sees it no more at once."""
+    early = world.close_segment(1)
+    world.spool.tap(world.taken.append)
+    late = world.close_segment(2)
+    assert [one.number for one in world.taken] == [1, 2], "what was there before is shown as well"
+    world.confirm(1)
+    assert early.exists()
+    assert (world.said, [one.number for one in world.spool.segments()]) == ([], [2])
+    world.spool.taken(world.taken[0])
+    assert not early.exists()
+    world.spool.taken(world.taken[1])
+    assert late.exists()
+    world.confirm(2)
+    assert not late.exists()
+    assert world.said == [(1, "confirmed"), (2, "confirmed")]
+
+
+def test_a_reader_that_gives_up_holds_nothing(world: World) -> None:
+    """Nor is it shown what comes later."""
+    world.spool.tap(world.taken.append)
+    path = world.close_segment(1)
+    world.confirm(1)
+    world.spool.tap(None)
+    assert not path.exists()
+    later = world.close_segment(2)
+    world.confirm(2)
+    assert not later.exists()
+    assert len(world.taken) == 1
