@@ -37,6 +37,7 @@ class Settings(BaseSettings):
 
     grace_seconds: float = _row("grace_seconds")
     stop: tuple[Method, ...] = _row("stop")
+    main: str | None = _row("main")
     rcon_address: str | None = _row("rcon_address")
     rcon_password: SecretStr | None = _row("rcon_password")
     drain_seconds: float = _row("drain_seconds")

@@ -117,6 +117,17 @@ def ready_when(value: str) -> str:
     return value.strip()
 
 
+def main_process(value: str) -> str:
+    """`pidfile:PATH`, `port`, `port:NUMBER` or `last`."""
+    kind, colon, rest = value.strip().partition(":")
+    kind = kind.lower()
+    if (kind == "last" and not colon) or (kind == "port" and not colon) or (kind == "pidfile" and rest.startswith("/")):
+        return f"{kind}{colon}{rest}"
+    if kind == "port" and rest.isascii() and rest.isdigit() and 0 < int(rest) < 65536:
+        return f"{kind}:{int(rest)}"
+    raise ValueError("takes pidfile:PATH with an absolute path, port, port:NUMBER, or last")
+
+
 def players_from(value: str) -> str:
     """`api`, `tcp`, `tcp:PORT`, or `query:PROTOCOL://HOST:PORT`."""
     kind, _, rest = value.strip().partition(":")

@@ -63,6 +63,16 @@ _ROWS = (
         ),
     ),
     Setting(
+        "main",
+        parsers.main_process,
+        None,
+        (
+            "Which process is the game, where that is not the one that the agent starts: pidfile:PATH, port or "
+            "port:NUMBER (the owner of the game's port), or last (the last server process). Its successor is followed "
+            "as well. See docs/stopping.md."
+        ),
+    ),
+    Setting(
         "rcon_address", parsers.address, None, "Where the game's rcon listens, HOST:PORT, for the stop method rcon."
     ),
     Setting("rcon_password", parsers.text, None, "The password of the game's rcon.", secret=True),

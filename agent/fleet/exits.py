@@ -17,7 +17,10 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "attempt": ("BIGINT", "which start of the game for this deployment"),
     "application": ("VARCHAR", "AGENT_APP_NAME: from the document, else from the key"),
     "version": ("VARCHAR", "AGENT_APP_VERSION, likewise"),
-    "cause": ("VARCHAR", "clean, exit_code, signal, out_of_memory, killed_by_agent, heartbeat_lost, could_not_start"),
+    "cause": (
+        "VARCHAR",
+        "clean, stopped_as_asked, exit_code, signal, crashed, out_of_memory, killed_by_agent, heartbeat_lost, …",
+    ),
     "summary": ("VARCHAR", "the cause in a sentence"),
     "reason": ("VARCHAR", "why the deployment ended, in the words of the lifecycle"),
     "exit_code": ("BIGINT", "what the agent exited with"),

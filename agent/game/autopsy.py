@@ -52,6 +52,7 @@ class Cause(StrEnum):
     KILLED_BY_AGENT = "killed_by_agent"
     HEARTBEAT_LOST = "heartbeat_lost"
     COULD_NOT_START = "could_not_start"
+    UNKNOWN = "unknown"  # it ended, and only its own parent, which waited for it, knows how
 
 
 class OtherEnd(Record):
@@ -199,8 +200,18 @@ def _verdict(evidence: Evidence) -> tuple[Cause, str]:
     elif evidence.code:
         verdict = Cause.EXIT_CODE, f"the game ended with exit code {evidence.code}{said}"
     else:
-        verdict = Cause.CLEAN, "the game ended with exit code 0"
+        verdict = _ended_somehow(crash)
     return verdict
+
+
+def _ended_somehow(crash: Crash | None) -> tuple[Cause, str]:
+    """The parent of the main process waited for it, so that nobody else knows its exit code."""
+    if crash is not None and crash.fatal:
+        return Cause.CRASHED, f"the game crashed; {crash}"
+    return Cause.UNKNOWN, (
+        "the game ended; how is not known, because its start script waited for it: let the script pass the exit code "
+        "on, or start the server with exec"
+    )
 
 
 def _ended_with_0(evidence: Evidence) -> tuple[Cause, str]:

@@ -7,7 +7,7 @@ reason.
 
 import os
 
-from agent.game.tree import descendants
+from agent.game.tree import descendants, name_of
 
 # linux/prctl.h
 _PR_SET_NO_NEW_PRIVS = 38
@@ -35,8 +35,11 @@ class Reaper:
         """Marks a child as the agent's own, right after it was started."""
         self._helpers.add(pid)
 
-    def reap(self) -> "tuple[dict[int, int], bool]":
+    def reap(self, names: "dict[int, str] | None" = None) -> "tuple[dict[int, int], bool]":
         """Reaps all children that ended, without waiting.
+
+        Args:
+            names: takes the names of those that did not end with code 0, helpers aside.
 
         Returns:
             The wait status of each process reaped now, by process id; and whether any child is left, helpers aside.
@@ -46,7 +49,11 @@ class Reaper:
         left = True
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                # A zombie still has its name.
+                seen = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) if names is not None else None
+                if seen is not None and names is not None and seen.si_status and seen.si_pid not in self._helpers:
+                    names[seen.si_pid] = name_of(seen.si_pid)
+                pid, status = os.waitpid(-1 if seen is None else seen.si_pid, os.WNOHANG)
             except ChildProcessError:
                 left = False
                 break

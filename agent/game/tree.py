@@ -111,6 +111,15 @@ def look(pids: list[int]) -> list[Process]:
     return found
 
 
+def name_of(pid: int) -> str:
+    """The name of a process's program, also of one that has ended and is not reaped; "" when it is gone."""
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as comm:
+            return comm.read().strip()
+    except OSError:
+        return ""
+
+
 def _stat(pid: str) -> list[bytes] | None:
     """The fields of a process's stat from the third (its state) on; None when it is gone."""
     try:

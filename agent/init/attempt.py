@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from collections import deque
 
 from agent import log
 from agent.game.main_process import MainProcess
 from agent.game.process import send
+from agent.game.signal_handling import is_helper
+from agent.game.tree import look
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from agent.game.autopsy import OtherEnd
     from agent.game.cgroup import CgroupReading
     from agent.game.process import GameProcess
     from agent.init.stop_actions import StopActions
@@ -21,6 +26,9 @@ if TYPE_CHECKING:
 
     # Makes the stop of this start: plans its turns.
     MakeSequence = Callable[[StopActions, State], StopSequence]
+
+# A game that starts thousands of short helpers must not fill the memory, or exit.json, with them.
+_MOST_OTHERS = 10
 
 
 class Attempt:
@@ -32,6 +40,7 @@ class Attempt:
         sequence: its stop, planned or under way; None before that.
         flushing: whether its end is being looked into.
         at_stop: what the container's cgroup had counted when its stop was announced; None before that.
+        left_behind: what the main process left running and did not end by itself, without helpers, by name.
         document: the content of its `exit.json`, once the game is gone.
     """
 
@@ -42,16 +51,51 @@ class Attempt:
         self.sequence: StopSequence | None = None
         self.at_stop: CgroupReading | None = None
         self.flushing = False
+        self.left_behind: tuple[str, ...] = ()
+        self._others: deque[tuple[float, int, str, int]] = deque(maxlen=_MOST_OTHERS)
         self.document: dict[str, object] | None = None
         self._process = process
         self._killing: TimerHandle | None = None
         self._sweeping: TimerHandle | None = None
 
-    def take(self, ended: Mapping[int, int], *, left: bool) -> int | None:
-        """Looks at what was reaped; the wait status of the game, once."""
+    def take(
+        self, ended: Mapping[int, int], *, left: bool, names: Mapping[int, str] | None = None, at: float = 0.0
+    ) -> int | None:
+        """Looks at what was reaped; the wait status of the game, once.
+
+        Args:
+            ended: wait statuses by process.
+            left: whether any process of the game is left.
+            names: of those that did not end with code 0.
+            at: the present moment.
+        """
         for pid, status in ended.items():
             self.actions.helper_ended(pid, status)
+        main_pid = self._process.main_pid
+        for pid, name in (names or {}).items():
+            if pid != main_pid and pid in ended:
+                self._others.append((at, pid, name, os.waitstatus_to_exitcode(ended[pid])))
         return self.main.take(ended, left=left) if self.main is not None else None
+
+    def others(self, end: float) -> tuple[OtherEnd, ...]:
+        """Processes of the game, besides the main one, whose end was seen and was not with code 0; the last ones.
+
+        Args:
+            end: when the game was gone, in seconds of the monotonic clock.
+        """
+        from agent.game.autopsy import OtherEnd  # noqa: PLC0415 - nothing before the game's end needs it
+
+        return tuple(
+            OtherEnd(
+                name or "a process",
+                pid,
+                code=code if code >= 0 else None,
+                signal=-code if code < 0 else None,
+                seconds_before_end=max(0.0, end - at),
+                helper=is_helper(name),
+            )
+            for at, pid, name, code in self._others
+        )
 
     def sweep(self, call_later: Callable[..., TimerHandle], seconds: float) -> None:
         """Asks what the main process left behind to end, unless it ends by itself in so many seconds."""
@@ -59,14 +103,25 @@ class Attempt:
             self._sweeping = call_later(seconds, self._sweep_now)
 
     def _sweep_now(self) -> None:
-        left = [pid for pid in self._process.pids() if pid not in self.actions.asked]
+        pids = self._process.pids()
+        servers = [one for one in look(pids) if not is_helper(one.name)]
+        self.left_behind = tuple(f"{one.name} (process {one.pid})" for one in servers)
+        left = [pid for pid in pids if pid not in self.actions.asked]
         for pid in left:
             self.actions.asked[pid] = signal.SIGTERM
             send(pid, signal.SIGTERM)
             send(pid, signal.SIGCONT)
-        if left:
-            many = "processes" if len(left) > 1 else "process"
-            log.info(f"the game has ended and left {len(left)} {many} behind: asked to end")
+        if not left:
+            return
+        many = "processes" if len(left) > 1 else "process"
+        sentence = f"the game has ended and left {len(left)} {many} behind: asked to end"
+        if servers and self.main is not None and not self.main.follows and self.sequence is None:
+            log.warning(
+                f"{sentence}. If {', '.join(self.left_behind)} is the server, set AGENT_MAIN=last, port or "
+                "pidfile:PATH, and the agent follows it"
+            )
+        else:
+            log.info(sentence)
 
     def kill(self, call_later: Callable[..., TimerHandle], every: float) -> None:
         """SIGKILL to all of it, again and again until `close`."""

@@ -46,9 +46,14 @@ if TYPE_CHECKING:
         def release(self, state: State, settled: Callable[[Literal["confirmed", "refused"]], None]) -> None:
             """Calls the platform's self-stop until it is settled."""
 
+        def prepare(self) -> None:
+            """The game is asked to end: what follows may be made ready."""
+
 
 # A process that forks while the others are killed may slip away: what is left is listed and killed again this often.
 _KILL_AGAIN = 0.02
+# The game hears its first method before anything is imported for its end.
+_PREPARE_AFTER = 0.1
 # What the main process left behind may end by itself: `tee` at the end of its input, a helper that looks.
 _SWEEP_AFTER = 0.3
 
@@ -141,6 +146,7 @@ class Effects:
             sequence.hurry(until)
         elif state.exit is None:
             sequence.start(state, until)
+            self._loop.call_later(_PREPARE_AFTER, self._ending.prepare)
 
     def _sweep(self, state: State) -> None:
         """The main process has ended: what it left is asked in time, and nobody twice."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Literal
 
+    from agent.game.autopsy import OtherEnd
     from agent.game.process import GameProcess
     from agent.init.agent_process import AgentProcess
     from agent.init.attempt import Attempt
@@ -74,12 +75,17 @@ class Ending:
         self._done: Callable[[], None] | None = None
         self._flush: FlushAsked | None = None
         self._tail = b""
+        self._others: tuple[OtherEnd, ...] = ()
         self._release: ReleaseAsked | None = None
         self._settled: Callable[[Literal["confirmed", "refused"]], None] | None = None
         agent.handle(FlushDone, lambda _message, _payload: self._finish())
         agent.handle(ReleaseSettled, self._on_settled)
         agent.on_up(self._agent_is_up)
         agent.on_down(self._agent_is_down)
+
+    def prepare(self) -> None:
+        """Imports what the end needs while the game is still ending: afterwards the time is short."""
+        from agent.init import exit_document  # noqa: F401, PLC0415 - nothing before the game's end needs it
 
     # Flush -----------------------------------------------------------------------------------------------------------
 
@@ -119,7 +125,10 @@ class Ending:
             deployment=self.deployment,
             now=self._loop.time(),
             agent_starts=self._agent.starts,
+            others=(others := attempt.others(state.history[-1].at)),
+            left_behind=attempt.left_behind,
         )
+        self._others = others
         log.info(f"autopsy: {document['summary']}")
         spool = self._output.spool
         shipping: dict[str, object] = {
@@ -155,7 +164,9 @@ class Ending:
         crashed = state.exit is not None and (
             state.exit.core_dumped
             or may_have_left_core(
-                Evidence(code=state.exit.code, signal=state.exit.signal, crash=find_crash(self._tail))
+                Evidence(
+                    code=state.exit.code, signal=state.exit.signal, crash=find_crash(self._tail), others=self._others
+                )
             )
         )
         self._flush = FlushAsked(

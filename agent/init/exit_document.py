@@ -1,6 +1,6 @@
 """What `exit.json` says, as far as the init knows it: the cause, the stop, what was planned and what happened.
 
-Imported when the game has ended, since nothing before that needs it. Standard library only.
+Imported when the game is asked to end, since nothing before that needs it. Standard library only.
 """
 
 from __future__ import annotations

@@ -200,7 +200,10 @@ class PolicyTimer:
         log.warning(f"{due.message}: stopping")
         if due.reason is Reason.HEARTBEAT_LOST:
             self._on_hang()
-        self._driver.post(StopRequested(now, StopRequest(Source.POLICY, due.reason, now, due.message)))
+        request = StopRequest(Source.POLICY, due.reason, now, due.message)
+        if due.reason is Reason.MAX_DURATION and self._limits.duration:
+            request = replace(request, within_seconds=max(0.0, self._began + self._limits.duration - now))
+        self._driver.post(StopRequested(now, request))
 
     def _on_fact(self, fact: Fact) -> None:
         match fact:

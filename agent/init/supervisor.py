@@ -15,6 +15,7 @@ from agent import log
 from agent.errors import EXIT_BAD_SETTINGS, AgentError
 from agent.game import signal_handling
 from agent.game.cgroup import read_cgroup
+from agent.game.follow import Follow
 from agent.game.main_process import MainProcess
 from agent.game.process import send
 from agent.init.agent_process import AgentProcess
@@ -46,7 +47,7 @@ from agent.lifecycle.states import (
     StopRequested,
     StopSignal,
 )
-from agent.lifecycle.stop_plan import plan_stop
+from agent.lifecycle.stop_plan import RELEASE_SECONDS, plan_stop
 from agent.lifecycle.transition import initial
 from agent.link.messages import (
     Answer,
@@ -65,6 +66,7 @@ from agent.link.messages import (
     ShortVisit,
     StateChanged,
     StopAcknowledged,
+    StoreMeasured,
     TimeRunsOut,
 )
 
@@ -95,6 +97,8 @@ _NOTIFY_LOOKS = 10
 _NOTIFY_LOOK_EVERY = 0.005
 # A game that is not ready by then is told of, with the lines that were seen instead.
 _SAY_NOT_READY_AFTER = 10.0
+# One after the other, before anything else: `exit.json` and the tail.
+_OBJECTS_AT_THE_END = 2
 # The game's last output comes before the line that says that it has ended.
 _LAST_OUTPUT_SECONDS = 0.2
 
@@ -144,6 +148,7 @@ class Supervisor:
         self.refused = False
         self._signals: list[tuple[int, float]] = []
         self._look_again = 0
+        self._store: StoreMeasured | None = None
         self.spool_view: dict[str, Any] = {}
         self.agent = AgentProcess(loop, process.reaper, lambda link: run_agent(self, link), self._before_fork)
         self._light = LightRelease(process.reaper, isolate)
@@ -184,6 +189,7 @@ class Supervisor:
             (HealthLimited, self._on_health_limited),
             (Held, self._on_held),
             (LogLine, self._on_log_line),
+            (StoreMeasured, self._on_store_measured),
         ):
             self.agent.handle(kind, handler)
 
@@ -258,8 +264,19 @@ class Supervisor:
 
     def _new_attempt(self) -> Attempt:
         game = self.process.game
-        main = MainProcess(game, self.loop, pids=self.process.pids, look=self._reap) if game is not None else None
-        actions = StopActions(self.process, self.agent, self.loop, ports=_internal_ports(self.inputs.environ))
+        ports = _internal_ports(self.inputs.environ)
+        main = None
+        if game is not None:
+            setting = self.inputs.setting("main")
+            main = MainProcess(
+                game,
+                self.loop,
+                pids=self.process.pids,
+                look=self._reap,
+                follow=Follow(setting, ports) if setting else None,
+                lives=lambda: self.driver.state.phase in (Phase.STARTING, Phase.READY),
+            )
+        actions = StopActions(self.process, self.agent, self.loop, ports=ports)
         return Attempt(self.process, main, actions)
 
     def _new_sequence(self, attempt: Attempt, state: State) -> StopSequence:
@@ -273,9 +290,17 @@ class Supervisor:
             self._reap()
         elif number in STOP_SIGNALS:
             self._signals.append((number, at))
-            self.driver.post(StopSignal(at, interrupt=number == signal.SIGINT))
+            self.driver.post(StopSignal(at, interrupt=number == signal.SIGINT, backlog=self._backlog()))
         else:
             self.process.forward(number)
+
+    def _backlog(self) -> float:
+        """Seconds that shipping what waits now will take, as fast as the store has been; 0 where nothing is known."""
+        store = self._store
+        if store is None or store.bytes_per_second <= 0:
+            return 0.0
+        small = _OBJECTS_AT_THE_END * store.object_seconds
+        return small + float(self.output.spool.counters()["bytes_held"] / store.bytes_per_second)
 
     def _reap(self) -> None:
         # A launcher that names the game's main process and leaves says it before.
@@ -284,22 +309,30 @@ class Supervisor:
             self.loop.call_later(_NOTIFY_LOOK_EVERY, self._reap)
             return
         self._look_again = 0
-        ended, left = self.process.reaper.reap()
+        names: dict[int, str] = {}
+        ended, left = self.process.reaper.reap(names)
         for pid, status in ended.items():
             self.agent.ended(pid, status)
             self._light.ended(pid, status)
         attempt = self._effects.attempt
-        status_of_game = attempt.take(ended, left=left)
+        status_of_game = attempt.take(ended, left=left, names=names, at=self.loop.time())
         if status_of_game is not None:
-            self.driver.post(GameExited(self.loop.time(), _exit_status(status_of_game)))
+            unknown = attempt.main is not None and attempt.main.unknown
+            self.driver.post(GameExited(self.loop.time(), _exit_status(status_of_game, unknown=unknown)))
         if attempt.main is not None and attempt.main.over and not left:
             self.driver.post(GameGone(self.loop.time()))
 
     def _say(self, before: State, after: State, event: Event) -> None:
         """What an operator reads at each transition."""
         if isinstance(event, GameExited) and after.exit is not None:
-            how = f"signal {after.exit.signal}" if after.exit.signal is not None else f"code {after.exit.code}"
-            self._say_ended(f"the game has ended with {how}", self.loop.time() + _LAST_OUTPUT_SECONDS)
+            how = (
+                f" with signal {after.exit.signal}"
+                if after.exit.signal is not None
+                else f" with code {after.exit.code}"
+            )
+            if after.exit.signal is None and after.exit.code is None:
+                how = "; how is not known, since its own parent waited for it"
+            self._say_ended(f"the game has ended{how}", self.loop.time() + _LAST_OUTPUT_SECONDS)
         if before.stop is None and after.stop is not None and after.stop.reason is Reason.NOT_READY:
             self._say_not_ready("was not seen ready")
         if after.phase is before.phase:
@@ -469,6 +502,10 @@ class Supervisor:
         assert isinstance(message, Held), "registered for it"
         self._policies.hold(message.seconds)
 
+    def _on_store_measured(self, message: Record, _payload: bytes) -> None:
+        assert isinstance(message, StoreMeasured), "registered for it"
+        self._store = message
+
     def _on_log_line(self, _message: Record, payload: bytes) -> None:
         self.output.put_line(payload)
 
@@ -510,7 +547,9 @@ def _last(report: GameReport) -> Fact:
     return HeartbeatReported(report.last_heartbeat)
 
 
-def _exit_status(status: int) -> ExitStatus:
+def _exit_status(status: int, *, unknown: bool = False) -> ExitStatus:
+    if unknown:
+        return ExitStatus()
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
         return ExitStatus(signal=-code, core_dumped=os.WCOREDUMP(status))
@@ -565,6 +604,7 @@ def _rules(inputs: Inputs) -> Rules:
 
 def _limits(inputs: Inputs) -> Limits:
     setting = inputs.setting
+    grace, ship = setting("grace_seconds"), _ship_seconds(inputs)
     return Limits(
         ready=setting("ready_timeout"),
         first_player=setting("first_player_timeout"),
@@ -572,5 +612,6 @@ def _limits(inputs: Inputs) -> Limits:
         health=setting("health_timeout"),
         duration=setting("max_duration"),
         warnings=setting("max_duration_warnings"),
-        reserve=plan_stop(setting("grace_seconds"), killed_at_end=False, ship=_ship_seconds(inputs)).total,
+        reserve=plan_stop(grace, killed_at_end=False, ship=ship).total + RELEASE_SECONDS,
+        least_reserve=plan_stop(grace, killed_at_end=False).total + RELEASE_SECONDS,
     )

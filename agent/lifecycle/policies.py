@@ -25,6 +25,7 @@ class Limits(Record):
         duration: how long the platform lets the deployment run.
         warnings: how long before the end of that the game is told.
         reserve: what a stop needs, so that it is over before the platform's own end.
+        least_reserve: what it needs without the time for shipping.
     """
 
     ready: float | None = None
@@ -34,6 +35,7 @@ class Limits(Record):
     duration: float | None = None
     warnings: tuple[float, ...] = ()
     reserve: float = 0.0
+    least_reserve: float = 0.0
 
 
 class Facts(Record):
@@ -131,6 +133,10 @@ def warnings(limits: Limits, facts: Facts) -> list[TimeWarning]:
 
 
 def _end(limits: Limits, facts: Facts) -> float:
-    """When the stop has to begin for all of it to end before the platform's own; a fifth of the time at most."""
+    """When the stop has to begin for all of it to end before the platform's own.
+
+    A fifth of the time at most, but for the game's own grace: half of the time at most.
+    """
     assert limits.duration, "looked at by whoever calls"
-    return facts.began + limits.duration - min(limits.reserve, limits.duration * 0.2)
+    most = max(limits.duration * 0.2, min(limits.least_reserve, limits.duration * 0.5))
+    return facts.began + limits.duration - min(limits.reserve, most)

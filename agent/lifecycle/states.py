@@ -105,6 +105,7 @@ class StopRequest(Record):
         grace_seconds: seconds the game gets to end, or None for the setting.
         log_storage: value for the platform's `container_log_storage`, or None for the setting.
         ending: whether the game says that it is ending already, so that it gets time before it is asked to.
+        within_seconds: in how many seconds all of it has to be over, the self-stop included, or None for no such end.
     """
 
     source: Source
@@ -114,6 +115,7 @@ class StopRequest(Record):
     grace_seconds: float | None = None
     log_storage: str | None = None
     ending: bool = False
+    within_seconds: float | None = None
 
 
 class Rules(Record):
@@ -277,10 +279,17 @@ class StopRequested(Record):
 
 
 class StopSignal(Record):
-    """SIGTERM (the platform) or SIGINT (somebody at the terminal) arrived."""
+    """SIGTERM (the platform) or SIGINT (somebody at the terminal) arrived.
+
+    Attributes:
+        at: when.
+        interrupt: whether it was SIGINT.
+        backlog: seconds that shipping what waits now will probably take.
+    """
 
     at: float
     interrupt: bool = False
+    backlog: float = 0.0
 
 
 class PlayersGone(Record):

@@ -65,7 +65,16 @@ def _clamp(value: float, low: float, high: float) -> float:
     return max(low, min(high, value))
 
 
-def plan_stop(total: float, *, killed_at_end: bool, drain: float = 0.0, ship: float = 0.0) -> StopPlan:
+# Under the platform's deadline the game has nine tenths of 5 s and more: what the end needs besides is small, and a
+# step that ends early leaves its time to shipping.
+_KILL_PART, _AUTOPSY_PART, _SHIP_PART = 0.02, 0.01, 0.02
+# However much waits to be shipped, the game's world is worth more.
+_MOST_SHIPPING = 0.2
+
+
+def plan_stop(
+    total: float, *, killed_at_end: bool, drain: float = 0.0, ship: float = 0.0, backlog: float = 0.0
+) -> StopPlan:
     """Splits a deadline into the steps of a stop.
 
     Args:
@@ -74,22 +83,23 @@ def plan_stop(total: float, *, killed_at_end: bool, drain: float = 0.0, ship: fl
             the steps after its death (autopsy, ship) follow behind it.
         killed_at_end: whether a SIGKILL from outside ends the stop after `total`.
         drain: seconds that players should get to finish; at most half of the time before the kill is given.
-        ship: seconds wanted for shipping; 0 when there is nothing to ship to (the local `exit.json` is still written).
+        ship: seconds that shipping may take where nobody kills; 0 when there is nothing to ship to (the local
+            `exit.json` is still written).
+        backlog: seconds that shipping what waits will probably take, by the store's own speed; counts where
+            `killed_at_end`, up to a fifth of `total`.
 
     Returns:
         The plan. Its shares are never negative and their ends never decrease.
     """
     total = max(0.0, total)
-    kill = min(total * 0.2, _clamp(total * 0.05, 0.1, 1.0))
-    autopsy = _clamp(total * 0.03, 0.1, 1.0)
     if killed_at_end:
         margin = min(0.25, total * 0.05)
-        autopsy = min(autopsy, total * 0.1)
-        # A third is enough for exit.json, the tail and a few segments at 10 MB/s, and leaves the game the larger part.
-        shipping = min(ship, total * 0.3) if ship > 0 else min(0.1, total * 0.05)
+        kill, autopsy = min(1.0, total * _KILL_PART), min(1.0, total * _AUTOPSY_PART)
+        shipping = max(min(1.0, total * _SHIP_PART), min(backlog, ship, total * _MOST_SHIPPING))
         before_kill = max(0.0, total - margin - kill - autopsy - shipping)
         whole = total
     else:
+        kill, autopsy = min(total * 0.2, _clamp(total * 0.05, 0.1, 1.0)), _clamp(total * 0.03, 0.1, 1.0)
         shipping = ship if ship > 0 else 1.0
         before_kill = max(0.0, total - kill)
         whole = total + autopsy + shipping
@@ -107,3 +117,27 @@ def plan_stop(total: float, *, killed_at_end: bool, drain: float = 0.0, ship: fl
         end += seconds
         shares.append(Share(step, seconds, end))
     return StopPlan(whole, tuple(shares))
+
+
+RELEASE_SECONDS = 3.0
+"""What the self-stop is given where all of a stop has to be over by a moment: a call, and one more that repeats it."""
+
+
+def plan_within(within: float, *, grace: float, drain: float = 0.0, ship: float = 0.0) -> StopPlan:
+    """Splits a deadline that includes the self-stop: the end of the maximum duration.
+
+    Args:
+        within: seconds from now until all of it has to be over.
+        grace: seconds that the game should get to end; four fifths of what there is at most.
+        drain: as in `plan_stop`.
+        ship: as in `plan_stop`; cut to what the game and the self-stop leave.
+
+    Returns:
+        The plan; what it leaves of `within` is for the self-stop.
+    """
+    left = max(0.0, within - min(RELEASE_SECONDS, within * 0.25))
+    grace = min(grace, left * 0.8)
+    plan = plan_stop(grace, killed_at_end=False, drain=drain)
+    behind = left - grace - plan.seconds(Step.AUTOPSY)
+    shipping = max(0.01, min(ship if ship > 0 else plan.seconds(Step.SHIP), behind))
+    return plan_stop(grace, killed_at_end=False, drain=drain, ship=shipping)

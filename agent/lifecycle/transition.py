@@ -45,7 +45,7 @@ from agent.lifecycle.states import (
     Timer,
     TimerFired,
 )
-from agent.lifecycle.stop_plan import Step, plan_stop
+from agent.lifecycle.stop_plan import Step, plan_stop, plan_within
 
 # Timers and clocks may disagree by the resolution of the event loop's clock.
 _TOLERANCE = 0.005
@@ -144,8 +144,7 @@ def _on_ready(state: State, event: GameReady) -> Outcome:
 def _on_stop_requested(state: State, event: StopRequested) -> Outcome:
     match state.phase:
         case Phase.STARTING | Phase.READY:
-            grace = event.request.grace_seconds if event.request.grace_seconds is not None else state.rules.grace
-            return _begin_stop(state, event.at, event.request, grace, killed_at_end=False)
+            return _begin_stop(_planned_for(state, event.at, event.request), event.at)
         case Phase.RESTARTING:
             # Nothing runs, and what the last attempt left was shipped: only the deployment is left to stop.
             return _leave(_Change(replace(state, stop=event.request)), event.at)
@@ -167,15 +166,18 @@ def _on_signal(state: State, event: StopSignal) -> Outcome:
     )
     match state.phase:
         case Phase.STARTING | Phase.READY:
-            return _begin_stop(told, event.at, request, state.rules.grace, killed_at_end=True)
+            planned = _planned(
+                replace(told, stop=request), event.at, state.rules.grace, killed_at_end=True, backlog=event.backlog
+            )
+            return _begin_stop(planned, event.at)
         case Phase.RESTARTING:
             return _exit(_Change(replace(told, stop=request)), event.at)
         case Phase.DRAINING | Phase.STOPPING if second:
             return _kill(_Change(told if told.phase is Phase.STOPPING else _entered_stopping(told, event.at)), event.at)
         case Phase.DRAINING | Phase.STOPPING:
-            return _hurry(told, event.at)
+            return _hurry(told, event)
         case Phase.FLUSHING:
-            hurried = _tighter(told, event.at)
+            hurried = _tighter(told, event)
             until = hurried.due(Step.SHIP)
             return _Change(hurried).do(Flush(until), Arm(Timer.FLUSH, until)).done()
         case _:  # releasing: this is what the self-stop was for, or the platform was quicker
@@ -266,29 +268,39 @@ def _is_due(now: float, due: float) -> bool:
     return now >= due - _TOLERANCE
 
 
-def _planned(state: State, at: float, grace: float, *, killed_at_end: bool) -> State:
+def _planned(state: State, at: float, grace: float, *, killed_at_end: bool, backlog: float = 0.0) -> State:
     """The same state with the plan of a stop that begins at `at` and gives `grace` seconds."""
-    plan = plan_stop(grace, killed_at_end=killed_at_end, drain=state.rules.drain, ship=state.rules.ship)
+    rules = state.rules
+    plan = plan_stop(grace, killed_at_end=killed_at_end, drain=rules.drain, ship=rules.ship, backlog=backlog)
     return replace(state, plan=plan, plan_began=at)
 
 
-def _tighter(state: State, at: float) -> State:
+def _planned_for(state: State, at: float, request: StopRequest) -> State:
+    """The same state with the plan of a stop that somebody has asked for at `at`."""
+    grace = request.grace_seconds if request.grace_seconds is not None else state.rules.grace
+    asked = replace(state, stop=request)
+    if request.within_seconds is None:
+        return _planned(asked, at, grace, killed_at_end=False)
+    plan = plan_within(request.within_seconds, grace=grace, drain=state.rules.drain, ship=state.rules.ship)
+    return replace(asked, plan=plan, plan_began=at)
+
+
+def _tighter(state: State, signal: StopSignal) -> State:
     """The same stop under the platform's deadline, if that ends sooner than the plan under way."""
-    hurried = _planned(state, at, state.rules.grace, killed_at_end=True)
+    hurried = _planned(state, signal.at, state.rules.grace, killed_at_end=True, backlog=signal.backlog)
     return hurried if hurried.due(Step.SHIP) < state.due(Step.SHIP) else state
 
 
-def _begin_stop(state: State, at: float, request: StopRequest, grace: float, *, killed_at_end: bool) -> Outcome:
-    planned = _planned(replace(state, stop=request), at, grace, killed_at_end=killed_at_end)
+def _begin_stop(planned: State, at: float) -> Outcome:
     change = _Change(planned).do(Announce())
     if planned.plan is not None and planned.plan.seconds(Step.DRAIN) > 0:
         return change.enter(Phase.DRAINING, at).do(Arm(Timer.DRAIN, planned.due(Step.DRAIN))).done()
     return _stop(change, at)
 
 
-def _hurry(state: State, at: float) -> Outcome:
+def _hurry(state: State, signal: StopSignal) -> Outcome:
     """The platform's first signal during a stop that somebody else began: its deadline counts if it is sooner."""
-    hurried = _tighter(state, at)
+    hurried = _tighter(state, signal)
     change = _Change(hurried)
     if hurried is state or hurried.plan is state.plan:
         return change.done()

@@ -289,6 +289,18 @@ class LogLine(Record):
     """A line of the agent's own log, as the payload, scrubbed and with its line break."""
 
 
+class StoreMeasured(Record):
+    """How fast the store is, by which the time that shipping needs is planned.
+
+    Attributes:
+        object_seconds: what a small object takes.
+        bytes_per_second: of log, before it is compressed; 0 where the store takes nothing at present.
+    """
+
+    object_seconds: float
+    bytes_per_second: float
+
+
 class FlushDone(Record):
     """Shipping is over."""
 

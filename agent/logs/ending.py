@@ -109,9 +109,21 @@ class Ending:
         """
         loop = asyncio.get_running_loop()
         self._disk_patience = min(1.0, seconds * 0.1)
+        small = RetryPolicy(patience=max(1.0, seconds / 3), first=0.1, longest=1.0, give_up=True)
+        large = RetryPolicy(patience=None, first=0.1, longest=1.0, give_up=True)
+        # The story is on its way while the rest is still looked for: a game that took all of its time leaves little.
+        story = asyncio.ensure_future(self._story(small))
+        try:
+            segments, files, core = await self._look(loop.time(), seconds)
+            await self._ship(story, segments, files, core, small, large, seconds)
+        finally:
+            story.cancel()
+
+    async def _look(self, now: float, seconds: float) -> tuple[list[Segment], list[bundle.Kept], list[bundle.Kept]]:
+        """What there is to ship: segments, files to keep, the core."""
         self.spool.seal()
         # A disk that hangs must not cost the store its time: what is still queued after that is lost.
-        await self.worker.within(seconds * 0.25, self.spool.flush, loop.time() + seconds * 0.2)
+        await self.worker.within(seconds * 0.25, self.spool.flush, now + seconds * 0.2)
         segments = [segment for segment in reversed(self.spool.segments()) if self._is_own(segment)]
         find, patience = bundle.find, seconds * 0.1
         files = await self.worker.within(patience, find, self.keep, self._manifest, self.user)
@@ -121,12 +133,40 @@ class Ending:
             self._manifest = bundle.Manifest(not_shipped=[{"path": pattern, "why": why} for pattern in self.keep])
         cores = [glob.escape(self.core)] if self.core else []
         core = await self.worker.within(patience, find, cores, self._manifest, self.user) or []
+        return segments, files, core
+
+    async def _story(self, policy: RetryPolicy) -> str:
+        """Ships `exit.json` and the tail.
+
+        Returns:
+            Why the store does not take them, or "".
+        """
+        if self.outbox is None or self.archive is not None:
+            return ""
+        try:
+            # exit.json alone first: on a slow line, whatever goes beside it makes it later.
+            await self.outbox.put(self._key(runs.EXIT), self._exit_json(), policy)
+            await self.outbox.put(self._key("tail.log"), self.tail, policy)
+            if self.about:
+                await self.outbox.put(self._key(runs.RUN), self.about, policy)
+        except StoreError as problem:
+            return self.redactor.text(str(problem))
+        return ""
+
+    async def _ship(
+        self,
+        story: asyncio.Future[str],
+        segments: list[Segment],
+        files: list[bundle.Kept],
+        core: list[bundle.Kept],
+        small: RetryPolicy,
+        large: RetryPolicy,
+        seconds: float,
+    ) -> None:
         if self.outbox is None:
             self._complete = True
             await self._write_locally()
             return
-        small = RetryPolicy(patience=max(1.0, seconds / 3), first=0.1, longest=1.0, give_up=True)
-        large = RetryPolicy(patience=None, first=0.1, longest=1.0, give_up=True)
         self._left |= {
             **{objects.name(segment, self.form): (segment.size, _NO_TIME) for segment in segments},
             **{kept.path: (kept.size, _NO_TIME) for kept in files + core},
@@ -135,14 +175,8 @@ class Ending:
         if self.archive is not None:
             await self._all_in_one(self.archive, segments, files + core, small, large, seconds)
             return
-        try:
-            # exit.json alone first: on a slow line, whatever goes beside it makes it later.
-            await self.outbox.put(self._key(runs.EXIT), self._exit_json(), small)
-            await self.outbox.put(self._key("tail.log"), self.tail, small)
-            if self.about:
-                await self.outbox.put(self._key(runs.RUN), self.about, small)
-        except StoreError as problem:
-            self._left = {name: (size, self.redactor.text(str(problem))) for name, (size, _) in self._left.items()}
+        if problem := await story:
+            self._left = {name: (size, problem) for name, (size, _) in self._left.items()}
             return
         self._done("tail.log")
         await self._segments(segments, large)

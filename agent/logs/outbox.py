@@ -48,6 +48,7 @@ class Outbox:
         say: Callable[[str], None],
         environ: Mapping[str, str] | None = None,
         store: Store | None = None,
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         """Opens nothing yet.
 
@@ -57,6 +58,7 @@ class Outbox:
             say: called with one line for people when the store takes nothing, and when it takes something again.
             environ: where `AGENT_STORE_*` is looked up; the process's environment by default.
             store: used instead of the one behind the target.
+            on_failure: told of each attempt that failed.
         """
         self.target = target
         self.problem = ""
@@ -67,6 +69,7 @@ class Outbox:
         self._say = say
         self._environ = environ
         self._store = store
+        self._on_failure = on_failure
 
     async def put(self, key: str, data: bytes, policy: RetryPolicy) -> None:
         """Returns when the store has confirmed the object.
@@ -140,6 +143,7 @@ class Outbox:
 
     def _failed(self, problem: StoreError) -> None:
         self.failures += 1
+        self._on_failure()
         text = self._redactor.text(str(problem))
         if not self.problem:
             self._say(

@@ -20,6 +20,7 @@ from agent.logs.ending import Ending, ShipReport
 from agent.logs.outbox import Outbox, RetryPolicy
 from agent.logs.redact import Redactor
 from agent.logs.runs import Segment
+from agent.logs.speed import Speed
 from agent.logs.spool_like import SpoolLike
 from agent.logs.store import Store
 from agent.logs.target import Target
@@ -58,6 +59,7 @@ class Shipper:
         store: Store | None = None,
         first: int | None = None,
         on_prepared: Callable[[int, int], object] = lambda _first, _attempt: None,
+        speed: Speed | None = None,
     ) -> None:
         """Opens nothing yet.
 
@@ -78,6 +80,7 @@ class Shipper:
             first: number of the attempt's first segment, where another process has begun to ship it; `identity` has
                 the attempt then.
             on_prepared: told of that number and of the attempt, for another process to go on from.
+            speed: takes note of how fast the store is.
 
         Raises:
             ValueError: the URL is none that logs can go to.
@@ -93,7 +96,10 @@ class Shipper:
         self._user = user
         self._form = form
         self._say = say or (lambda _: None)
-        self._outbox = Outbox(self._target, self._redactor, self._say, environ, store) if self._target else None
+        self._speed = speed or Speed()
+        self._outbox = None
+        if self._target is not None:
+            self._outbox = Outbox(self._target, self._redactor, self._say, environ, store, self._speed.failed)
         self._worker = Worker("ship")
         self._first = spool.next_number if first is None else first
         self._on_prepared = on_prepared
@@ -229,8 +235,10 @@ class Shipper:
         key = f"{self.directory}/{runs.RUN}"
         if self._archive is not None:
             await self._archive.keep_up(self._interval, [(key, self._about())], _STEADY)
-        await self._outbox.put(key, self._about(), _STEADY)
+        about, began, failures = self._about(), loop.time(), self._outbox.failures
+        await self._outbox.put(key, about, _STEADY)
         self._about_shipped = True
+        self._measure(len(about), began, failures)
         while not self._finishing:
             self._wakeup.clear()
             segment = next(iter(self._spool.segments()), None)
@@ -244,6 +252,7 @@ class Shipper:
         assert self._outbox is not None, "_run looked"
         directory = runs.key_of(self._parts[segment.run], segment.number)
         segment.busy = True
+        began, failures = asyncio.get_running_loop().time(), self._outbox.failures
         try:
             data = await self._worker.do(objects.encode, segment, self._form, self._spool.dropped_before(segment))
             await self._outbox.put(f"{directory}/{objects.name(segment, self._form)}", data, _STEADY)
@@ -255,7 +264,15 @@ class Shipper:
             return
         finally:
             segment.busy = False
+        self._measure(segment.size, began, failures)
         await self._worker.do(self._spool.confirm, segment)
+
+    def _measure(self, size: int, began: float, failures: int) -> None:
+        """Notes how fast the store was; an object that needed a second attempt says nothing of that."""
+        if self._outbox is not None and self._outbox.failures == failures:
+            self._speed.measured(size, asyncio.get_running_loop().time() - began)
+        else:
+            self._speed.works_again()
 
     async def _prepare(self) -> None:
         """Finds out which attempt this is, leaves word of the run in the spool, and adopts earlier ones. Once."""

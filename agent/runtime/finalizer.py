@@ -17,10 +17,11 @@ from agent.config.model import Settings
 from agent.errors import AgentError
 from agent.game.core import Core, CoreOutlook, core_outlook, look_for_core
 from agent.game.user import User
-from agent.link.messages import FlushAsked, FlushDone, FlushMoved, Kept
+from agent.link.messages import FlushAsked, FlushDone, FlushMoved, Kept, StoreMeasured
 from agent.logs.files import FileFollower
 from agent.logs.redact import Redactor
 from agent.logs.ship import Shipper
+from agent.logs.speed import Speed
 from agent.logs.target import Target
 from agent.metrics.exports import Exports
 from agent.runtime.link import Link
@@ -29,7 +30,7 @@ from agent.runtime.remote_spool import RemoteSpool
 # What is still to be read of the game's own log files gets this part of the time for shipping.
 _FILES_SHARE = 0.3
 # What was shipped and what was not is said before the time is over.
-_LAST_WORD = 0.05
+_LAST_WORD = 0.03
 # What a debugger may take to read a core; the core itself is shipped last.
 _CORE_SHARE = 0.5
 _KEPT = "shipping"
@@ -102,6 +103,7 @@ class Finalizer:
         self._flushing: asyncio.Task[None] | None = None
         self._until = float("inf")
         self._following = False
+        self._speed = Speed(lambda seconds, rate: link.send(StoreMeasured(seconds, rate)))
         self._shipper = self._make_shipper(json.loads(kept) if kept else {})
         self._files = FileFollower(settings.log_files, spool, redactor, since=began, user=game().user)
         self._outlook: CoreOutlook | None = core_outlook(game().workdir) if settings.core else None
@@ -124,6 +126,7 @@ class Finalizer:
             },
             first=kept["first"] if same else None,
             on_prepared=self._keep_place,
+            speed=self._speed,
             redactor=self._redactor,
             interval=self._settings.ship_interval,
             keep=self._settings.keep,

@@ -13,7 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.harness import PYTHON, Launcher, Run, descendants, eventually, game, state_of, status_of
+from tests.process.harness import (
+    PYTHON,
+    Launcher,
+    Run,
+    descendants,
+    eventually,
+    free_port,
+    game,
+    state_of,
+    status_of,
+)
 
 GRACE = {"AGENT_GRACE_SECONDS": "6"}
 GAMES = Path(__file__).parent.parent / "games"
@@ -205,3 +215,57 @@ def test_a_last_resort_leaves_a_console_its_time(launch: Launcher) -> None:
     line, last = plan["methods"]
     assert line["seconds"] > 7.5
     assert last["seconds"] <= 1.0
+
+
+# A server that is not the process that the agent starts -------------------------------------------------------------
+
+
+def test_a_daemon_that_nobody_named_is_told_of(launch: Launcher) -> None:
+    """The main process leaves with 0 and the server lives on: not a clean end, and the log says what to set."""
+    world = launch.files / "world"
+    run = launch(["bash", "-c", f"{server('TERM', world)} & sleep .5"], env=GRACE)
+    done = run.finish()
+    assert saved(world) == [TERM], "what it left is asked to end"
+    assert "set AGENT_MAIN=" in done.stderr
+    found = end_of(run)
+    assert found["cause"] == "stopped_as_asked", found["evidence"]
+    assert "left python" in str(found["summary"])
+
+
+def test_a_pid_file_names_the_server(launch: Launcher) -> None:
+    """A server that daemonises is followed, and so is the successor that it writes into its pid file."""
+    world, file = launch.files / "world", launch.files / "server.pid"
+    launcher = launch.files / "first.sh"
+    launcher.write_text(f"sleep 1\n(sleep .3; {server('TERM', world)} & echo $! > {file}) &\n")
+    env = {**GRACE, "AGENT_MAIN": f"pidfile:{file}"}
+    run = launch(["bash", "-c", f"sh {launcher} & echo $! > {file}"], env=env)
+    run.wait_for("serving")
+    eventually(lambda: "is the game's main one now" in run.stderr.text, "it is followed")
+    eventually(lambda: run.stderr.text.count("is the game's main one now") >= 2, "its successor is followed")
+    done = run.stop()
+    assert (done.code, saved(world)) == (0, [TERM])
+    assert end_of(run)["cause"] == "clean"
+
+
+def test_the_last_server_is_followed(launch: Launcher) -> None:
+    """Update and relaunch: a server starts its successor and leaves; how that ends is how the game ends."""
+    code = (
+        "import subprocess,sys; subprocess.Popen(['sh', '-c', 'echo serving; sleep 1; exec \"$0\" -S -c \"import time; "
+    )
+    code += "time.sleep(1); raise SystemExit(7)\"', sys.executable])"
+    run = launch([PYTHON[0], "-S", "-c", code], env={**GRACE, "AGENT_MAIN": "last", "AGENT_ON_CRASH": "exit"})
+    done = run.finish()
+    assert done.code == 7, done.stderr
+    assert "left" not in done.stderr
+
+
+def test_a_script_that_sleeps_for_ever_behind_its_server(launch: Launcher) -> None:
+    """The vendor's Unreal start script ends in `sleep infinity`: with AGENT_MAIN=port the port's owner is the game."""
+    port = free_port()
+    code = f"import socket,time; s=socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('127.0.0.1', {port})); "
+    code += "print('serving', flush=True); time.sleep(2)"
+    script = f'{PYTHON[0]} -S -c "{code}" & sleep infinity'
+    run = launch(["bash", "-c", script], env={**GRACE, "AGENT_MAIN": f"port:{port}", "AGENT_ON_CRASH": "exit"})
+    done = run.finish()
+    assert "is the game's main one now: AGENT_MAIN=port" in done.stderr
+    assert end_of(run)["cause"] == "unknown", done.stderr

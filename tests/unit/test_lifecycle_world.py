@@ -171,6 +171,9 @@ class Ending:
         """Less time."""
         self.until = until
 
+    def prepare(self) -> None:
+        """Nothing is imported here."""
+
     def release(self, _state: State, settled: Callable[[Literal["confirmed", "refused"]], None]) -> None:
         """Confirmed after a while."""
         self.releases += 1
