@@ -95,12 +95,12 @@ def test_what_the_hung_threads_wait_for(launch: Launcher) -> None:
 
 def test_the_maximum_duration(launch: Launcher) -> None:
     """The game is told before, then stopped in time."""
-    env = {"AGENT_MAX_DURATION": "4s", "AGENT_MAX_DURATION_WARNINGS": "2s", "AGENT_GRACE_SECONDS": "1"}
+    env = {"AGENT_MAX_DURATION": "4s", "AGENT_MAX_DURATION_WARNINGS": "1s", "AGENT_GRACE_SECONDS": "1"}
     run = launch(game("polite"), env=env)
     run.wait_for("ready")
     document = ended_for(run, "max_duration")
     assert document["uptime_seconds"] < 4.0
-    assert "the maximum duration is over in 2 s" in run.stderr.text
+    assert "the maximum duration is over in 1 s" in run.stderr.text
 
 
 @pytest.mark.parametrize("kind", ["SOCK_STREAM", "SOCK_DGRAM"])
