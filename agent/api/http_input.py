@@ -102,7 +102,7 @@ def gather(operation: Operation, fields: dict[str, str], request: web.BaseReques
     for name in operation.headers:
         if name in request.headers:
             given[name] = request.headers[name]
-    if body:
+    if body and body.strip() != b"null":
         try:
             members = json.loads(body)
         except (ValueError, RecursionError) as wrong:

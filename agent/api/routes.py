@@ -58,6 +58,11 @@ class Router(Generic[Target]):
         return target, fields
 
     def _match(self, path: str) -> tuple[dict[str, Target], dict[str, str]]:
+        """A slash at the end, which many clients add, means nothing."""
+        if len(path) > 1 and path.endswith("/") and not path.endswith("//"):
+            path = path[:-1]
+            if path in self._exact:
+                return self._exact[path], {}
         segments = path.split("/")
         for template, methods in self._templates:
             if len(template) != len(segments):

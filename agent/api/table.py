@@ -67,12 +67,12 @@ class Operation:
             return None
 
     def parse(self, body: bytes) -> BaseModel:
-        """Reads the input from JSON; nothing at all counts as an empty object.
+        """Reads the input from JSON; nothing at all, or `null`, counts as an empty object.
 
         Raises:
             OperationError: it is not JSON, or not what this operation takes.
         """
-        if not body:
+        if not body or body.strip() == b"null":
             if self.takes_nothing is not None:
                 return self.takes_nothing
             body = b"{}"

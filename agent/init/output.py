@@ -41,6 +41,7 @@ class Output:
             command=inputs.command,
             say=log.warning,
         )
+        self.spool.advice = _advice(inputs)
         self.capture: Capture | None = None
         if inputs.setting("capture"):
             self.capture = Capture(
@@ -73,3 +74,14 @@ class Output:
 def default_spool() -> str:
     """Where the spool is when nothing is set. It should outlive a restart of the container's processes, not a boot."""
     return f"{home(os.getuid())}/spool"
+
+
+def _advice(inputs: Inputs) -> str:
+    """What can be done about a spool that is full, and is not done already."""
+    if inputs.raw("log_url"):
+        return "the store does not keep up: look at it, and raise AGENT_SPOOL_MAX"
+    return (
+        "set AGENT_LOG_URL, or raise AGENT_SPOOL_MAX"
+        if inputs.raw("spool_max")
+        else "set AGENT_LOG_URL or AGENT_SPOOL_MAX"
+    )

@@ -77,6 +77,7 @@ class Spool:
         self._queue: deque[tuple[int, str, bytes]] = deque()
         self._queued = 0
         self._files: list[tuple[str, bytes]] = []  # to be written beside the segments
+        self.advice = "set AGENT_LOG_URL or AGENT_SPOOL_MAX"
         self._writing = False
         self._segments: list[Segment] = []  # closed ones, oldest first
         self._gaps: dict[int, int] = {}  # bytes dropped right before the segment with this number
@@ -358,7 +359,7 @@ class Spool:
         runs.save_gaps(self.run, gaps)
         self._complain(
             f"cannot keep all of the log: the spool is full, and {len(doomed)} of its oldest segments "
-            f"({sum(segment.log_bytes for segment in doomed)} bytes) are dropped; set AGENT_SPOOL_MAX or AGENT_LOG_URL"
+            f"({sum(segment.log_bytes for segment in doomed)} bytes) are dropped; {self.advice}"
         )
 
     def _complain(self, text: str) -> None:

@@ -166,6 +166,8 @@ class TestRouter:
         """Exact paths, paths with fields, HEAD for GET."""
         assert router.find("GET", "/a") == ("GET /a", {})
         assert router.find("HEAD", "/a") == ("GET /a", {})
+        assert router.find("PUT", "/a/") == ("PUT /a", {})
+        assert router.find("GET", "/a/b/") == ("GET /a/{x}", {"x": "b"})
         assert router.find("DELETE", "/a/b%2Fc%20%C3%A4%25") == ("DELETE /a/{x}", {"x": "b/c ä%"})
         assert router.find("POST", "/b/1/c/2") == ("POST /b/{x}/c/{y}", {"x": "1", "y": "2"})
 
@@ -173,7 +175,7 @@ class TestRouter:
         ("method", "path", "kind", "allowed"),
         [
             ("GET", "/", Kind.NOT_FOUND, None),
-            ("GET", "/a/", Kind.NOT_FOUND, None),
+            ("GET", "/a//", Kind.NOT_FOUND, None),
             ("GET", "/a/b/c", Kind.NOT_FOUND, None),
             ("GET", "/%61", Kind.NOT_FOUND, None),
             ("GET", "/a/%FF", Kind.BAD_REQUEST, None),
