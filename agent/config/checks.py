@@ -29,6 +29,8 @@ def relations(value: Callable[[str], Any]) -> Iterator[Wrong]:
     """
     if value("rcon_address") is None and any(method.kind == "rcon" for method in value("stop")):
         yield "stop", "takes rcon only where AGENT_RCON_ADDRESS says where the game listens"
+    if value("tty") and not value("capture"):
+        yield "tty", "takes on only where the output is captured, and AGENT_CAPTURE is off"
     hosts = value("compat")
     asked = {method.kind for method in value("stop")} & set(HOSTS)
     if "auto" not in hosts and (missing := sorted(asked - set(hosts))):

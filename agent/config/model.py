@@ -77,6 +77,7 @@ class Settings(BaseSettings):
     intercept: bool = _row("intercept")
     no_new_privs: bool = _row("no_new_privs")
     capture: bool = _row("capture")
+    tty: bool = _row("tty")
     spool_dir: str | None = _row("spool_dir")
     spool_max: int = _row("spool_max")
     log_url: str | None = _row("log_url")

@@ -309,6 +309,15 @@ _ROWS = (
         "off: the game writes straight to the container's stdout and stderr; no logs are kept.",
     ),
     Setting(
+        "tty",
+        parsers.boolean,
+        False,
+        (
+            "on: the game's stdout is a pseudo terminal also where the container's is none, for servers that keep "
+            "their lines back on a pipe until there is a block of them."
+        ),
+    ),
+    Setting(
         "spool_dir",
         parsers.path,
         None,

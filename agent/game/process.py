@@ -36,6 +36,7 @@ class GameProcess:
         workdir: its working directory, or None for the agent's.
         user: whom it runs as, or None for the agent's user.
         stdin: its stdin, where a stop method writes to it; else None, and it has the container's.
+        tty: whether its captured stdout is a pseudo terminal in any case.
         capture: what reads its output, or None with AGENT_CAPTURE=off.
         reaper: the only one that waits for processes.
         ignored: signals that were ignored when the agent was started (`nohup`): the game has to find them so.
@@ -52,6 +53,7 @@ class GameProcess:
         self.workdir: str | None = None
         self.user: User | None = None
         self.stdin: StdinPipe | None = None
+        self.tty = False
         self.capture: Capture | None = None
         self.ignored: list[int] = []
         self.blocked: set[int] = set()
@@ -76,6 +78,7 @@ class GameProcess:
                 cwd=self.workdir,
                 capture=self.capture is not None,
                 stdin=read_end,
+                tty=self.tty,
                 user=self.user,
             )
         except CannotStartError as failure:

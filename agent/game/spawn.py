@@ -62,6 +62,7 @@ def spawn(
     cwd: "str | None" = None,
     capture: bool = True,
     stdin: "int | None" = None,
+    tty: bool = False,
     user: "User | None" = None,
 ) -> Game:
     """Executes the game.
@@ -72,6 +73,7 @@ def spawn(
         cwd: its working directory, or None for the agent's.
         capture: whether its stdout and stderr go through the agent.
         stdin: descriptor for its stdin, or None for the agent's own.
+        tty: whether its captured stdout is a pseudo terminal also where the agent's is none.
         user: whom to run as, or None for the agent's user.
 
     Returns:
@@ -84,7 +86,7 @@ def spawn(
     ours: dict[str, int] = {}
     try:
         if capture:
-            streams, ours = terminal.open_streams()
+            streams, ours = terminal.open_streams(terminal=tty)
         who = {}
         if user is not None:
             from agent.game.user import identity  # noqa: PLC0415 - most games run as the agent does
@@ -100,7 +102,9 @@ def spawn(
             stderr=ours.get("stderr"),
             start_new_session=True,
             **who,
-            preexec_fn=terminal.taking_over(),  # noqa: PLW1509 - only where there is a terminal, and it is one ioctl
+            # A game whose stdin is a pipe of ours leaves the terminal to the agent: Ctrl-C is a stop like any other
+            # then, beginning with the line that the pipe is for.
+            preexec_fn=terminal.taking_over() if stdin is None else None,  # noqa: PLW1509 - with a terminal; one ioctl
         )
     except (OSError, ValueError, subprocess.SubprocessError) as problem:
         for fd in streams.values():

@@ -1,7 +1,8 @@
 """Pipes or pseudo terminals for the game's output, and the controlling terminal. Standard library only.
 
 A program on a terminal behaves differently from one on a pipe (colours, buffering by line), so the game must find what
-it would find without the agent: a terminal where the agent has one, a pipe where it has none.
+it would find without the agent: a terminal where the agent has one, a pipe where it has none. AGENT_TTY makes a
+terminal of a pipe, for servers that keep their lines back on one.
 """
 
 import contextlib
@@ -9,8 +10,11 @@ import os
 from collections.abc import Callable
 
 
-def open_streams() -> "tuple[dict[str, int], dict[str, int]]":
+def open_streams(*, terminal: bool = False) -> "tuple[dict[str, int], dict[str, int]]":
     """Makes what the game writes to.
+
+    Args:
+        terminal: whether stdout is a pseudo terminal in any case (AGENT_TTY).
 
     Returns:
         The read ends by name, for the capture; and the write ends by name, for the game (to be closed once it has
@@ -22,7 +26,9 @@ def open_streams() -> "tuple[dict[str, int], dict[str, int]]":
     shared: int | None = None
     try:
         for name, fd in (("stdout", 1), ("stderr", 2)):
-            if not os.isatty(fd):
+            if not os.isatty(fd) and terminal and name == "stdout":
+                read_ends[name], write_ends[name] = _pseudo_terminal(None)
+            elif not os.isatty(fd):
                 read_ends[name], write_ends[name] = os.pipe()
             elif shared is not None:
                 write_ends[name] = shared
@@ -36,17 +42,21 @@ def open_streams() -> "tuple[dict[str, int], dict[str, int]]":
     return read_ends, write_ends
 
 
-def _pseudo_terminal(like: int) -> "tuple[int, int]":
+def _pseudo_terminal(like: "int | None") -> "tuple[int, int]":
     import termios  # noqa: PLC0415 - only where there is a terminal
 
     master, slave = os.openpty()
     try:
-        attributes = termios.tcgetattr(like)
+        attributes = termios.tcgetattr(slave if like is None else like)
         # The real terminal translates line ends when the bytes are passed on to it; doing it here too would double it.
+        # Where there is none, a log is to have the line ends that the game writes.
         attributes[1] &= ~termios.OPOST
         attributes[3] &= ~termios.ECHO
         termios.tcsetattr(slave, termios.TCSANOW, attributes)
-        copy_size(like, master)
+        if like is not None:
+            copy_size(like, master)
+        else:
+            termios.tcsetwinsize(slave, (24, 80))
     except (termios.error, OSError):
         pass  # a terminal with other settings is still a terminal
     return master, slave

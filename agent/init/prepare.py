@@ -54,6 +54,7 @@ def prepare_game(inputs: Inputs, sockets: Sockets, output: Output, reaper: Reape
     process.workdir = inputs.setting("workdir")
     if any(method.kind == "stdin" for method in inputs.setting("stop")):
         process.stdin = StdinPipe()
+    process.tty = inputs.setting("tty")
     if inputs.setting("core"):
         from agent.game.core import permit_core  # noqa: PLC0415 - most games do without
 
