@@ -472,7 +472,10 @@ class Supervisor:
 
     def _on_kept(self, message: Record, _payload: bytes) -> None:
         assert isinstance(message, Kept), "registered for it"
-        self.kept[message.key] = message.value
+        if message.value:
+            self.kept[message.key] = message.value
+        else:
+            self.kept.pop(message.key, None)
 
     def _on_listeners(self, message: Record, _payload: bytes) -> None:
         assert isinstance(message, ListenersChanged), "registered for it"

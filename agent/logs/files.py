@@ -13,7 +13,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from agent.game.files import file_rights, open_regular
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _EVERY = 0.5  # seconds between two looks
 _FIND_EVERY = 0.5  # seconds between two searches for new files
+_FIND_SHARE = 0.02  # of a core, for searches: patterns with ** may mean a hundred thousand files
+_SAY_FROM = 5.0  # seconds between two searches from which it is said that they are rare
 _PIECE = 256 * 1024
 _AT_ONCE = 8 * 1024 * 1024  # read from one file before the others have their turn
 _BEGINNING = 64  # bytes at the beginning that tell whether a file was written anew
@@ -32,13 +34,22 @@ _HOLE = bytes(512)
 _PACKED = (".gz", ".xz", ".bz2", ".zst", ".zip")  # what a rotation makes of files that were read already
 
 
+KEPT = "file "
+"""What the keys begin with under which positions are kept."""
+
+
+def _kept_key(key: tuple[int, int]) -> str:
+    return f"{KEPT}{key[0]}:{key[1]}"
+
+
 class _File:
     """One file that is followed."""
 
-    __slots__ = ("beginning", "changed_at", "fd", "offset", "path", "redacted")
+    __slots__ = ("beginning", "changed_at", "fd", "key", "offset", "path", "redacted")
 
-    def __init__(self, path: str, fd: int, offset: int, redacted: RedactedStream) -> None:
+    def __init__(self, path: str, key: tuple[int, int], fd: int, offset: int, redacted: RedactedStream) -> None:
         self.path = path
+        self.key = key
         self.fd = fd
         self.offset = offset
         self.redacted = redacted
@@ -68,6 +79,9 @@ class FileFollower:
         *,
         since: float | None = None,
         user: User | None = None,
+        kept: Mapping[str, str] | None = None,
+        keep: Callable[[str, str], object] = lambda _key, _value: None,
+        say: Callable[[str], object] = lambda _text: None,
     ) -> None:
         """Prepares; `start` begins.
 
@@ -78,7 +92,18 @@ class FileFollower:
             since: seconds since 1970; what was in a file that was last changed before (by default: before now) was
                 written by somebody else, and is left out.
             user: whom the game runs as, whose rights to files count; None for the agent's user.
+            kept: what an earlier process of this agent has had kept.
+            keep: keeps something beyond this process, by key; "" for nothing any more. Called after `append`.
+            say: called with a line for people where searching takes so long that new files are found late.
         """
+        self._keep = keep
+        self._say = say
+        self._pause = _FIND_EVERY
+        self._left: dict[tuple[int, int], int] = {}  # how far those were read that are not open here
+        for key, value in (kept or {}).items():
+            if key.startswith(KEPT):
+                device, inode = key.removeprefix(KEPT).split(":")
+                self._left[int(device), int(inode)] = int(value)
         self.bytes_read = 0
         self._patterns = list(patterns)
         self._spool = spool
@@ -86,7 +111,6 @@ class FileFollower:
         self._user = user
         self._since = time.time() if since is None else since
         self._files: dict[tuple[int, int], _File] = {}
-        self._left: dict[tuple[int, int], int] = {}  # how far those were read that were closed to open others
         self._until = float("inf")
         self._found_at = 0.0
         self._stop = threading.Event()
@@ -117,9 +141,11 @@ class FileFollower:
     def look(self) -> bool:
         """Looks for new files and reads what is new in all; True when there is more at once. Called by the thread."""
         now = time.monotonic()
-        if now - self._found_at >= _FIND_EVERY or self._stop.is_set():
-            self._found_at = now
+        if now - self._found_at >= self._pause or self._stop.is_set():
+            began = time.thread_time()
             self._find()
+            self._found_at = time.monotonic()
+            self._bound(time.thread_time() - began)
         more = [self._read(file) for file in list(self._files.values())]
         self._close_deleted()
         return any(more)
@@ -132,6 +158,16 @@ class FileFollower:
             pass
         for key in list(self._files):
             self._close(key)
+
+    def _bound(self, took: float) -> None:
+        """Searches so seldom that all of them together take a fiftieth of a core."""
+        before, self._pause = self._pause, max(_FIND_EVERY, took / _FIND_SHARE)
+        if before < _SAY_FROM <= self._pause and not self._stop.is_set():
+            self._say(
+                f"cannot find new log files quickly: looking for those of AGENT_LOG_FILES takes {took:.1f} s of CPU "
+                f"and is done every {self._pause:.0f} s; use patterns that mean fewer files and directories (** is all "
+                "below a directory)"
+            )
 
     def _find(self) -> None:
         with contextlib.suppress(PermissionError), file_rights(self._user):
@@ -154,7 +190,7 @@ class FileFollower:
             return
         # One second, because file systems take the time of the last timer tick, not of now.
         old = status.st_size if status.st_mtime < self._since - 1 else 0
-        file = _File(path, fd, self._left.pop(key, old), self._redactor.stream())
+        file = _File(path, key, fd, self._left.pop(key, old), self._redactor.stream())
         file.beginning = os.pread(fd, min(_BEGINNING, file.offset), 0)
         self._files[key] = file
         if len(self._files) > _MOST:
@@ -182,6 +218,7 @@ class FileFollower:
                     # Whoever writes without O_APPEND leaves a hole at the beginning when the file was truncated.
                     piece = piece.lstrip(b"\0")
                 self._spool.append(file.path, file.redacted.feed(piece))
+                self._keep(_kept_key(file.key), str(file.offset))
         except OSError:
             return False
         return file.offset < size
@@ -192,6 +229,7 @@ class FileFollower:
             status = os.fstat(file.fd)
             if status.st_nlink == 0 and file.offset >= status.st_size:
                 self._close(key)
+                self._keep(_kept_key(key), "")
 
     def _close(self, key: tuple[int, int]) -> None:
         file = self._files.pop(key)

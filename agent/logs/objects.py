@@ -4,9 +4,10 @@ One line of NDJSON:
 
     {"ts": "2025-11-24T08:12:00.123456Z", "stream": "stdout", "line": "player joined"}
 
-`line` has no line break at its end. Where the bytes are not UTF-8, `line` is an approximation and `base64` has them
-exactly. `"partial": true` says that the line goes on in the next object of the same stream: it was very long, or was
-not finished when the segment was closed. `dropped_bytes` says how much is missing at this place.
+`line` has no line break at its end. Where the bytes are not UTF-8, `base64` has them exactly, and `line` is their text
+where they are UTF-16 (Wine, Windows), else an approximation. `"partial": true` says that the line goes on in the next
+object of the same stream: it was very long, or was not finished when the segment was closed. `dropped_bytes` says how
+much is missing at this place.
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ def ndjson(pieces: Iterable[bytes], dropped_before: int = 0, why: str = "") -> I
         why: why they are.
     """
     unfinished: dict[str, tuple[str, bytes]] = {}
+    wide: set[str] = set()  # streams in which UTF-16 was seen
     first = True
     for kind, ns, stream, body in frames.parse(pieces):
         ts = stamp(ns)
@@ -98,7 +100,15 @@ def ndjson(pieces: Iterable[bytes], dropped_before: int = 0, why: str = "") -> I
         cut = data.rfind(b"\n")
         head = f'"stream":{_quoted(stream)},"line":'
         if cut >= 0:
-            yield _whole(began, ts, head, data[:cut])
+            lines = data[:cut]
+            if stream in wide or (b"\0" in lines and any(map(_is_wide, lines.split(b"\n")))):
+                wide.add(stream)
+                yield b"".join(
+                    _object(began if at == 0 else ts, head, line, wide=True)
+                    for at, line in enumerate(lines.split(b"\n"))
+                )
+            else:
+                yield _whole(began, ts, head, lines)
             began = ts
         rest = data[cut + 1 :]
         if len(rest) > LONGEST:
@@ -106,7 +116,7 @@ def ndjson(pieces: Iterable[bytes], dropped_before: int = 0, why: str = "") -> I
         elif rest:
             unfinished[stream] = (began, rest)
     for stream, (began, rest) in unfinished.items():
-        yield _object(began, f'"stream":{_quoted(stream)},"line":', rest, partial=True)
+        yield _object(began, f'"stream":{_quoted(stream)},"line":', rest, partial=True, wide=stream in wide)
 
 
 def verbatim(pieces: Iterable[bytes], dropped_before: int = 0, why: str = "") -> Iterator[bytes]:
@@ -154,10 +164,38 @@ def _whole(began: str, ts: str, head: str, data: bytes) -> bytes:
     return "".join(out).encode()
 
 
-def _object(ts: str, head: str, line: bytes, *, partial: bool = False) -> bytes:
+def _is_wide(line: bytes) -> bool:
+    """Whether a line is UTF-16 of low byte first, mostly of characters below U+0100.
+
+    Splitting at the byte 0x0A leaves the second half of each line break, a NUL, at the beginning of the next line.
+    """
+    units = line[1:] if line.startswith(b"\0") else line
+    high = units[1::2]
+    return len(units) >= 2 and len(units) % 2 == 0 and b"\0" not in units[::2] and high.count(0) * 2 > len(high)
+
+
+def _wide_text(line: bytes) -> str | None:
+    """The text of a line in a stream that has UTF-16; None where this line is none: other programs write there too."""
+    if b"\0" not in line:
+        try:
+            line.decode()
+        except UnicodeDecodeError:
+            pass
+        else:
+            return None
     try:
-        text, exact = line.decode(), ""
+        return (line[1:] if line.startswith(b"\0") else line).decode("utf-16-le").removeprefix("\ufeff")
     except UnicodeDecodeError:
-        text, exact = line.decode("utf-8", "replace"), f',"base64":"{base64.b64encode(line).decode()}"'
+        return None
+
+
+def _object(ts: str, head: str, line: bytes, *, partial: bool = False, wide: bool = False) -> bytes:
+    text = _wide_text(line) if wide else None
+    exact = "" if text is None else f',"base64":"{base64.b64encode(line).decode()}"'
+    if text is None:
+        try:
+            text = line.decode()
+        except UnicodeDecodeError:
+            text, exact = line.decode("utf-8", "replace"), f',"base64":"{base64.b64encode(line).decode()}"'
     end = ',"partial":true' if partial else ""
     return f'{{"ts":"{ts}",{head}{_quoted(text)}{exact}{end}}}\n'.encode()

@@ -182,6 +182,7 @@ class Agent:
             began=init.inputs.began + init.inputs.wall_offset,
             environ=init.inputs.environ,
             kept=kept_place(init.kept),
+            positions=init.kept,
             attempt=self._mirror.state.attempt,
             game=self._game_start,
             exports=self._exports if self._exports.wanted else None,

@@ -8,7 +8,7 @@ import glob
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from agent import log
@@ -71,6 +71,7 @@ class Finalizer:
         began: float,
         environ: dict[str, str],
         kept: str,
+        positions: Mapping[str, str],
         attempt: int,
         game: Callable[[], GameStart],
         exports: Exports | None = None,
@@ -86,6 +87,7 @@ class Finalizer:
             began: when the container began, in seconds since 1970: older log files are somebody else's.
             environ: the container's environment.
             kept: what an earlier process of this agent has kept, or "".
+            positions: all that earlier processes have kept, with how far log files were read.
             attempt: which start of the game this is.
             game: the present start of the game.
             exports: sends the last metrics and the trace; None where they go nowhere.
@@ -105,7 +107,16 @@ class Finalizer:
         self._following = False
         self._speed = Speed(lambda seconds, rate: link.send(StoreMeasured(seconds, rate)))
         self._shipper = self._make_shipper(json.loads(kept) if kept else {})
-        self._files = FileFollower(settings.log_files, spool, redactor, since=began, user=game().user)
+        self._files = FileFollower(
+            settings.log_files,
+            spool,
+            redactor,
+            since=began,
+            user=game().user,
+            kept=positions,
+            keep=lambda key, value: link.send_threadsafe(Kept(key, value)),
+            say=log.warning,
+        )
         self._outlook: CoreOutlook | None = core_outlook(game().workdir) if settings.core else None
         if self._outlook is not None and self._outlook.why_not:
             log.warning(self._outlook.why_not)

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,9 +44,9 @@ def spooled(spool: Spool) -> Spooled:
     return read
 
 
-def follow(tmp_path: Path, spool: Spool, pattern: str = "*.log*", since: float | None = None) -> FileFollower:
+def follow(tmp_path: Path, spool: Spool, pattern: str = "*.log*", **options: Any) -> FileFollower:
     """A follower that looks for new files each time it is told to look."""
-    follower = FileFollower([str(tmp_path / "logs" / "**" / pattern)], spool, Redactor(["topsecret"]), since=since)
+    follower = FileFollower([str(tmp_path / "logs" / "**" / pattern)], spool, Redactor(["topsecret"]), **options)
     follower._stop.set()  # it searches at every look then
     return follower
 
@@ -205,3 +206,28 @@ def test_the_kernels_files_are_not_followed(tmp_path: Path, logs: Path, spool: S
     follower = follow(tmp_path, spool, since=0.0)
     follower.look()
     assert follower.bytes_read == 0
+
+
+def test_another_process_goes_on_where_one_was_killed(
+    tmp_path: Path, logs: Path, spool: Spool, spooled: Spooled
+) -> None:
+    """What it had kept is how far it had read; nothing is read twice, and nothing is left out."""
+    kept: dict[str, str] = {}
+    append(logs / "game.log", b"one\n")
+    follow(tmp_path, spool, since=0.0, keep=kept.__setitem__).look()
+    append(logs / "game.log", b"two\n")
+    follow(tmp_path, spool, since=0.0, kept=kept).look()
+    assert spooled(logs / "game.log") == b"one\ntwo\n"
+
+
+def test_searches_that_cost_much_are_rare_and_said(tmp_path: Path, spool: Spool) -> None:
+    """A fiftieth of a core at most, however many files a pattern means."""
+    said: list[str] = []
+    follower = FileFollower([str(tmp_path / "**")], spool, Redactor(), say=said.append)
+    follower._bound(0.001)
+    assert (follower._pause, said) == (0.5, [])
+    follower._bound(0.4)
+    follower._bound(0.5)
+    assert follower._pause == 25.0
+    assert len(said) == 1
+    assert "every 20 s" in said[0]

@@ -55,6 +55,19 @@ def test_all_bytes_can_be_put_together_again(what: list[tuple[str, bytes]]) -> N
         assert reassembled(found, stream) == b"".join(data for name, data in what if name == stream)
 
 
+def test_utf_16_is_decoded() -> None:
+    """What a game under Wine prints, cut anywhere, with the exact bytes beside; also where others write UTF-8 there."""
+    text = "\ufeffserver läuft\r\n日本語です\n\nready\n"
+    data = text.encode("utf-16-le")
+    for cut in range(1, len(data)):
+        found = parsed(segment(("stdout", data[:cut]), ("stdout", data[cut:]), ("stderr", b"plain\n")))
+        lines = [item["line"] for item in found if item["stream"] == "stdout" and not item.get("partial")]
+        assert lines == ["server läuft\r", "日本語です", "", "ready"], cut
+        assert reassembled(found, "stdout") == data
+    mixed = "started\n".encode("utf-16-le")[:-1] + b"wine: fixme\n"
+    assert [item["line"] for item in parsed(segment(("stdout", mixed)))] == ["started", "wine: fixme"]
+
+
 @given(reads, st.integers(0, 500), st.integers(1, 30))
 def test_a_segment_that_was_cut_off_gives_what_is_whole(what: list[tuple[str, bytes]], cut: int, size: int) -> None:
     """The agent was killed while it wrote; and a file is read in pieces of any size."""
