@@ -4,6 +4,7 @@
 other syntax, no defaults, no commands.
 """
 
+import contextlib
 import os
 import re
 
@@ -11,6 +12,8 @@ from agent.game import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from agent.game.user import User
 
 _MARK = re.compile(r"\$(?:(\$)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
@@ -40,14 +43,43 @@ def names(text: str) -> "list[str]":
     return [mark[2] for mark in _MARK.finditer(text) if mark[2]]
 
 
-def write(source: str, target: str, variables: "dict[str, str]", user: "User | None" = None) -> None:
-    """Writes one file: all of it or nothing, with the mode of its template.
+def write_all(
+    pairs: "Iterable[tuple[str, str]]", variables: "dict[str, str]", user: "User | None" = None
+) -> "list[TemplateError]":
+    """Writes all files, or none: a server must not start with half of its configuration from an older run.
 
     Args:
-        source: the template; see `agent.game.files` for whose rights it is read with.
-        target: the file; what is there is replaced.
+        pairs: a template and its file each; see `agent.game.files` for whose rights templates are read with. A file
+            that is there is replaced; of a symbolic link, what it leads to. It gets the mode of its template.
         variables: the game's environment.
-        user: whom the game runs as, who gets the file, or None for the agent's user.
+        user: whom the game runs as, who gets the files, or None for the agent's user.
+
+    Returns:
+        What is wrong: a variable is missing, or a file cannot be read or written. Then nothing was changed.
+    """
+    problems: list[TemplateError] = []
+    puts: list[tuple[str, Callable[[], None]]] = []
+    with contextlib.ExitStack() as stack:
+        for source, target in pairs:
+            try:
+                puts.append((target, _staged(source, target, variables, user, stack)))
+            except TemplateError as wrong:
+                problems.append(wrong)
+        for target, put in () if problems else puts:
+            try:
+                put()
+            except OSError as problem:
+                problems.append(_cannot_write(target, problem))
+    return problems
+
+
+def _staged(
+    source: str, target: str, variables: "dict[str, str]", user: "User | None", stack: "contextlib.ExitStack"
+) -> "Callable[[], None]":
+    """Writes a file beside its place, until `stack` is closed.
+
+    Returns:
+        What puts it there.
 
     Raises:
         TemplateError: a variable is missing, or a file cannot be read or written.
@@ -58,11 +90,17 @@ def write(source: str, target: str, variables: "dict[str, str]", user: "User | N
             mode = os.fstat(file.fileno()).st_mode & 0o777
     except OSError as problem:
         raise TemplateError(f"takes templates that can be read; {source}: {_why(problem)}") from None
-    text = expand(text, variables, source)
+    content = expand(text, variables, source).encode("utf-8", "surrogateescape")
+    if os.path.isdir(target):
+        raise TemplateError(f"takes targets that can be written; {target}: it is a directory")
     try:
-        files.replace(target, text.encode("utf-8", "surrogateescape"), mode, user)
+        return stack.enter_context(files.staged(target, content, mode, user, through_link=True))
     except OSError as problem:
-        raise TemplateError(f"takes targets that can be written; {target}: {_why(problem)}") from None
+        raise _cannot_write(target, problem) from None
+
+
+def _cannot_write(target: str, problem: OSError) -> TemplateError:
+    return TemplateError(f"takes targets that can be written; {target}: {_why(problem)}")
 
 
 def _why(problem: OSError) -> str:

@@ -16,7 +16,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from agent.game.user import User
 
@@ -128,8 +128,33 @@ def replace(path: str, content: bytes, mode: int, user: User | None = None) -> N
     Raises:
         OSError: it cannot be written, or only through a link that the game could have put there.
     """
+    with staged(path, content, mode, user) as put:
+        put()
+
+
+@contextlib.contextmanager
+def staged(
+    path: str, content: bytes, mode: int, user: User | None = None, *, through_link: bool = False
+) -> Iterator[Callable[[], None]]:
+    """As `replace`, in two steps: within it the file is written beside its place, and what it yields puts it there.
+
+    Args:
+        path: the file; its directory has to be there.
+        content: what is in it then.
+        mode: its permissions.
+        user: who owns it; None for the agent's own user.
+        through_link: whether a symbolic link at the place stays, and what it leads to is replaced; never one that the
+            game could have put there.
+
+    Raises:
+        OSError: it cannot be written, or only through a link that the game could have put there.
+    """
     parent, name = os.path.split(path)
-    with _resolved(f"{parent}/.", user) as (folder, _):
+    with contextlib.ExitStack() as stack:
+        folder, _ = stack.enter_context(_resolved(f"{parent}/.", user))
+        if through_link:
+            with contextlib.suppress(OSError):  # nothing is there, or the game's own link, which is replaced
+                folder, name = stack.enter_context(_resolved(path, user))
         part = f".arbitrium-{os.urandom(8).hex()}"
         descriptor = os.open(part, _NEW, 0o600, dir_fd=folder)
         try:
@@ -139,11 +164,10 @@ def replace(path: str, content: bytes, mode: int, user: User | None = None) -> N
                 if user is not None:
                     os.fchown(file.fileno(), user.uid, user.gid)
                 os.fchmod(file.fileno(), mode)
-            os.replace(part, name, src_dir_fd=folder, dst_dir_fd=folder)
-        except BaseException:
-            with contextlib.suppress(OSError):
+            yield lambda: os.replace(part, name, src_dir_fd=folder, dst_dir_fd=folder)
+        finally:
+            with contextlib.suppress(OSError):  # it is in its place
                 os.unlink(part, dir_fd=folder)
-            raise
 
 
 def make_folder(path: str, user: User | None = None) -> None:

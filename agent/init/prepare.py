@@ -109,11 +109,8 @@ def _files(inputs: Inputs, process: GameProcess) -> None:
         return
     from agent.config import templates  # noqa: PLC0415 - most games do without
 
-    for source, target in pairs:
-        try:
-            templates.write(source, target, process.env, process.user)
-        except templates.TemplateError as wrong:
-            inputs.wrong("template", str(wrong))
+    for wrong in templates.write_all(pairs, process.env, process.user):
+        inputs.wrong("template", str(wrong))
 
 
 def _metrics_port(environ: dict[str, str]) -> int | None:

@@ -10,7 +10,7 @@ import pytest
 
 from agent.api.files import readable_file
 from agent.api.problems import OperationError
-from agent.config.templates import TemplateError, write
+from agent.config.templates import TemplateError, write_all
 from agent.game.core import find_core
 from agent.game.files import NotAFileError, file_rights, make_folder, open_regular, replace
 from agent.game.user import User
@@ -66,11 +66,17 @@ def _core(path: Path) -> None:
     os.close(open_regular(found, GAME))
 
 
+def write(source: str, target: str, user: User | None = None) -> None:
+    """Writes one file of AGENT_TEMPLATE."""
+    for problem in write_all([(source, target)], {}, user):
+        raise problem
+
+
 OPENS: dict[str, Callable[[Path], object]] = {
     "log files": lambda path: os.close(open_regular(str(path), GAME)),
     "uploads": lambda path: readable_file(str(path), GAME),
     "AGENT_KEEP": _kept,
-    "templates": lambda path: write(str(path), str(path.parent / "out"), {}, GAME),
+    "templates": lambda path: write(str(path), str(path.parent / "out"), GAME),
     "cores": _core,
 }
 
@@ -96,7 +102,7 @@ def test_what_is_the_agents_own_is_never_opened(tmp_path: Path) -> None:
         with pytest.raises(NotAFileError):
             open_regular(path)
     with pytest.raises(TemplateError):
-        write(str(tmp_path / "link"), str(tmp_path / "out"), {})
+        write(str(tmp_path / "link"), str(tmp_path / "out"))
 
 
 @needs_root
@@ -136,8 +142,20 @@ def test_links_of_the_image_are_followed(place: Path) -> None:
 @needs_root
 def test_a_template_for_the_agent_alone_is_read_where_the_game_can_change_nothing(place: Path) -> None:
     """The operator may keep a template from everybody; what is written from it is the game's."""
-    write(str(place / "secret"), str(place / "roots" / "out"), {}, GAME)
+    write(str(place / "secret"), str(place / "roots" / "out"), GAME)
     assert (place / "roots" / "out").stat().st_uid == GAME.uid
+
+
+@needs_root
+def test_a_file_from_a_template_replaces_a_link_of_the_games(place: Path) -> None:
+    """One that the operator has put where the game cannot change it stays, and what it leads to is replaced."""
+    (place / "template").write_text("new")
+    link = link_of_the_games(place / "game" / "link", place / "secret")
+    write(str(place / "template"), str(link), GAME)
+    assert (link.is_symlink(), (place / "secret").read_text()) == (False, "hunter2")
+    (place / "roots" / "link").symlink_to(place / "game" / "link")
+    write(str(place / "template"), str(place / "roots" / "link"), GAME)
+    assert (place / "roots" / "link").is_symlink()
 
 
 def test_the_same_user_follows_links_as_ever(tmp_path: Path) -> None:

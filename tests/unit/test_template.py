@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.config.parsers import templates as pairs
-from agent.config.templates import TemplateError, expand, write
+from agent.config.templates import TemplateError, expand, write_all
 
 
 def test_only_one_syntax_is_known() -> None:
@@ -38,7 +38,7 @@ def test_a_file_is_written_with_the_mode_of_its_template(tmp_path: Path) -> None
     source.write_bytes(b"name=\xff ${NAME}\r\n")
     source.chmod(0o640)
     target.write_text("old")
-    write(str(source), str(target), {"NAME": "ada"})
+    assert write_all([(str(source), str(target))], {"NAME": "ada"}) == []
     assert target.read_bytes() == b"name=\xff ada\r\n"
     assert target.stat().st_mode & 0o777 == 0o640
     assert sorted(os.listdir(tmp_path)) == ["server.cfg", "server.cfg.tmpl"]
@@ -49,15 +49,31 @@ def test_nothing_is_half_done(tmp_path: Path) -> None:
     source, target = tmp_path / "t", tmp_path / "out"
     source.write_text("${MISSING}")
     target.write_text("old")
-    with pytest.raises(TemplateError):
-        write(str(source), str(target), {})
-    assert target.read_text() == "old"
-    assert sorted(os.listdir(tmp_path)) == ["out", "t"]
-    with pytest.raises(TemplateError, match="can be read"):
-        write(str(tmp_path / "none"), str(target), {})
-    source.write_text("x")
-    with pytest.raises(TemplateError, match="can be written"):
-        write(str(source), str(tmp_path / "no" / "out"), {})
+    good, other = tmp_path / "good", tmp_path / "other"
+    good.write_text("new")
+    other.write_text("old")
+
+    def fails(source: Path, target: Path) -> str:
+        [problem] = write_all([(str(good), str(other)), (str(source), str(target))], {})
+        assert ((tmp_path / "out").read_text(), other.read_text()) == ("old", "old"), "all or none"
+        assert sorted(os.listdir(tmp_path)) == ["good", "other", "out", "t"]
+        return str(problem)
+
+    assert "MISSING" in fails(source, target)
+    assert "can be read" in fails(tmp_path / "none", target)
+    assert "can be written" in fails(good, tmp_path / "no" / "out")
+    assert "it is a directory" in fails(good, tmp_path)
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    """A configuration that lies on a volume, linked into the server's directory, is written there."""
+    source, target, link = tmp_path / "t", tmp_path / "volume" / "out", tmp_path / "link"
+    source.write_text("new")
+    target.parent.mkdir()
+    target.write_text("old")
+    link.symlink_to("volume/out")
+    assert write_all([(str(source), str(link))], {}) == []
+    assert (link.is_symlink(), target.read_text(), os.listdir(target.parent)) == (True, "new", ["out"])
 
 
 def test_the_setting() -> None:
