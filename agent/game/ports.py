@@ -50,6 +50,11 @@ def listening(ports: Iterable[int], pids: Iterable[int]) -> bool:
     return owned is None or bool(inodes & owned)
 
 
+def is_open(ports: Iterable[int]) -> bool:
+    """Whether anything here listens on one of these ports (TCP), or has bound it (UDP)."""
+    return bool(_open_inodes(ports))
+
+
 def owners(ports: Iterable[int], pids: Iterable[int]) -> list[int]:
     """Those of the processes that listen on one of these ports (TCP), or have bound it (UDP)."""
     inodes = _open_inodes(ports)

@@ -24,6 +24,7 @@ from agent.init.effects import Effects
 from agent.init.ending import Ending
 from agent.init.notify import NotifySocket
 from agent.init.policy_timer import PolicyTimer
+from agent.init.port_watch import PortWatch
 from agent.init.release import LightRelease
 from agent.init.spool_service import SpoolService
 from agent.init.stop_actions import StopActions
@@ -276,6 +277,12 @@ class Supervisor:
                 follow=Follow(setting, ports) if setting else None,
                 lives=lambda: self.driver.state.phase in (Phase.STARTING, Phase.READY),
             )
+            if ports and not setting:
+                PortWatch(
+                    self.loop,
+                    ports,
+                    lambda: self.process.game is game and self.driver.state.phase in (Phase.STARTING, Phase.READY),
+                )
         actions = StopActions(self.process, self.agent, self.loop, ports=ports)
         return Attempt(self.process, main, actions)
 

@@ -170,6 +170,16 @@ def test_wrappers_lose_no_world(launch: Launcher, tool: str) -> None:
     assert done.seconds < 6.0
 
 
+def test_a_stop_in_the_first_moments_waits_for_nothing(launch: Launcher) -> None:
+    """The game hears its first method while the agent's own process still imports, however slow the CPU is."""
+    world = launch.files / "world"
+    run = launch(["sh", "-c", f"exec {server('TERM', world)}"], env={**GRACE, "AGENT_LOG_LEVEL": "debug"})
+    run.wait_for("serving")
+    done = run.stop()
+    assert saved(world) == [TERM]
+    assert "stop method signal:SIGTERM" in done.stderr.partition("ready to serve")[0]
+
+
 def test_exit_143_after_the_signal_is_as_asked(launch: Launcher) -> None:
     """A JVM ends with 143 after its shutdown hooks: no failure, and nobody else's fault."""
     code = "import signal,sys,time; signal.signal(15, lambda *_: sys.exit(143)); print('serving', flush=True); "
