@@ -99,9 +99,10 @@ def _describe(operation: Operation) -> dict[str, Any]:
         described["parameters"] = parameters
     if operation.body_fields:
         required = operation.takes_nothing is None
+        model: dict[str, Any] = {"$ref": _REF.format(model=operation.takes.__name__)}
         described["requestBody"] = {
             "required": required,
-            "content": {"application/json": {"schema": {"$ref": _REF.format(model=operation.takes.__name__)}}},
+            "content": {"application/json": {"schema": model if required else {"anyOf": [model, {"type": "null"}]}}},
         }
     return described
 

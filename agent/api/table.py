@@ -82,13 +82,13 @@ class Operation:
             raise wrong_input(self.doing, wrong, self.takes) from None
 
     def take(self, given: Any) -> BaseModel:
-        """Reads the input from an object that was JSON.
+        """Reads the input from an object that was JSON; None counts as an empty one.
 
         Raises:
             OperationError: it is not what this operation takes.
         """
         try:
-            return self.takes.model_validate(given)
+            return self.takes.model_validate({} if given is None else given)
         except ValidationError as wrong:
             raise wrong_input(self.doing, wrong, self.takes) from None
 

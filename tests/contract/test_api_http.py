@@ -70,7 +70,7 @@ class TestRoutes:
 
     @pytest.mark.parametrize(
         "path",
-        ["/", "/v1", "/v1/ready/", "/v1//ready", "/v1/players/", "/v1/players/a/b", "/V1/ready", "/v1/READY"],
+        ["/", "/v1", "/v1/ready//", "/v1//ready", "/v1/players/a/b", "/V1/ready", "/v1/READY"],
     )
     async def test_an_unknown_path(self, agent: Agent, path: str) -> None:
         """404 that says where to look."""
