@@ -12,7 +12,10 @@ SHELLS = ("bash", "zsh", "fish")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `completion`."""
     parser.add_argument("shell", choices=SHELLS)
-    parser.epilog = 'bash: eval "$(arbitrium-agent completion bash)"; fish: arbitrium-agent completion fish | source'
+    parser.epilog = (
+        'bash, and zsh after compinit: eval "$(arbitrium-agent completion SHELL)"; '
+        "fish: arbitrium-agent completion fish | source"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

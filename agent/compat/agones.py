@@ -19,6 +19,7 @@ from agent.api.problems import Kind, OperationError
 from agent.compat.agones_config import Counter, List, Spec
 from agent.compat.contracts import ENDING, Closable, Link, Tasks, game, settled
 from agent.errors import AgentError
+from agent.lifecycle.game_report import MAX_PLAYERS
 from agent.lifecycle.states import Phase
 
 Json = dict[str, Any]
@@ -175,7 +176,7 @@ class Agones:
                 ],
                 "players": {
                     "count": str(report.count),
-                    "capacity": str(report.capacity or self._capacity or 0),
+                    "capacity": str(self.capacity()),
                     "ids": list(report.ids),
                 },
                 "counters": {name: counter.shown() for name, counter in self._counters.items()},
@@ -222,22 +223,30 @@ class Agones:
         return known
 
     async def set_capacity(self, capacity: int) -> None:
-        """`SetPlayerCapacity`."""
+        """`SetPlayerCapacity`; less than play now is allowed, and lets nobody in until enough have left."""
         _in_range("count", capacity)
+        if capacity < 0:
+            raise AgonesError("INVALID_ARGUMENT", "cannot set the players' capacity: count takes 0 or more")
         self._capacity = capacity
-        await self._say_capacity()
+        if capacity >= self._link.report.count:
+            await self._say_capacity()
+        self._moved()
 
     def capacity(self) -> int:
         """`GetPlayerCapacity`: 0 where nobody said."""
-        return self._link.report.capacity or self._capacity or 0
+        said = self._link.report.capacity if self._capacity is None else self._capacity
+        return said or 0
 
     def players(self) -> list[str]:
         """`GetConnectedPlayers`."""
         return list(self._link.report.ids)
 
     async def _say_capacity(self) -> None:
-        if self._capacity is not None and self._link.report.capacity != self._capacity:
-            given = PlayersInput(capacity=self._capacity)
+        if self._capacity is None:
+            return
+        capacity = min(self._capacity, MAX_PLAYERS)
+        if self._link.report.capacity != capacity:
+            given = PlayersInput(capacity=capacity)
             await settled(self._link.operations.players_set(given, _CALLER))
 
     # Counters and lists -----------------------------------------------------------------------------------------------

@@ -18,16 +18,21 @@ from grpclib.exceptions import GRPCError
 from grpclib.server import Server, Stream
 
 from agent.api.problems import OperationError, internal
+from agent.compat import http
 from agent.compat.agones import CODES, Agones, AgonesError, Json, failure, int64
 from agent.compat.agones_messages import MESSAGES
 
 if TYPE_CHECKING:
     import socket
 
+    from grpclib.protocol import H2Protocol
+
     from agent.api.contracts import OnRequest
 
 _SDK, _ALPHA, _BETA = "agones.dev.sdk", "agones.dev.sdk.alpha", "agones.dev.sdk.beta"
 _CLOSE_SECONDS = 0.2
+_PREFACE_BYTES = 24
+"""What a client of HTTP/2 sends first (RFC 9113, section 3.4)."""
 
 Call = Callable[[Json], Awaitable[Json]]
 
@@ -167,6 +172,63 @@ def _grpc_error(path: str, problem: Exception) -> GRPCError:
     return GRPCError(Status(CODES[name][0]), message)
 
 
+class _Connection(asyncio.Protocol):
+    """A connection as grpclib has it, refused where there are too many, closed where nothing comes.
+
+    A client that has connected may say nothing for as long as it likes: games connect at their start.
+    """
+
+    def __init__(self, inner: H2Protocol, connections: set[_Connection]) -> None:
+        self._inner: H2Protocol | None = inner
+        self._connections = connections
+        self._missing = _PREFACE_BYTES
+        self._waiting: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport), "gRPC is served on stream sockets"
+        if len(self._connections) >= http.CONNECTIONS:
+            self._inner = None
+            transport.abort()
+            return
+        self._connections.add(self)
+        self._waiting = asyncio.get_running_loop().call_later(http.FIRST_SECONDS, transport.abort)
+        if self._inner is not None:
+            self._inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._missing -= len(data)
+        if self._missing <= 0 and self._waiting is not None:
+            self._waiting.cancel()
+        if self._inner is not None:
+            self._inner.data_received(data)
+
+    def pause_writing(self) -> None:
+        if self._inner is not None:
+            self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._inner is not None:
+            self._inner.resume_writing()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._connections.discard(self)
+        if self._waiting is not None:
+            self._waiting.cancel()
+        if self._inner is not None:
+            self._inner.connection_lost(exc)
+
+
+class _Server(Server):
+    """grpclib's server with limits, which it has none of."""
+
+    def __init__(self, services: _Services) -> None:
+        super().__init__([services])
+        self._open: set[_Connection] = set()
+
+    def _protocol_factory(self) -> Any:  # not public; test_one_connection_too_many_... fails without it
+        return _Connection(super()._protocol_factory(), self._open)
+
+
 class GrpcServer:
     """The running server; made by `serve`."""
 
@@ -184,6 +246,6 @@ class GrpcServer:
 
 async def serve(agones: Agones, sock: socket.socket, on_request: OnRequest | None) -> GrpcServer:
     """Serves the three services on a socket that is bound and listening."""
-    server = Server([_Services(agones, on_request)])
+    server = _Server(_Services(agones, on_request))
     await server.start(sock=sock)
     return GrpcServer(server)

@@ -171,6 +171,28 @@ async def test_players_are_our_players(tmp_path: Path) -> None:
         assert (await served.call(REST, "GET", "/alpha/player/connected/ada")).body == {"bool": False}
 
 
+async def test_a_capacity_of_0_is_one_that_somebody_said(tmp_path: Path) -> None:
+    """No player, nothing counted, no value; and less than there are lets nobody in, and nobody out."""
+    async with serving(tmp_path, "agones", agones_counters="none=0/0,rooms=2/9", agones_lists="empty=/0") as served:
+        connect, capacity = "/alpha/player/connect", "/alpha/player/capacity"
+        assert (await served.call(REST, "PUT", capacity, {"count": 0})).status == 200
+        assert (await served.call(REST, "POST", connect, {"playerID": "ada"})).status == 500
+        await served.call(REST, "PUT", capacity, {"count": "1"})
+        assert (await served.call(REST, "POST", connect, {"playerID": "ada"})).body == {"bool": True}
+        assert (await served.call(REST, "PUT", capacity, {"count": "0"})).status == 200
+        assert (await served.call(REST, "GET", capacity)).body == {"count": "0"}
+        assert (await served.call(REST, "POST", connect, {"playerID": "linus"})).status == 500
+        shown = (await served.call(REST, "GET", "/gameserver")).body["status"]
+        assert shown["players"] == {"count": "1", "capacity": "0", "ids": ["ada"]}
+        assert shown["counters"]["none"] == {"count": "0", "capacity": "0"}
+        assert shown["lists"] == {"empty": {"capacity": "0", "values": []}}
+        assert (await served.call(REST, "PATCH", "/v1beta1/counters/none", {"countDiff": 1})).status == 400
+        assert (await served.call(REST, "PATCH", "/v1beta1/counters/rooms", {"capacity": 0})).body["count"] == "0"
+        assert (await served.call(REST, "POST", "/v1beta1/lists/empty:addValue", {"value": "x"})).status == 400
+        for wrong in ({"count": -1}, {"count": "x"}, {"count": 2**63}):
+            assert (await served.call(REST, "PUT", capacity, wrong)).status == 400
+
+
 @pytest.mark.parametrize("version", ["v1beta1", "v1alpha1"])
 async def test_counters_count_and_are_metrics(tmp_path: Path, version: str) -> None:
     """Numbers come as text or as numbers; what is out of range changes nothing."""
@@ -316,15 +338,17 @@ async def test_an_agent_that_was_restarted_goes_on(tmp_path: Path) -> None:
             assert shown["status"]["counters"] == before["status"]["counters"]
 
 
-async def test_one_connection_too_many_is_closed_and_the_others_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("listener", [REST, "agones-grpc"])
+async def test_one_connection_too_many_is_closed_and_the_others_go_on(tmp_path: Path, listener: str) -> None:
     """Half-open ones count: file descriptors are for logs and the stop as well."""
     async with serving(tmp_path, "agones") as served:
         await served.call(REST, "POST", "/health", {})
-        opened = [await asyncio.open_connection("127.0.0.1", served.port(REST)) for _ in range(CONNECTIONS)]
+        opened = [await asyncio.open_connection("127.0.0.1", served.port(listener)) for _ in range(CONNECTIONS + 1)]
         reader = opened[-1][0]
         async with asyncio.timeout(DEADLINE):
             with contextlib.suppress(ConnectionError):
                 assert await reader.read() == b""
+            assert not opened[0][0].at_eof()
         assert (await served.call(REST, "POST", "/health", {})).status == 200
         for _, writer in opened:
             writer.close()
