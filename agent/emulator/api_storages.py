@@ -30,9 +30,11 @@ async def create_storage(request: web.Request) -> web.Response:
 
 
 async def list_storages(request: web.Request) -> web.Response:
-    """`GET /v1/storage/endpoints`."""
+    """`GET /v1/storage/endpoints`: the contract has no `total_count` here."""
     storages = request.app[PLATFORM].catalogue.storages.values()
-    return answer(paged(request, [each.as_json() for each in storages], "endpoints"))
+    body = paged(request, [each.as_json() for each in storages], "endpoints")
+    del body["total_count"]
+    return answer(body)
 
 
 async def get_storage(request: web.Request) -> web.Response:

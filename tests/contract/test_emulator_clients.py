@@ -131,6 +131,30 @@ CLIENTS = [
         Ask("POST", "/v2/deployments", V2, 202, {"request_id": str}),
     ),
     Client(
+        "a generated client in Go",
+        {"User-Agent": "OpenAPI-Generator/1.0.0/go", "Accept": "application/json"},
+        [
+            Ask(
+                "GET", "/v1/apps?limit=10&page=1", reads={"applications": list, "pagination": dict, "total_count": int}
+            ),
+            Ask("GET", "/v1/app/{app}/versions", reads={"versions": list, "pagination": dict}),
+            Ask("GET", "/v1/locations?type=cloud", reads={"locations": list}),
+        ],
+        Ask(
+            "POST",
+            "/v2/deployments",
+            {**V2, "require_cached_locations": False, "environment_variables": [], "tags": ["go"]},
+            202,
+            {"request_id": str},
+        ),
+    ),
+    Client(
+        "a generated client in Rust, which writes nulls for what may be null",
+        {"User-Agent": "OpenAPI-Generator/1.0.0/rust", "Accept": "*/*"},
+        [Ask("GET", "/v1/app/{app}/version/{version}", reads={"req_cpu": int, "ports": list, "is_active": bool})],
+        Ask("POST", "/v2/deployments", {**V2, "require_cached_locations": None}, 202, {"request_id": str}),
+    ),
+    Client(
         "a kit with a base URL that ends in a slash",
         JSON,
         [
