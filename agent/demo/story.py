@@ -265,7 +265,7 @@ class Story:
 
     async def _say_tail(self, deployment: Deployment) -> None:
         """What the game and its agent said last; where the deployment has ended, the platform has it."""
-        text = deployment.logbook.text().decode(errors="replace")
+        text = deployment.container_log.text().decode(errors="replace")
         if not text:
             with contextlib.suppress(AgentError):
                 text = (await self._platform.get_logs(deployment.id)).logs or ""

@@ -132,7 +132,7 @@ async def logs(request: web.Request) -> web.StreamResponse:
     while events.open:
         # In this order: what is written between the two is in the next round, or there is none.
         active = deployment.active
-        chunks, position = deployment.logbook.since(position)
+        chunks, position = deployment.container_log.since(position)
         for chunk in chunks:
             await events.say("log", {"stream": chunk.stream, "text": chunk.data.decode(errors="replace")})
         if not active:

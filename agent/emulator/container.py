@@ -13,8 +13,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agent.emulator.container_log import ContainerLog, Stream
 from agent.emulator.errors import CannotRun
-from agent.emulator.logbook import Logbook, Stream
 
 SHIM = os.path.join(os.path.dirname(__file__), "shim.py")
 READ_BYTES = 65536
@@ -30,11 +30,13 @@ class Container:
         out_of_memory: whether it was killed for using more memory than its version has.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process, control: Control, logbook: Logbook, tag: str) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, control: Control, container_log: ContainerLog, tag: str
+    ) -> None:
         """Use `start`."""
         self._process = process
         self._control = control
-        self._logbook = logbook
+        self._container_log = container_log
         self._tag = tag
         self._task: asyncio.Task[None] | None = None
         self.pid = 0
@@ -48,7 +50,7 @@ class Container:
         command: Sequence[str],
         environment: Mapping[str, str],
         *,
-        logbook: Logbook,
+        container_log: ContainerLog,
         tag: str,
         directory: str | None = None,
         linger: float = 0.0,
@@ -58,7 +60,7 @@ class Container:
         Args:
             command: the argument vector.
             environment: all of the game's environment.
-            logbook: where its output goes.
+            container_log: where its output goes.
             tag: `NAME=value` that stands in this environment and in no other deployment's.
             directory: its working directory; None for the emulator's.
             linger: seconds that what it started may take to end after it.
@@ -84,7 +86,7 @@ class Container:
         finally:
             theirs.close()
         reader, writer = await asyncio.open_unix_connection(sock=ours)
-        self = cls(process, Control(reader, writer), logbook, tag)
+        self = cls(process, Control(reader, writer), container_log, tag)
         first = await self._control.hear()
         if first is None or "failed" in first:
             await self._finish()
@@ -107,7 +109,7 @@ class Container:
 
     def output(self) -> str:
         """What this attempt has written so far."""
-        return self._logbook.text(self._logbook.attempt).decode(errors="replace")
+        return self._container_log.text(self._container_log.attempt).decode(errors="replace")
 
     def terminate(self) -> None:
         """SIGTERM to the game itself, as a platform does to PID 1."""
@@ -140,12 +142,12 @@ class Container:
     async def _read(self, stream: Stream, pipe: asyncio.StreamReader | None) -> None:
         assert pipe is not None
         while data := await pipe.read(READ_BYTES):
-            self._logbook.write(stream, data)
+            self._container_log.write(stream, data)
 
     async def _finish(self) -> None:
         await self._control.close()
         await self._process.wait()
-        self._logbook.flush()
+        self._container_log.flush()
 
 
 class Control:

@@ -12,8 +12,8 @@ from typing import Any
 
 from agent.emulator.catalogue import now, rfc3339, stamp
 from agent.emulator.container import Container
+from agent.emulator.container_log import ContainerLog
 from agent.emulator.fleets import Host
-from agent.emulator.logbook import Logbook
 from agent.emulator.models import DeploymentCreate, StorageBody, VersionBody
 from agent.emulator.places import Place
 from agent.emulator.ports import Forwarding, Mapping
@@ -82,7 +82,7 @@ class KeptLogs:
 
 
 class Deployment:
-    """One deployment; changed by `life`, read by everyone.
+    """One deployment; changed by `runner`, read by everyone.
 
     Args:
         request: what was asked for.
@@ -136,9 +136,9 @@ class Deployment:
         self.log_storage: str | None = None
         """As `container_log_storage` of a stop has it, said at the deploy already; None follows the version."""
         self.is_joinable: bool | None = None
-        self.bell = asyncio.Event()
-        """Rung when its life has something to look at: a stop request, or the end of its container."""
-        self.logbook = Logbook(log_bytes)
+        self.wake = asyncio.Event()
+        """Set when its runner has something to look at: a stop request, or the end of its container."""
+        self.container_log = ContainerLog(log_bytes)
         self.samples = Samples()
         self._changed = changed
 
@@ -156,7 +156,7 @@ class Deployment:
         """Let the first request to stop stand; later ones change nothing."""
         if self.stop_request is None:
             self.stop_request = request
-            self.bell.set()
+            self.wake.set()
             self._changed(self)
 
     def note_change(self) -> None:
@@ -254,7 +254,7 @@ class Deployment:
         """
         logs, crash_logs = kept
         if self.active:
-            logs = self.logbook.text().decode(errors="replace")
+            logs = self.container_log.text().decode(errors="replace")
             crash_logs = self.crash_logs.decode(errors="replace") if self.crash_logs is not None else None
         crash = None
         if self.crash is not None:

@@ -13,12 +13,12 @@ from agent.emulator.beacons import Beacons
 from agent.emulator.deployment import Deployment, Status, StopRequest
 from agent.emulator.errors import ApiError, CannotPlace
 from agent.emulator.fleets import Host
-from agent.emulator.life import Life
 from agent.emulator.models import DeploymentCreate, FleetDeploymentCreate, VersionBody
 from agent.emulator.places import PLACES, Place, nearest, place_of_address
 from agent.emulator.reading import body_faults
 from agent.emulator.registry import Registry
 from agent.emulator.relays import Relays
+from agent.emulator.runner import DeploymentRunner
 from agent.emulator.services import Services
 from agent.emulator.settings import EmulatorSettings
 
@@ -39,7 +39,7 @@ class Platform(Services):
         self.beacons = Beacons(self.port_book, settings)
         self.relays = Relays(self)
         self.registry = Registry(self.engine)
-        self._lives: set[asyncio.Task[None]] = set()
+        self._runs: set[asyncio.Task[None]] = set()
 
     def deploy(
         self,
@@ -50,7 +50,7 @@ class Platform(Services):
         log_storage: str | None = None,
         changes: dict[str, Any] | None = None,
     ) -> Deployment:
-        """Create a deployment and begin its life.
+        """Create a deployment and start it.
 
         Args:
             request: what is asked for.
@@ -94,9 +94,9 @@ class Platform(Services):
             trouble = ""
             deployment.location = deployment.host.place
         deployment.note_change()
-        life = asyncio.create_task(Life(deployment, self).run(trouble), name=f"deployment {deployment.id}")
-        self._lives.add(life)
-        life.add_done_callback(self._lives.discard)
+        run = asyncio.create_task(DeploymentRunner(deployment, self).run(trouble), name=f"deployment {deployment.id}")
+        self._runs.add(run)
+        run.add_done_callback(self._runs.discard)
         if trouble:
             raise ApiError(422, trouble, extra={"request_id": deployment.id})
         return deployment
@@ -164,7 +164,7 @@ class Platform(Services):
         for deployment in self.deployments.values():
             if deployment.active:
                 deployment.ask_to_stop(StopRequest("emulator"))
-        await gather_all(self._lives)
+        await gather_all(self._runs)
         await self.relays.close()
         await self.beacons.close()
         await self.webhooks.close()

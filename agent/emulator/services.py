@@ -1,4 +1,4 @@
-"""What every deployment's life uses of the platform around it."""
+"""What a deployment's runner uses of the platform around it."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ async def keep_logs(deployment: Deployment, storage: StorageBody) -> KeptLogs:
     Raises:
         Exception: whatever the store says; the caller reports it, as nothing better can be done.
     """
-    book = deployment.logbook
+    book = deployment.container_log
     ndjson = storage.output_format == "NDJSON"
     folder = f"{_safe(deployment.request.application)}/{_safe(deployment.request.version)}"
     key, crash_key = f"{folder}/{deployment.id}{'.ndjson' if ndjson else '.log'}", None

@@ -423,11 +423,11 @@ def test_a_sanitised_key_is_a_name_of_a_variable(key: str) -> None:
 STARTS_A_GAME = """
 import asyncio, os
 from agent.emulator.container import Container
-from agent.emulator.logbook import Logbook
+from agent.emulator.container_log import ContainerLog
 
 async def main():
     game = ["sh", "-c", "trap : TERM; sleep 600"]
-    container = await Container.start(game, dict(os.environ), logbook=Logbook(1), tag="A=1")
+    container = await Container.start(game, dict(os.environ), container_log=ContainerLog(1), tag="A=1")
     print(container.pid, flush=True)
     await container.wait()
 

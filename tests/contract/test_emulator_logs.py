@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 import pytest
 
-from agent.emulator.logbook import CHUNK_BYTES, Logbook
+from agent.emulator.container_log import CHUNK_BYTES, ContainerLog
 from tests.contract.backend import SECONDS, Backend, backend, python, quick
 
 TALKS = """
@@ -247,12 +247,12 @@ async def test_output_is_bounded_and_the_oldest_goes_first() -> None:
         # The oldest goes in pieces as they were read, 64 KiB at most; how much is left depends on how they came.
         assert 1_000 < len(log) <= 100_000
         assert log.endswith("line 39999\ndone\n")
-        assert caller.inner(deployment_id).logbook.dropped > 300_000
+        assert caller.inner(deployment_id).container_log.dropped > 300_000
 
 
 def test_a_line_in_two_pieces_is_one_line() -> None:
     """Pieces of stdout and stderr that arrive in turns do not cut each other's lines."""
-    book = Logbook(10_000)
+    book = ContainerLog(10_000)
     book.write("stdout", b"one ")
     book.write("stderr", b"other\n")
     book.write("stdout", b"line\nand")
@@ -265,7 +265,7 @@ def test_a_line_in_two_pieces_is_one_line() -> None:
 
 def test_a_reader_who_fell_behind_goes_on_with_what_is_left() -> None:
     """Positions stay valid when the oldest chunks have gone."""
-    book = Logbook(2 * (4 + CHUNK_BYTES))
+    book = ContainerLog(2 * (4 + CHUNK_BYTES))
     for number in range(10):
         book.write("stdout", b"%03d\n" % number)
     chunks, position = book.since(0)

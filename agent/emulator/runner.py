@@ -20,12 +20,12 @@ CRASH_LOG_BYTES = 256 * 1024
 """Most of a crashed attempt's output that is kept as its crash log: the end of it."""
 
 
-WELL_SECONDS = 10.0
-"""A game that ran so long did not fall over at its start (what docker takes for the same question)."""
+STABLE_SECONDS = 10.0
+"""A game that ran so long did not fail at its start (what docker takes for the same question)."""
 
 
-class Life:
-    """The life of one deployment.
+class DeploymentRunner:
+    """Takes one deployment through its states, from its deploy to its end.
 
     Args:
         deployment: already placed on a host; placing can fail, and the answer to a deploy says so.
@@ -38,7 +38,7 @@ class Life:
         self._services = services
         self._settings = services.settings
         self._started = 0.0
-        self._falls = 0
+        self._failed_starts = 0
 
     async def run(self, trouble: str = "") -> None:
         """All of it; whatever happens, nothing of the deployment is left afterwards.
@@ -91,7 +91,7 @@ class Life:
             return await Container.start(
                 engine.process_command(version),
                 {**environment.inherited(os.environ), **user, **given},
-                logbook=deployment.logbook,
+                container_log=deployment.container_log,
                 tag=tag,
                 directory=self._settings.directory,
             )
@@ -101,7 +101,7 @@ class Life:
         container = await Container.start(
             runner.start_command(name),
             runner.environment(game),
-            logbook=deployment.logbook,
+            container_log=deployment.container_log,
             tag=tag,
             linger=engine.LINGER_SECONDS,
         )
@@ -152,7 +152,7 @@ class Life:
         while deployment.container is not None:
             watch = asyncio.create_task(self._ring_at_the_end(deployment.container))
             try:
-                await self._wait_for_bell(end)
+                await self._wait_until_woken(end)
             finally:
                 if not watch.done():
                     watch.cancel()
@@ -166,18 +166,18 @@ class Life:
 
     async def _ring_at_the_end(self, container: Container) -> None:
         await container.wait()
-        self._deployment.bell.set()
+        self._deployment.wake.set()
 
-    async def _wait_for_bell(self, until: float) -> None:
-        """Until the bell rings, at most until a moment of the loop's clock."""
-        bell = self._deployment.bell
+    async def _wait_until_woken(self, until: float) -> None:
+        """Until it is woken, at most until a moment of the loop's clock."""
+        wake = self._deployment.wake
         remaining = None if until == float("inf") else max(0.0, until - asyncio.get_running_loop().time())
         try:
             async with asyncio.timeout(remaining):
-                await bell.wait()
+                await wake.wait()
         except TimeoutError:
             return
-        bell.clear()
+        wake.clear()
 
     async def _after_exit(self, container: Container, end: float) -> None:
         """The game ended by itself: start it again, or let the deployment end."""
@@ -190,17 +190,17 @@ class Life:
             return
         moment = asyncio.get_running_loop().time()
         # A game that had been well for a while is started again soon, one that falls over at once ever later.
-        if moment - self._started > WELL_SECONDS:
-            self._falls = 0
+        if moment - self._started > STABLE_SECONDS:
+            self._failed_starts = 0
         delays = self._settings.delays
         pauses = RetryPolicy(delays.restart, delays.restart_max)
-        await self._wait_for_bell(min(end, moment + pauses.ceiling(self._falls)))
-        self._falls += 1
+        await self._wait_until_woken(min(end, moment + pauses.ceiling(self._failed_starts)))
+        self._failed_starts += 1
         if deployment.stop_request is not None:
             return
         await self._remove_container()
         deployment.restart_count += 1
-        deployment.logbook.attempt += 1
+        deployment.container_log.attempt += 1
         deployment.container = await self._start()
         deployment.note_change()
 
@@ -214,7 +214,7 @@ class Life:
         else:
             message = f"Exited with code {code}"
         deployment.crash = Crash(code, message)
-        deployment.crash_logs = deployment.logbook.text(deployment.logbook.attempt)[-CRASH_LOG_BYTES:]
+        deployment.crash_logs = deployment.container_log.text(deployment.container_log.attempt)[-CRASH_LOG_BYTES:]
         return deployment.crash
 
     async def _fail(self, detail: str) -> None:
@@ -227,7 +227,7 @@ class Life:
         deployment.become(Status.ERROR)
         self._services.tell(deployment, deployment.request.webhook_on_error)
         while deployment.stop_request is None:
-            await self._wait_for_bell(float("inf"))
+            await self._wait_until_woken(float("inf"))
 
     async def _terminate(self) -> None:
         """SIGTERM, the grace, SIGKILL; then the logs, and the end."""
@@ -298,7 +298,7 @@ class Life:
             await deployment.forwarding.close()
         if deployment.host is not None:
             self._services.hosts.give_back(deployment.host, deployment.version)
-        deployment.logbook.clear()
+        deployment.container_log.clear()
         deployment.crash_logs = None
         deployment.become(Status.TERMINATED)
         self._services.tell(deployment, deployment.request.webhook_on_terminated)

@@ -30,7 +30,7 @@ class Chunk:
     """0 for the first start, then one more with every restart."""
 
 
-class Logbook:
+class ContainerLog:
     """The output of one deployment, over its restarts.
 
     Args:
