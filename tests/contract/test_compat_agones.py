@@ -8,10 +8,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from grpclib.client import Channel
 from grpclib.const import Cardinality
-from grpclib.exceptions import GRPCError
+from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from agent.compat.agones_messages import MESSAGES
 from agent.compat.http import CONNECTIONS
@@ -338,20 +339,43 @@ async def test_an_agent_that_was_restarted_goes_on(tmp_path: Path) -> None:
             assert shown["status"]["counters"] == before["status"]["counters"]
 
 
-@pytest.mark.parametrize("listener", [REST, "agones-grpc"])
-async def test_one_connection_too_many_is_closed_and_the_others_go_on(tmp_path: Path, listener: str) -> None:
-    """Half-open ones count: file descriptors are for logs and the stop as well."""
-    async with serving(tmp_path, "agones") as served:
-        await served.call(REST, "POST", "/health", {})
+@pytest.mark.parametrize(
+    ("host", "listener"),
+    [("agones", REST), ("agones", "agones-grpc"), ("multiplay", "multiplay"), ("playfab", "playfab")],
+)
+async def test_one_connection_too_many_is_closed_and_the_others_go_on(tmp_path: Path, host: str, listener: str) -> None:
+    """Half-open ones count, on every host's listener: file descriptors are for logs and the stop as well."""
+    async with serving(tmp_path, host) as served:
         opened = [await asyncio.open_connection("127.0.0.1", served.port(listener)) for _ in range(CONNECTIONS + 1)]
         reader = opened[-1][0]
         async with asyncio.timeout(DEADLINE):
             with contextlib.suppress(ConnectionError):
                 assert await reader.read() == b""
-            assert not opened[0][0].at_eof()
-        assert (await served.call(REST, "POST", "/health", {})).status == 200
+        assert not opened[0][0].at_eof()
+        opened.pop()[1].close()
+        opened.pop()[1].close()
+        async with asyncio.timeout(DEADLINE):
+            while not await _answers(served, listener):  # noqa: ASYNC110 - the server tells no event
+                await asyncio.sleep(0.02)
         for _, writer in opened:
             writer.close()
+
+
+async def _answers(served: Served, listener: str) -> bool:
+    """Whether a new client is answered."""
+    if listener == "agones-grpc":
+        client = Grpc(served.port(listener))
+        try:
+            await client.call("", "GetGameServer", "Empty", "GameServer")
+        except (OSError, GRPCError, StreamTerminatedError):
+            return False
+        finally:
+            client.channel.close()
+        return True
+    try:
+        return (await served.call(listener, "GET", "/nothing/here")).status == 404
+    except aiohttp.ClientError:
+        return False
 
 
 class Grpc:
