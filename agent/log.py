@@ -84,9 +84,12 @@ def error(message: str, **fields: object) -> None:
 
 def fault(doing: str, problem: BaseException) -> None:
     """A fault of the agent itself, with where it happened: `doing` is what it could not do, beginning with "cannot"."""
-    import traceback  # noqa: PLC0415 - only where something is wrong
+    try:
+        import traceback  # noqa: PLC0415 - only where something is wrong
 
-    trace = "".join(traceback.format_exception(problem))
+        trace = "".join(traceback.format_exception(problem))
+    except Exception:  # such as no descriptor for the import; what is only to be said must not end PID 1
+        trace = "(where it happened cannot be said)"
     error(f"{doing} ({type(problem).__name__}: {problem}); going on. Please report this:\n{trace}")
 
 

@@ -19,6 +19,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMethod
 from pydantic import BaseModel
 
+from agent.api.access import connections_limit
 from agent.api.contracts import Caller, OnRequest
 from agent.api.feed import Feed
 from agent.api.http_input import check_sender, gather, read_body
@@ -33,6 +34,9 @@ from agent.lifecycle.states import Source
 CONNECTIONS = 512
 """Open connections at most; one more is answered 503: file descriptors are for logs and the stop as well."""
 BACKLOG = 1024
+ACCEPTED_AT_ONCE = 4
+"""In one round of the loop. asyncio tries as often as that also when no descriptor is left, and says so each time."""
+DESCRIPTORS_SHARE = 0.5
 KEEPALIVE_SECONDS = 75.0
 CLOSE_SECONDS = 0.2
 """How long requests under way may take when the agent ends: it ends after all that matters is done."""
@@ -101,11 +105,15 @@ class HttpServer:
     async def start(self, sock: socket.socket) -> None:
         """Begins to accept connections on a socket that is bound and listening."""
         loop = asyncio.get_running_loop()
+        limit = connections_limit(CONNECTIONS, DESCRIPTORS_SHARE)
+        busy = _busy(limit)
 
         def connection() -> _Connection:
             return _Connection(
                 self._router,
                 self._web,
+                limit,
+                busy,
                 loop=loop,
                 access_log=None,
                 keepalive_timeout=KEEPALIVE_SECONDS,
@@ -114,7 +122,8 @@ class HttpServer:
                 auto_decompress=False,
             )
 
-        self._listener = await loop.create_server(connection, sock=sock, backlog=BACKLOG)
+        self._listener = await loop.create_server(connection, sock=sock, backlog=ACCEPTED_AT_ONCE)
+        sock.listen(BACKLOG)
 
     @property
     def connections(self) -> int:
@@ -245,8 +254,10 @@ def _wait_seconds(request: web.BaseRequest) -> float:
 class _Connection(web.RequestHandler):
     """A connection that answers what is not HTTP with a problem, and says when its client is gone."""
 
-    def __init__(self, router: Router[_Target], server: web.Server, **options: Any) -> None:
+    def __init__(self, router: Router[_Target], server: web.Server, limit: int, busy: bytes, **options: Any) -> None:
         super().__init__(server, **options)
+        self._limit = limit
+        self._busy = busy
         self.gone: Callable[[], None] | None = None
         self.reading = False  # a body is still to come
         self.ended = False  # the client has said its last word
@@ -257,8 +268,8 @@ class _Connection(web.RequestHandler):
         super().connection_made(transport)
         assert isinstance(transport, asyncio.Transport), "HTTP is served on stream sockets"
         manager = self._manager
-        if manager is not None and len(manager.connections) > CONNECTIONS:
-            transport.write(_BUSY)
+        if manager is not None and len(manager.connections) > self._limit:
+            transport.write(self._busy)
             self.force_close()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio takes a bool, aiohttp just returns none
@@ -319,10 +330,11 @@ def _problem(wrong: OperationError, *, with_message: bool = False) -> web.Respon
     return response
 
 
-_BUSY_BODY = json.dumps(
-    OperationError(Kind.UNAVAILABLE, f"cannot answer: {CONNECTIONS} connections are open; close some").document()
-).encode()
-_BUSY = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nConnection: close\r\n"
-    b"Content-Length: %d\r\n\r\n%s" % (len(_BUSY_BODY), _BUSY_BODY)
-)
+def _busy(limit: int) -> bytes:
+    """The whole answer to one connection too many."""
+    wrong = OperationError(Kind.UNAVAILABLE, f"cannot answer: {limit} connections are open; close some")
+    body = json.dumps(wrong.document()).encode()
+    return (
+        b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nConnection: close\r\n"
+        b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+    )

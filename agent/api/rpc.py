@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from agent.api.access import Peer, allowed_users, peer_of
+from agent.api.access import Peer, allowed_users, connections_limit, peer_of
 from agent.api.contracts import Caller, OnRequest
 from agent.api.events import Subscription
 from agent.api.feed import Feed
@@ -28,6 +28,11 @@ from agent.lifecycle.states import Source
 CONNECTIONS = 256
 """Open connections at most; one more is told so and closed."""
 BACKLOG = 1024
+ACCEPTED_AT_ONCE = 4
+"""In one round of the loop. asyncio tries as often as that also when no descriptor is left, and says so each time."""
+DESCRIPTORS_SHARE = 0.25
+REFUSED_AT_ONCE = 8
+"""Who may not connect has time to read that; when there are so many of them, one more has not."""
 CALLS_AT_ONCE = 16
 """Calls of one connection that wait for the platform or a store; with so many, its next line waits."""
 SHARE_SECONDS = 0.002
@@ -92,12 +97,17 @@ class RpcServer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: deque[_Connection] = deque()  # those with lines that are not answered yet, in turn
         self._turn_is_planned = False
+        self._limit = CONNECTIONS
         self._listener: asyncio.Server | None = None
 
     async def start(self, sock: socket.socket) -> None:
         """Begins to accept connections on a socket that is bound and listening."""
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_unix_server(lambda: _Connection(self), sock=guarded(sock), backlog=BACKLOG)
+        self._limit = connections_limit(CONNECTIONS, DESCRIPTORS_SHARE)
+        self._listener = await loop.create_unix_server(
+            lambda: _Connection(self), sock=guarded(sock), backlog=ACCEPTED_AT_ONCE
+        )
+        sock.listen(BACKLOG)
 
     async def close(self, seconds: float = CLOSE_SECONDS) -> None:
         """Stops accepting, lets calls under way finish for `seconds` at most, and closes all.
@@ -162,8 +172,8 @@ class RpcServer:
             OperationError: they may not connect.
         """
         self._connections.add(connection)
-        if len(self._connections) > CONNECTIONS:
-            raise OperationError(Kind.UNAVAILABLE, f"cannot answer: {CONNECTIONS} connections are open; close some")
+        if len(self._connections) > self._limit:
+            raise OperationError(Kind.UNAVAILABLE, f"cannot answer: {self._limit} connections are open; close some")
         try:
             peer = peer_of(sock)
         except OSError:
@@ -173,6 +183,10 @@ class RpcServer:
             raise OperationError(Kind.FORBIDDEN, f"cannot answer user {peer.uid}: the socket is for users {allowed}")
         # Now rather than at the stop: by then a process that only wrote its line may be gone.
         return Source.GAME if self._is_game(peer) else Source.OPERATOR
+
+    def may_linger(self) -> bool:
+        """Whether one who may not connect can be given time to read that."""
+        return len(self._connections) <= self._limit + REFUSED_AT_ONCE
 
     def left(self, connection: _Connection) -> None:
         """Counts a connection off."""
@@ -213,7 +227,8 @@ class _Connection(asyncio.Protocol):
             # Closed by its own hand or soon: what is closed with words unread loses its last ones on the other side.
             self._write(failure(None, wrong))
             transport.write_eof()
-            asyncio.get_running_loop().call_later(REFUSED_SECONDS, transport.close)
+            seconds = REFUSED_SECONDS if self._server.may_linger() else 0.0
+            asyncio.get_running_loop().call_later(seconds, transport.close)
         else:
             self._dispatcher = self._server.dispatcher(source, self._subscribe)
 

@@ -5,8 +5,10 @@ The init's main thread is the only one that uses this: starting a process, notin
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import time
 
 from agent.errors import EXIT_CANNOT_EXECUTE, CannotStartError
 from agent.game.cgroup import read_cgroup
@@ -15,6 +17,8 @@ from agent.game.tree import descendants
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from agent.game.cgroup import CgroupReading
     from agent.game.reaper import Reaper
     from agent.game.spawn import Game
@@ -22,6 +26,14 @@ if TYPE_CHECKING:
     from agent.game.user import User
     from agent.logs.capture import Capture
 
+# The kernel takes the process with the highest score when memory runs out: that is to be the game, which the agent can
+# tell of, and never the agent. In thousandths of the memory there is (man 5 proc, oom_score_adj).
+_OOM_MORE = 300
+_OOM_MOST = 1000
+_OOM_FILE = "/proc/self/oom_score_adj"
+# How long a game that forks without end is listed and suspended before it is killed.
+_FREEZE_SECONDS = 0.1
+_MANY = 8
 # A process group whose parents are all in other sessions is orphaned, and the kernel never suspends it for these (man 7
 # credentials, "orphaned process group"): SIGSTOP does what was meant.
 _SUSPENDING = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
@@ -72,15 +84,16 @@ class GameProcess:
             self.cgroup = read_cgroup()
             if self.stdin is not None:
                 read_end = self.stdin.renew()
-            self.game = spawn(
-                self.command,
-                self.env,
-                cwd=self.workdir,
-                capture=self.capture is not None,
-                stdin=read_end,
-                tty=self.tty,
-                user=self.user,
-            )
+            with _preferred_by_oom_killer():
+                self.game = spawn(
+                    self.command,
+                    self.env,
+                    cwd=self.workdir,
+                    capture=self.capture is not None,
+                    stdin=read_end,
+                    tty=self.tty,
+                    user=self.user,
+                )
         except CannotStartError as failure:
             self.failure = failure
             return
@@ -128,14 +141,50 @@ class GameProcess:
     def kill(self) -> int:
         """SIGKILL to the groups at once, then to everything else of the game.
 
-        A process that forks faster than it is listed may leave a child behind; call it again until nothing is left.
+        Where there is much of it, it is suspended first, until nothing new is found: what is killed makes room for what
+        forks without end, and what is suspended keeps its place. That takes a tenth of a second at most; a process that
+        forks faster than it is listed may still leave a child behind: call it again until nothing is left.
 
         Returns:
             How many processes were left to kill.
         """
         for group in self.game.groups() if self.game is not None else ():
             signal_group(group, signal.SIGKILL)
-        return sum(send(pid, signal.SIGKILL) for pid in self.pids())
+        left = self.pids()
+        if len(left) > _MANY:
+            until = time.monotonic() + _FREEZE_SECONDS
+            suspended: set[int] = set()
+            while (fresh := [pid for pid in left if pid not in suspended]) and time.monotonic() < until:
+                for pid in fresh:
+                    send(pid, signal.SIGSTOP)
+                suspended.update(fresh)
+                left = self.pids()
+        return sum(send(pid, signal.SIGKILL) for pid in left)
+
+
+@contextlib.contextmanager
+def _preferred_by_oom_killer() -> Iterator[None]:
+    """What is started meanwhile inherits a higher score than this process has (man 5 proc, oom_score_adj).
+
+    This process has it back afterwards, which needs no privilege: only going below one's first value does.
+    """
+    try:
+        with open(_OOM_FILE) as file:
+            own = int(file.read())
+        _write_score(min(own + _OOM_MORE, _OOM_MOST))
+    except (OSError, ValueError):
+        yield  # a sandbox without it
+        return
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            _write_score(own)
+
+
+def _write_score(score: int) -> None:
+    with open(_OOM_FILE, "w") as file:
+        file.write(str(score))
 
 
 def send(pid: int, number: int) -> bool:

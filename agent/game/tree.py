@@ -51,6 +51,15 @@ def parents() -> dict[int, int]:
     return found
 
 
+def can_list() -> bool:
+    """Whether processes can be listed at all: not where no descriptor is left for it."""
+    try:
+        os.listdir("/proc")
+    except OSError:
+        return False
+    return True
+
+
 def descendants(root: int, without: frozenset[int] = frozenset()) -> list[int]:
     """Every process below `root`, zombies included, parents before children.
 

@@ -13,6 +13,7 @@ import socket
 
 from agent import log
 from agent.game.process import send
+from agent.init.limits import restore_limits
 from agent.link.messages import (
     FactTold,
     Leave,
@@ -101,6 +102,7 @@ class AgentProcess:
         self._failed: Callable[[str], None] | None = None
         self._asked: MethodAsked | None = None
         self._on_up: list[Callable[[], None]] = []
+        self._on_back: list[Callable[[], None]] = []
         self._on_down: list[Callable[[], None]] = []
 
     def handle(self, kind: type[Record], handler: Handler) -> None:
@@ -110,6 +112,10 @@ class AgentProcess:
     def on_up(self, callback: Callable[[], None]) -> None:
         """Calls back each time the agent is up."""
         self._on_up.append(callback)
+
+    def on_back(self, callback: Callable[[], None]) -> None:
+        """Calls back each time the agent says something again that was suspended, or did not get to it."""
+        self._on_back.append(callback)
 
     def on_down(self, callback: Callable[[], None]) -> None:
         """Calls back each time the agent was lost."""
@@ -132,6 +138,7 @@ class AgentProcess:
         self._again = None
         if self._leaving or self._forbidden or self._link is not None:
             return
+        restore_limits()
         try:
             ours, theirs = socket.socketpair()
         except OSError as problem:
@@ -252,7 +259,7 @@ class AgentProcess:
             # Its end follows; one that closed the link and lives on is of no use.
             self.kill()
             return
-        self._heard_at = self._loop.time()
+        self._note_heard()
         try:
             messages = self._unpacker.feed(data)
         except BrokenLinkError as problem:
@@ -270,6 +277,13 @@ class AgentProcess:
                 handler(message, payload)
             except Exception as problem:
                 log.fault(f"cannot take in {type(message).__name__} from the agent's process", problem)
+
+    def _note_heard(self) -> None:
+        now = self._loop.time()
+        if self.serving and now - self._heard_at > _ABSENT_SECONDS + _PING_EVERY:
+            for callback in self._on_back:
+                callback()
+        self._heard_at = now
 
     def _up(self) -> None:
         self.serving = True
@@ -304,6 +318,7 @@ class AgentProcess:
 
     def _look(self) -> None:
         """Asks whether it is there; gives up one that does not answer."""
+        restore_limits()
         now = self._loop.time()
         patience = _HUNG_SECONDS if self.serving else _START_SECONDS
         late = now - (self._ping_timer.at if self._ping_timer is not None else now)

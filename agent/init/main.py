@@ -24,6 +24,7 @@ from agent.game.reaper import (
 )
 from agent.game.signal_handling import deaf_shell_in_front
 from agent.init.inputs import read
+from agent.init.limits import remember_limits
 from agent.init.loop import Loop
 from agent.init.output import Output
 from agent.init.prepare import bind_sockets, prepare_game
@@ -77,6 +78,7 @@ def main(argv: list[str]) -> int:
     log.hide(inputs.secrets)
     log.configure(*inputs.log_style)
     _keep_standard_streams()
+    remember_limits()
     adopt_orphans()
     keep_memory_private()
     inputs.check()

@@ -7,14 +7,26 @@ import time
 
 from agent import log
 from agent.config.homes import home
+from agent.game.cgroup import read_cgroup
 from agent.logs.capture import Capture
 from agent.logs.redact import Redactor
-from agent.logs.sink import Sink
-from agent.logs.spool import Spool
+from agent.logs.sink import BUFFER, Sink
+from agent.logs.spool import QUEUE, Spool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from agent.init.inputs import Inputs
+
+
+# The buffers of a container with little memory take this part of it each; they are said to a game by waiting, or to
+# a reader of the log by what was dropped, where being killed would be said by nobody.
+_SHARE_OF_MEMORY = 64
+_LEAST_BUFFER = 256 * 1024
+
+
+def _buffer(most: int) -> int:
+    limit = read_cgroup().memory_limit
+    return most if limit is None else max(_LEAST_BUFFER, min(most, limit // _SHARE_OF_MEMORY))
 
 
 class Output:
@@ -33,11 +45,13 @@ class Output:
         named = [inputs.environ[word] for word in words if inputs.environ.get(word)]
         self.redactor = Redactor([*inputs.secrets, *named], patterns)
         log.hide(named)
-        self._stderr = Sink(2, lambda: None)
+        buffer = _buffer(BUFFER)
+        self._stderr = Sink(2, lambda: None, buffer)
         log.send_to(self._stderr.put_line)
         self.spool = Spool(
             inputs.setting("spool_dir") or default_spool(),
             inputs.setting("spool_max"),
+            queue_bytes=_buffer(QUEUE),
             command=inputs.command,
             say=log.warning,
         )
@@ -49,6 +63,7 @@ class Output:
                 self.redactor,
                 {"stdout": 1, "stderr": 2},
                 redact_passthrough=inputs.setting("redact_stdout"),
+                buffer_bytes=buffer,
                 sinks={"stderr": self._stderr},
             )
 

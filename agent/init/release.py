@@ -7,6 +7,7 @@ the agent's process is not there to make the call with all that it knows of retr
 from __future__ import annotations
 
 import os
+import signal
 import time
 
 from agent import log
@@ -17,51 +18,66 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from agent.game.reaper import Reaper
+    from agent.init.loop import Loop
 
-CONFIRMED, REFUSED = 0, 3
+CONFIRMED = 0
 _CALL_SECONDS = 10.0
+# A call as a whole: a server that sends a byte now and then keeps to the limit of each read for ever.
+_TOTAL_SECONDS = 20
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
 _AFTER_REFUSAL = 60.0
+# A helper that could not be started, or was lost, is started again after so long.
+_HELPER_AGAIN = 2.0
 
 
 class LightRelease:
-    """Makes the self-stop call from a helper process until it is settled."""
+    """Makes the self-stop call from a helper process until it is confirmed."""
 
-    def __init__(self, reaper: Reaper, isolate: Callable[[], None]) -> None:
+    def __init__(self, reaper: Reaper, isolate: Callable[[], None], loop: Loop) -> None:
         """Starts nothing yet.
 
         Args:
             reaper: the helper is the init's.
             isolate: called in the forked process first: undoes what belongs to the init alone.
+            loop: starts a helper again that could not be started, or was lost.
         """
         self._reaper = reaper
         self._isolate = isolate
+        self._loop = loop
         self._pid = 0
         self._settled: Callable[[str], None] | None = None
-        self._again: tuple[str, str, str] | None = None
+        self._call: tuple[str, str, str] | None = None
 
     def start(self, url: str, token: str, log_storage: str, settled: Callable[[str], None]) -> None:
-        """Begins to call.
+        """Begins to call; where that is under way already, it goes on as it is.
 
         Args:
             url: ARBITRIUM_DELETE_URL.
             token: ARBITRIUM_DELETE_TOKEN.
             log_storage: value of `container_log_storage`.
-            settled: called with `confirmed` or `refused`.
+            settled: called with `confirmed`.
         """
-        if self._pid:
+        if self._settled is None:
+            self._settled = settled
+            self._call = (url, token, log_storage)
+            self._start_helper()
+
+    def _start_helper(self) -> None:
+        if self._call is None:
             return
-        self._settled = settled
-        self._again = (url, token, log_storage)
         try:
             pid = os.fork()
         except OSError as problem:
-            log.error(f"cannot start a process for the self-stop: {os.strerror(problem.errno or 0).lower()}")
+            log.error(
+                f"cannot start a process for the self-stop: {os.strerror(problem.errno or 0).lower()}; trying again in "
+                f"{_HELPER_AGAIN:g} s"
+            )
+            self._loop.call_later(_HELPER_AGAIN, self._start_helper)
             return
         if pid == 0:
             self._isolate()
-            _call_until_settled(url, token, log_storage)
+            _call_until_settled(*self._call)
         self._pid = pid
         self._reaper.add_helper(pid)
 
@@ -70,11 +86,11 @@ class LightRelease:
         if pid != self._pid or self._settled is None:
             return
         self._pid = 0
-        code = os.waitstatus_to_exitcode(status)
-        if code in (CONFIRMED, REFUSED):
-            self._settled("confirmed" if code == CONFIRMED else "refused")
-        elif self._again is not None:
-            self.start(*self._again, self._settled)
+        if os.waitstatus_to_exitcode(status) == CONFIRMED:
+            self._settled("confirmed")
+        else:
+            # It hung for too long, or the kernel took it. At once, it would be started again and again.
+            self._loop.call_later(_HELPER_AGAIN, self._start_helper)
 
 
 def _call_until_settled(url: str, token: str, log_storage: str) -> NoReturn:
@@ -82,6 +98,7 @@ def _call_until_settled(url: str, token: str, log_storage: str) -> NoReturn:
     try:
         pause = _FIRST_PAUSE
         while True:
+            signal.alarm(_TOTAL_SECONDS)  # ends this process: the init starts another one
             status = _call(url, token, log_storage)
             if status in (200, 202, 410):
                 code = CONFIRMED
@@ -95,6 +112,7 @@ def _call_until_settled(url: str, token: str, log_storage: str) -> NoReturn:
                 )
             elif status:
                 log.warning(f"cannot self-stop: the platform answered {status}; trying again in {pause:g} s")
+            signal.alarm(0)
             time.sleep(pause)
             pause = min(max(_LONGEST_PAUSE, pause), pause * 2)
     finally:

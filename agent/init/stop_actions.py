@@ -10,7 +10,7 @@ import subprocess
 from agent.game import stop_signal
 from agent.game.ports import owners
 from agent.game.process import send, signal_group
-from agent.game.tree import look
+from agent.game.tree import can_list, look
 from agent.game.user import identity
 from agent.lifecycle.stop_plan import Step
 
@@ -187,6 +187,8 @@ class StopActions:
             target=target,
         )
         names = {one.pid: one.name for one in processes}
+        if not processes and not self._in_turn and not can_list():
+            chosen = [self._process.main_pid] if self._process.main_pid else []
         told = [pid for pid in chosen if send(pid, number)]
         self._in_turn |= set(told)
         self.asked |= dict.fromkeys(told, number)

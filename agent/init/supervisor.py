@@ -22,6 +22,7 @@ from agent.init.agent_process import AgentProcess
 from agent.init.attempt import Attempt
 from agent.init.effects import Effects
 from agent.init.ending import Ending
+from agent.init.limits import restore_limits
 from agent.init.notify import NotifySocket
 from agent.init.policy_timer import PolicyTimer
 from agent.init.port_watch import PortWatch
@@ -152,7 +153,7 @@ class Supervisor:
         self._store: StoreMeasured | None = None
         self.spool_view: dict[str, Any] = {}
         self.agent = AgentProcess(loop, process.reaper, lambda link: run_agent(self, link), self._before_fork)
-        self._light = LightRelease(process.reaper, isolate)
+        self._light = LightRelease(process.reaper, isolate, loop)
         self._ending = Ending(loop, inputs, process, output, self.report, self.agent, self._light)
         self._effects = Effects(
             loop, process, self._ending, new_attempt=self._new_attempt, new_sequence=self._new_sequence
@@ -177,6 +178,7 @@ class Supervisor:
         self.driver.watch(self._tell_agent)
         self.driver.watch(self._say)
         self.agent.on_up(self._policies.resumed)
+        self.agent.on_back(self._policies.resumed)
         for kind, handler in (
             (Serving, self._on_serving),
             (SettingsRefused, self._on_refused),
@@ -296,6 +298,7 @@ class Supervisor:
         if number == signal.SIGCHLD:
             self._reap()
         elif number in STOP_SIGNALS:
+            restore_limits()
             self._signals.append((number, at))
             self.driver.post(StopSignal(at, interrupt=number == signal.SIGINT, backlog=self._backlog()))
         else:

@@ -41,6 +41,8 @@ class Unavailable:
         self._loop = loop
         self._agent = agent
         self._answers: list[tuple[socket.socket, bytes]] = []
+        self._open = 0  # connections that were answered and are not closed yet
+        self._answering = False
         for port in (sockets.control, sockets.metrics):
             if port is not None:
                 self._answers.append((port.sock, _HTTP))
@@ -51,23 +53,42 @@ class Unavailable:
 
     def _start(self) -> None:
         if self._agent.failed_starts >= AFTER_STARTS:
-            for listener, answer in self._answers:
-                self._loop.add_reader(listener.fileno(), partial(_answer, self._loop, listener, answer))
+            self._answering = True
+            self._listen()
+
+    def _listen(self) -> None:
+        for listener, answer in self._answers:
+            self._loop.add_reader(listener.fileno(), partial(self._answer, listener, answer))
 
     def _stop(self) -> None:
+        self._answering = False
+        self._pause()
+
+    def _pause(self) -> None:
         for listener, _ in self._answers:
             self._loop.remove_reader(listener.fileno())
 
-
-def _answer(loop: Loop, listener: socket.socket, answer: bytes) -> None:
-    for _ in range(_AT_ONCE):
+    def _answer(self, listener: socket.socket, answer: bytes) -> None:
         try:
             connection, _ = listener.accept()
         except OSError:
-            return
-        connection.setblocking(False)
-        with contextlib.suppress(OSError):  # it is gone already
-            connection.send(answer)
-            connection.shutdown(socket.SHUT_WR)
-        # Closed at once, what was sent but not read would become a reset, and the answer would be lost with it.
-        loop.call_later(_READ_SECONDS, connection.close)
+            connection = None  # gone already, or no descriptor is left: those that are answered give theirs back
+        if connection is not None:
+            self._open += 1
+            connection.setblocking(False)
+            with contextlib.suppress(OSError):  # it is gone already
+                connection.send(answer)
+                connection.shutdown(socket.SHUT_WR)
+            # Closed at once, what was sent but not read would become a reset, and the answer would be lost with it.
+            self._loop.call_later(_READ_SECONDS, self._close, connection)
+        if connection is None or self._open >= _AT_ONCE:
+            self._pause()
+            self._loop.call_later(_READ_SECONDS, self._go_on)
+
+    def _close(self, connection: socket.socket) -> None:
+        self._open -= 1
+        connection.close()
+
+    def _go_on(self) -> None:
+        if self._answering:
+            self._listen()

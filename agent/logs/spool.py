@@ -23,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_QUEUE = 8 * 1024 * 1024  # bytes read from the game that the disk has not taken yet
+QUEUE = 8 * 1024 * 1024  # bytes read from the game that the disk has not taken yet
 _SEGMENT = 4 * 1024 * 1024  # size at which a segment is closed
 _TOO_SLOW = "the disk was slower than the game wrote"
 _SAY_AGAIN = 60.0  # seconds between two lines on the same thing
@@ -48,6 +48,7 @@ class Spool:
         max_bytes: int,
         *,
         segment_bytes: int = 0,
+        queue_bytes: int = QUEUE,
         deployment_id: "str | None" = None,
         command: "Sequence[str]" = (),
         say: "Callable[[str], None] | None" = None,
@@ -58,6 +59,7 @@ class Spool:
             directory: made if it is not there.
             max_bytes: bound of the bytes on disk; at least 64 KiB is used.
             segment_bytes: size at which a segment is closed; 0 chooses one that suits `max_bytes`.
+            queue_bytes: how much may wait for the disk.
             deployment_id: which deployment the run belongs to, for whoever adopts it; by default what the platform
                 injected (`ARBITRIUM_REQUEST_ID`).
             command: the game's program and arguments: what another command left on the same disk is not adopted.
@@ -76,6 +78,7 @@ class Spool:
         self._changed = threading.Condition(threading.Lock())
         self._queue: deque[tuple[int, str, bytes]] = deque()
         self._queued = 0
+        self._most_queued = queue_bytes
         self._files: list[tuple[str, bytes]] = []  # to be written beside the segments
         self.advice = "set AGENT_LOG_URL or AGENT_SPOOL_MAX"
         self._writing = False
@@ -133,7 +136,7 @@ class Spool:
             self._queue.append((time.time_ns() if ts is None else ts, stream, data))
             self._queued += len(data)
             _add(self._received, stream, len(data))
-            while self._queued > _QUEUE and len(self._queue) > 1:
+            while self._queued > self._most_queued and len(self._queue) > 1:
                 _, lost_stream, lost = self._queue.popleft()
                 self._queued -= len(lost)
                 self._lost_in_queue += len(lost)

@@ -8,12 +8,15 @@ again, and what must outlive it is kept there.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import gc
 import json
 import logging
 import os
+import resource
 import socket
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import JsonValue
 
@@ -106,9 +109,35 @@ def run(init: Supervisor, sock: socket.socket) -> int:
     """
     # What the agent writes is for its own user: a log may hold more than it should.
     os.umask(0o077)
+    _raise_descriptor_limit()
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
+    loop.set_exception_handler(_on_loop_fault)
     return loop.run_until_complete(_start(init, sock, loop))
+
+
+def _raise_descriptor_limit() -> None:
+    """Lets this process open as many descriptors as it may at most; the game keeps the limit that it was given."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+_fault_said_at = -60.0
+
+
+def _on_loop_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Says what asyncio says of a fault; that no descriptor is left comes with every connection: once a minute."""
+    global _fault_said_at  # noqa: PLW0603 - there is one loop
+    problem = context.get("exception")
+    if not isinstance(problem, OSError) or problem.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS):
+        loop.default_exception_handler(context)
+    elif loop.time() - _fault_said_at >= 60.0:
+        _fault_said_at = loop.time()
+        log.error(
+            f"cannot accept connections for now: {os.strerror(problem.errno).lower()}; they wait. Close connections, "
+            "or raise the container's limit (ulimit -n)"
+        )
 
 
 async def _start(init: Supervisor, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> int:
@@ -227,6 +256,7 @@ class Agent:
         self._report.subscribe(self._tell_init)
         link.handle(StateChanged, self._mirror.on_state)
         link.handle(FactTold, self._on_fact)
+        link.before_pong(self._tell_heartbeat)
         link.handle(TimeRunsOut, self._on_time_runs_out)
         link.handle(MainNamed, self._on_main_named)
         link.handle(ReleaseAsked, self._on_release)

@@ -16,9 +16,10 @@ from agent.link.messages import Answer, Ping, Pong
 from agent.link.wire import BrokenLinkError, Unpacker, pack
 
 _READ = 256 * 1024
-# What has arrived in the sockets of clients is read before a ping is answered: it takes rounds of the loop, and a
-# moment for what was sent just now.
+# What has arrived in the sockets of clients is read before a ping is answered: it takes rounds of the loop (one each
+# for accepting a connection, reading from it, and the task that answers), and a moment for what was sent just now.
 _PONG_AFTER = 0.02
+_PONG_ROUNDS = 20
 
 Handler = Callable[[Any, bytes], object]
 
@@ -43,6 +44,11 @@ class Link:
         self._unsent = bytearray()
         self._asked: dict[int, asyncio.Future[tuple[Any, bytes]]] = {}
         self._number = 0
+        self._before_pong: Callable[[], object] = lambda: None
+
+    def before_pong(self, callback: Callable[[], object]) -> None:
+        """Calls back before a ping is answered: what was taken in and not told yet has to be told first."""
+        self._before_pong = callback
 
     def start(self) -> None:
         """Begins to read."""
@@ -148,4 +154,11 @@ class Link:
             future.set_result((json.loads(message.value), payload))
 
     def _on_ping(self, message: Ping, _payload: bytes) -> None:
-        self._loop.call_later(_PONG_AFTER, self.send, Pong(message.number))
+        self._loop.call_later(_PONG_AFTER, self._pong, message.number, _PONG_ROUNDS)
+
+    def _pong(self, number: int, rounds: int) -> None:
+        if rounds:
+            self._loop.call_soon(self._pong, number, rounds - 1)
+            return
+        self._before_pong()
+        self.send(Pong(number))

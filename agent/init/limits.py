@@ -1,0 +1,35 @@
+"""The init's own limits (man 2 getrlimit): a game of the same user can lower them. Standard library only."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+
+_WATCHED = (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC, resource.RLIMIT_AS)
+_at_start: dict[int, tuple[int, int]] = {}
+
+
+def remember_limits() -> None:
+    """Notes the limits that this process was started with."""
+    for which in _WATCHED:
+        _at_start[which] = resource.getrlimit(which)
+
+
+def restore_limits() -> None:
+    """Gives this process back what it was started with, as far as it may: its end needs files and processes.
+
+    A hard limit that was lowered stays so without CAP_SYS_RESOURCE; then the soft one is raised up to it.
+    """
+    for which, (soft, hard) in _at_start.items():
+        if _at_least(resource.getrlimit(which)[0], soft):
+            continue
+        try:
+            resource.setrlimit(which, (soft, hard))
+        except (OSError, ValueError):
+            now = resource.getrlimit(which)[1]
+            with contextlib.suppress(OSError, ValueError):
+                resource.setrlimit(which, (now, now))
+
+
+def _at_least(now: int, before: int) -> bool:
+    return now == resource.RLIM_INFINITY or (before != resource.RLIM_INFINITY and now >= before)

@@ -1,0 +1,152 @@
+"""What is scarce or stands still: descriptors, processes, memory, time. The game's end is what it would have been."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes import FakePlatform
+from tests.process.harness import Launcher, Run, agent_process, children, eventually, game
+
+PIDS = Path("/sys/fs/cgroup/pids")
+
+
+def exit_document(run: Run) -> dict[str, object]:
+    """The only `exit.json` of a run."""
+    [path] = run.spool.glob("*/exit.json")
+    document: dict[str, object] = json.loads(path.read_text())
+    return document
+
+
+@contextlib.contextmanager
+def few_processes(most: int) -> Iterator[Path]:
+    """A cgroup that holds so many processes at most."""
+    group = PIDS / f"arbitrium-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / "pids.max").write_text(str(most))
+    except OSError:
+        pytest.skip("a pids cgroup cannot be made here (cgroup v1, root)")
+    try:
+        yield group
+    finally:
+        for pid in (group / "cgroup.procs").read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        eventually(lambda: not (group / "cgroup.procs").read_text(), "the cgroup is empty")
+        group.rmdir()
+
+
+def test_few_descriptors(launch: Launcher, platform: FakePlatform) -> None:
+    """64, and all that clients can take is taken: one line says so, and the game's end is told, kept and confirmed."""
+    run = launch(
+        game("exits", "3", "when-told"),
+        mode="subreaper",
+        env=platform.environment(),
+        stdin=-1,
+        preexec=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)),
+    )
+    run.wait_for("ready")
+    assert run.is_ready_to_answer()
+    host, _, port = run.game_environment["AGENT_URL"].removeprefix("http://").partition(":")
+    with contextlib.ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(socket.create_connection((host, int(port))))
+            stack.enter_context(socket.socket(socket.AF_UNIX)).connect(run.game_environment["AGENT_SOCKET"])
+        run.say(b"\n")
+        platform.wait_for_calls(1)
+        done = run.stop()
+    assert done.code == 3
+    assert exit_document(run)["exit_code"] == 3
+    assert done.stderr.count("\n") < 40, done.stderr[:4000]
+
+
+@pytest.mark.parametrize("for_good", [False, True])
+def test_a_game_that_lowers_the_limits_of_the_agent(launch: Launcher, *, for_good: bool) -> None:
+    """One of the same user may (man 2 prlimit): it hears its stop, and the end is written down where that can be."""
+    run = launch(game("polite"), mode="subreaper", env={"AGENT_GRACE_SECONDS": "2"})
+    run.wait_for("ready")
+    _, hard = resource.prlimit(run.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(run.pid, resource.RLIMIT_NOFILE, (3, 3 if for_good else hard))
+    done = run.stop()
+    assert done.code == 0
+    assert b"bye" in done.stdout
+    if not for_good:
+        assert exit_document(run)["exit_code"] == 0
+
+
+def test_everything_stands_still_after_the_stop_signal(launch: Launcher) -> None:
+    """A container that is paused right after SIGTERM until its grace is over: there is an `exit.json` all the same."""
+    run = launch(game("polite"), mode="subreaper", env={"AGENT_GRACE_SECONDS": "1"})
+    run.wait_for("ready")
+    assert run.is_ready_to_answer()
+    agent = agent_process(run.pid)
+    assert agent is not None
+    everybody = (run.game_pid, agent, run.pid)
+    for pid in everybody:
+        os.kill(pid, signal.SIGSTOP)
+    run.signal(signal.SIGTERM)
+    time.sleep(1.2)  # the pause is the point
+    for pid in everybody:
+        os.kill(pid, signal.SIGCONT)
+    run.finish()
+    assert exit_document(run)["reason"] == "platform_stop"
+
+
+def test_a_game_that_forks_without_end(launch: Launcher) -> None:
+    """All of it is gone in time, where the agent is not PID 1 and the kernel would take the rest."""
+    with few_processes(60) as group:
+        run = launch(game("forks_without_end", str(group)), mode="subreaper", env={"AGENT_GRACE_SECONDS": "2"})
+        run.wait_for("ready")
+        eventually(lambda: int((group / "pids.current").read_text()) >= 60, "the limit is reached")
+        done = run.stop()
+        assert done.code == 137
+        assert done.seconds < 5.0, "2 s where nothing else runs"
+        assert exit_document(run)["exit_code"] == 137
+
+
+def test_the_kernel_takes_the_game_first(launch: Launcher) -> None:
+    """When memory runs out the game is what is killed: the agent can tell of it, and nobody could tell of the agent."""
+    run = launch(game("polite"))
+    run.wait_for("ready")
+    scores = {pid: int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in [run.pid, *children(run.pid)]}
+    game_score = scores.pop(run.game_pid)
+    assert all(score < game_score for score in scores.values()), (game_score, scores)
+
+
+def test_a_spool_that_is_removed(launch: Launcher) -> None:
+    """Somebody tidies up `/tmp` in mid-life: the next bytes and `exit.json` are kept in a new directory."""
+    run = launch(game("polite"), mode="subreaper")
+    run.wait_for("ready")
+    shutil.rmtree(run.spool)
+    run.stop()
+    assert exit_document(run)["exit_code"] == 0
+
+
+def test_an_agent_that_is_suspended_hears_the_heartbeats_that_came_meanwhile(launch: Launcher) -> None:
+    """Its silence is not the game's: nothing is stopped that sent its heartbeats in time."""
+    run = launch(game("polite"), env={"AGENT_HEALTH_TIMEOUT": "1s"})
+    run.wait_for("ready")
+    assert run.http("POST", "/v1/ready").status < 300
+    agent = agent_process(run.pid)
+    assert agent is not None
+    message = b'{"jsonrpc": "2.0", "method": "health"}\n'
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(run.game_environment["AGENT_SOCKET"])
+        for moment in range(20):
+            connection.sendall(message)
+            if moment in (3, 15):
+                os.kill(agent, signal.SIGSTOP if moment == 3 else signal.SIGCONT)
+            time.sleep(0.1)  # a game's heartbeat
+    assert run.stop().code == 0
+    assert exit_document(run)["reason"] == "platform_stop"
