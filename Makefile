@@ -32,8 +32,13 @@ test: $(VENV)/.dev ## the fast suite (under 3 minutes)
 test-slow: $(VENV)/.dev ## the long suites
 	$(BIN)/pytest -m "slow and not image" tests
 
-chaos: $(VENV)/.dev ## the agent's process killed, suspended, blocked and out of memory, a hundred lives each
-	AGENT_LOSS_RUNS=100 $(BIN)/pytest -m slow tests/e2e/test_agent_loss.py
+LIVES ?= 1000
+RUNS ?= 100
+INPUTS ?= 100000
+chaos: $(VENV)/.dev ## random lives, a lost agent, fuzzed parsers: the figures of docs/reliability.md (LIVES, RUNS, INPUTS)
+	CHAOS_LIVES=$(LIVES) $(BIN)/pytest -q -m slow tests/chaos
+	AGENT_LOSS_RUNS=$(RUNS) $(BIN)/pytest -q -m slow tests/e2e/test_agent_loss.py
+	FUZZ_INPUTS=$(INPUTS) $(BIN)/pytest -q tests/unit/test_fuzz.py
 
 conformance: $(VENV)/.dev ## schemathesis over the platform's contract against the running emulator
 	$(BIN)/python -m tests.conformance

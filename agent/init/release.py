@@ -15,6 +15,7 @@ from agent import log
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from http.client import HTTPResponse
     from typing import NoReturn
 
     from agent.game.reaper import Reaper
@@ -133,9 +134,21 @@ def _call(url: str, token: str, log_storage: str) -> int:
             connection.request("DELETE", f"{parts.path}?{query}", headers={"authorization": token})
             response = connection.getresponse()
             # A web page is not the platform's answer (a captive portal, a proxy's page), whatever its status says.
-            return 0 if "html" in (response.getheader("Content-Type") or "") else response.status
+            return 0 if _is_web_page(response) else response.status
         finally:
             connection.close()
     except (OSError, ValueError, http.client.HTTPException) as problem:
         log.warning(f"cannot self-stop: no answer from the platform ({type(problem).__name__}); trying again")
         return 0
+
+
+def _is_web_page(response: HTTPResponse) -> bool:
+    if "html" in (response.getheader("Content-Type") or ""):
+        return True
+    if response.status != 200:
+        return False
+    try:
+        start = response.read(64).lstrip().lower()
+    except Exception:  # the status has been received and decides, whatever happens to the body
+        return False
+    return start.startswith((b"<!doctype html", b"<html", b"<head", b"<body"))

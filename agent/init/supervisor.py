@@ -94,6 +94,8 @@ _LEAVE_SECONDS = 0.3
 _KILLED_SECONDS = 0.1
 # What is left of the grace when everything is closed: one twentieth of a CPU takes its time for the rest.
 _MARGIN = 0.15
+# An agent that still talks to a store that hangs is not waited for longer: what it had to do is over.
+_LEAVE_MARGIN = 0.25
 # A datagram may still be read when the process that sent it has ended: it counts, so long as this is not over.
 _NOTIFY_LOOKS = 10
 _NOTIFY_LOOK_EVERY = 0.005
@@ -528,19 +530,19 @@ class Supervisor:
         self._policies.close()
         self.loop.stop(code)
 
-    def at_most(self, seconds: float) -> float:
+    def at_most(self, seconds: float, margin: float = _MARGIN) -> float:
         """The moment that is so many seconds away, or the end of the grace, with a margin, where that is sooner."""
         until = self.loop.time() + seconds
         if not self._signals:
             return until
         grace: float = self.inputs.setting("grace_seconds")
-        return min(until, self._signals[0][1] + grace - _MARGIN)
+        return min(until, self._signals[0][1] + grace - margin)
 
     def _close(self) -> None:
         """Closes everything, inside what is left of the grace."""
         self.process.kill()
         self.agent.leave()
-        deadline = self.at_most(_LEAVE_SECONDS)
+        deadline = self.at_most(_LEAVE_SECONDS, _LEAVE_MARGIN)
         self.loop.run_until(lambda: not self._agent_lives(), deadline)
         self.agent.kill()
         self.loop.run_until(lambda: not self._agent_lives(), self.at_most(_KILLED_SECONDS))

@@ -111,10 +111,10 @@ def test_a_wrong_setting_is_no_reason_to_fail_open(launch: Launcher) -> None:
 
 def test_the_deployment_is_stopped_all_the_same(launch: Launcher) -> None:
     """A game that ends is not started again and billed: the platform is asked until it answers, then it is held."""
-    with FakePlatform([Reply(503)]) as platform:
+    with FakePlatform([Reply(503), Reply(200, body="<html>Please log in</html>")]) as platform:
         env = {**broken_installation(launch.files, "aiohttp"), **platform.environment()}
         run = launch(game("exits", "42"), env=env)
-        platform.wait_for_calls(2)
+        platform.wait_for_calls(3)
         assert run.process.poll() is None, "it holds until the platform stops it"
         done = run.stop()
     assert done.code == 42

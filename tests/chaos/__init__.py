@@ -1,0 +1,1 @@
+"""Random lives, and the table of what was measured: `make chaos`."""
