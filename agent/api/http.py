@@ -105,15 +105,11 @@ class HttpServer:
     async def start(self, sock: socket.socket) -> None:
         """Begins to accept connections on a socket that is bound and listening."""
         loop = asyncio.get_running_loop()
-        limit = connections_limit(CONNECTIONS, DESCRIPTORS_SHARE)
-        busy = _busy(limit)
 
         def connection() -> _Connection:
             return _Connection(
                 self._router,
                 self._web,
-                limit,
-                busy,
                 loop=loop,
                 access_log=None,
                 keepalive_timeout=KEEPALIVE_SECONDS,
@@ -254,10 +250,8 @@ def _wait_seconds(request: web.BaseRequest) -> float:
 class _Connection(web.RequestHandler):
     """A connection that answers what is not HTTP with a problem, and says when its client is gone."""
 
-    def __init__(self, router: Router[_Target], server: web.Server, limit: int, busy: bytes, **options: Any) -> None:
+    def __init__(self, router: Router[_Target], server: web.Server, **options: Any) -> None:
         super().__init__(server, **options)
-        self._limit = limit
-        self._busy = busy
         self.gone: Callable[[], None] | None = None
         self.reading = False  # a body is still to come
         self.ended = False  # the client has said its last word
@@ -268,8 +262,9 @@ class _Connection(web.RequestHandler):
         super().connection_made(transport)
         assert isinstance(transport, asyncio.Transport), "HTTP is served on stream sockets"
         manager = self._manager
-        if manager is not None and len(manager.connections) > self._limit:
-            transport.write(self._busy)
+        limit = connections_limit(CONNECTIONS, DESCRIPTORS_SHARE)
+        if manager is not None and len(manager.connections) > limit:
+            transport.write(_busy(limit))
             self.force_close()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio takes a bool, aiohttp just returns none

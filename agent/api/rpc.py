@@ -97,16 +97,13 @@ class RpcServer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: deque[_Connection] = deque()  # those with lines that are not answered yet, in turn
         self._turn_is_planned = False
-        self._limit = CONNECTIONS
         self._listener: asyncio.Server | None = None
 
     async def start(self, sock: socket.socket) -> None:
         """Begins to accept connections on a socket that is bound and listening."""
         loop = asyncio.get_running_loop()
-        self._limit = connections_limit(CONNECTIONS, DESCRIPTORS_SHARE)
-        self._listener = await loop.create_unix_server(
-            lambda: _Connection(self), sock=guarded(sock), backlog=ACCEPTED_AT_ONCE
-        )
+        sock = guarded(sock)
+        self._listener = await loop.create_unix_server(lambda: _Connection(self), sock=sock, backlog=ACCEPTED_AT_ONCE)
         sock.listen(BACKLOG)
 
     async def close(self, seconds: float = CLOSE_SECONDS) -> None:
@@ -183,6 +180,10 @@ class RpcServer:
             raise OperationError(Kind.FORBIDDEN, f"cannot answer user {peer.uid}: the socket is for users {allowed}")
         # Now rather than at the stop: by then a process that only wrote its line may be gone.
         return Source.GAME if self._is_game(peer) else Source.OPERATOR
+
+    @property
+    def _limit(self) -> int:
+        return connections_limit(CONNECTIONS, DESCRIPTORS_SHARE)
 
     def may_linger(self) -> bool:
         """Whether one who may not connect can be given time to read that."""
