@@ -15,6 +15,7 @@ import random
 from collections.abc import Awaitable, Iterator
 from typing import Any
 
+import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,6 +36,8 @@ from agent.logs import frames
 from agent.logs.reader import LogReader, Run
 from agent.retry import RetryPolicy
 
+# Many inputs take their time; twenty do not.
+pytestmark = pytest.mark.timeout(7200 if "FUZZ_INPUTS" in os.environ else 60)
 fuzz = settings(max_examples=int(os.environ.get("FUZZ_INPUTS", "20")), derandomize="FUZZ_INPUTS" not in os.environ)
 
 JSON = st.recursive(
