@@ -9,6 +9,7 @@ from typing import Any
 
 from agent.config.model import Settings
 from agent.errors import Problem, SettingsError
+from agent.game.files import open_regular
 
 _NAME = "AGENT_AGONES_CONFIG"
 
@@ -74,7 +75,7 @@ def read(settings: Settings) -> Spec:
 
 def _file(path: str) -> Mapping[str, Any]:
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(open_regular(path), encoding="utf-8") as file:
             text = file.read()
     except (OSError, UnicodeDecodeError) as problem:
         raise SettingsError([Problem(_NAME, path, f"takes a file that can be read: {problem}")]) from None
