@@ -13,7 +13,7 @@ from pathlib import Path
 
 # Not in the runtime: optional extras, and what is only used on a workstation or beside Prometheus (see assemble.py).
 OPTIONAL = {
-    "cryptography", "duckdb", "google", "grpclib", "matplotlib", "opentelemetry", "prometheus_client", "rich", "shtab",
+    "cryptography", "duckdb", "google", "grpclib", "matplotlib", "opentelemetry", "rich", "shtab",
     "yaml",
 }  # fmt: skip
 # Imported by name, which no import statement tells.

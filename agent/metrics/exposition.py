@@ -1,24 +1,28 @@
-"""Metric families as plain data, and the two text formats that Prometheus reads.
+"""Metric families as plain data, which the collector makes, and their way into the formats that Prometheus reads.
 
 Formats: https://prometheus.io/docs/instrumenting/exposition_formats/ (text, version 0.0.4) and
-https://prometheus.io/docs/specs/om/open_metrics_spec/ (OpenMetrics 1.0.0).
-
-The client library of Prometheus is not used for this: importing it takes 7 to 11 ms and 1 MB, and writing 120 samples
-took 2 to 3 ms, most of a scrape. Its parsers check in the tests what is written here.
+https://prometheus.io/docs/specs/om/open_metrics_spec/ (OpenMetrics). The client library of Prometheus negotiates and
+writes them; this module is imported with the first scrape, since the library takes some ten milliseconds to import.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias
+
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar as WrittenExemplar
+from prometheus_client.samples import Sample as WrittenSample
+from prometheus_client.utils import floatToGoString
 
 Kind: TypeAlias = Literal["counter", "gauge", "histogram", "info", "stateset", "unknown"]
 #: Label names and values, in the order in which they are written.
 LabelPairs: TypeAlias = tuple[tuple[str, str], ...]
 
-TEXT = "text/plain; version=0.0.4; charset=utf-8"
-OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+TEXT = CONTENT_TYPE_PLAIN_0_0_4
 
 
 class Exemplar(NamedTuple):
@@ -116,82 +120,51 @@ def _bucket_labels(labels: LabelPairs, bounds: tuple[float, ...]) -> list[LabelP
     return [(*labels, ("le", bound)) for bound in (*map(number, bounds), "+Inf")]
 
 
-_NO_NUMBERS = {"inf": "+Inf", "-inf": "-Inf", "nan": "NaN"}
-
-
 def number(value: float) -> str:
     """A number as Prometheus writes it: `1.0`, `+Inf`, `NaN`."""
-    text = repr(float(value))
-    return text if text[-1] not in "fn" else _NO_NUMBERS[text]
+    written: str = floatToGoString(value)  # type: ignore[no-untyped-call]  # the library has no type for it
+    return written
 
 
-def _escaped(text: str) -> str:
-    # A lone surrogate (JSON allows it) is no UTF-8 and would make the whole answer impossible.
-    return text.encode("utf-8", "replace").decode().replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+def negotiate(accept: str) -> tuple[Callable[[Iterable[Family]], bytes], str]:
+    """The format that is asked for.
 
+    Args:
+        accept: the `Accept` header; one that makes no sense gets the text format 0.0.4.
 
-def _escaped_help(text: str) -> str:
-    return text.encode("utf-8", "replace").decode().replace("\\", r"\\").replace("\n", r"\n")
-
-
-@lru_cache(maxsize=4096)  # most label sets are the same at each scrape
-def _label_text(labels: LabelPairs) -> str:
-    # A label without a value is the same as none to Prometheus; it is written all the same, since OpenMetrics keeps it.
-    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels) + "}" if labels else ""
-
-
-@lru_cache(maxsize=512)
-def _head(name: str, kind: str, documentation: str) -> str:
-    return f"# HELP {name} {_escaped_help(documentation)}\n# TYPE {name} {kind}\n"
+    Returns:
+        What writes families in it, and its content type.
+    """
+    try:
+        write, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # a version that is none
+        write, content_type = choose_encoder("")
+    return lambda families: write(_Collected(families)), content_type
 
 
 def text_format(families: Iterable[Family]) -> bytes:
     """Everything in the text format 0.0.4; info and state sets, which it does not know, become gauges."""
-    lines = []
-    for name, kind, documentation, samples in families:
-        shown, type_name = name, kind
-        if kind == "counter":
-            shown = f"{name}_total"
-        elif kind == "info":
-            shown, type_name = f"{name}_info", "gauge"
-        elif kind == "stateset":
-            type_name = "gauge"
-        lines.append(_head(shown, "untyped" if kind == "unknown" else type_name, documentation))
-        lines.extend(f"{name}{each[0]}{_label_text(each[1])} {number(each[2])}\n" for each in samples)
-    return "".join(lines).encode()
+    return generate_latest(_Collected(families))
 
 
-def openmetrics_format(families: Iterable[Family]) -> bytes:
-    """Everything in OpenMetrics 1.0.0, exemplars included."""
-    lines = []
-    for name, kind, documentation, samples in families:
-        lines.append(f"# HELP {name} {_escaped(documentation)}\n# TYPE {name} {kind}\n")
-        for suffix, labels, value, exemplar in samples:
-            line = f"{name}{suffix}{_label_text(labels)} {number(value)}"
-            if exemplar is not None:
-                line += f" # {_label_text(exemplar.labels)} {number(exemplar.value)}"
-            lines.append(line + "\n")
-    lines.append("# EOF\n")
-    return "".join(lines).encode()
+class _Collected(Collector):
+    """Families as the client library takes them."""
+
+    def __init__(self, families: Iterable[Family]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        for name, kind, documentation, samples in self._families:
+            metric = Metric(name, _text(documentation), kind)
+            metric.samples = [_sample(name, each) for each in samples]
+            yield metric
 
 
-def wants_openmetrics(accept: str) -> bool:
-    """Whether the `Accept` header asks for OpenMetrics rather than for the older text format.
+def _sample(name: str, it: Sample) -> WrittenSample:
+    exemplar = WrittenExemplar(dict(it.exemplar.labels), it.exemplar.value) if it.exemplar is not None else None
+    return WrittenSample(name + it.suffix, {key: _text(value) for key, value in it.labels}, it.value, None, exemplar)
 
-    Prometheus names both with a quality each; a header that makes no sense gets the older format.
-    """
-    best = {"application/openmetrics-text": 0.0, "text/plain": 0.0}
-    for part in accept.lower().split(","):
-        media, *parameters = (piece.strip() for piece in part.split(";"))
-        if media not in best:
-            continue
-        given = dict(piece.partition("=")[::2] for piece in parameters)
-        if media == "application/openmetrics-text" and given.get("version", "1.0.0") not in {"1.0.0", "0.0.1"}:
-            continue
-        try:
-            quality = float(given.get("q", "1"))
-        except ValueError:
-            continue
-        best[media] = max(best[media], quality)
-    wanted = best["application/openmetrics-text"]
-    return wanted > 0 and wanted >= best["text/plain"]
+
+def _text(text: str) -> str:
+    # A lone surrogate (JSON allows it) is no UTF-8 and would make the whole answer impossible.
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()

@@ -41,10 +41,10 @@ _SHORTEST_INTERVAL = 0.02
 
 
 class _Collected(NamedTuple):
-    """What was read last, and what was written of it: OpenMetrics, or the older format."""
+    """What was read last, and what was written of it, by content type."""
 
     families: list[Family]
-    written: dict[bool, bytes]
+    written: dict[str, bytes]
 
 
 class Metrics:
@@ -211,11 +211,10 @@ class Metrics:
         collected = await self._collected()
         from agent.metrics import exposition  # noqa: PLC0415 - imported with the first scrape, as all that collects
 
-        openmetrics = exposition.wants_openmetrics(accept)
-        if openmetrics not in collected.written:
-            write = exposition.openmetrics_format if openmetrics else exposition.text_format
-            collected.written[openmetrics] = write(collected.families)
-        return collected.written[openmetrics], exposition.OPENMETRICS if openmetrics else exposition.TEXT
+        write, content_type = exposition.negotiate(accept)
+        if content_type not in collected.written:
+            collected.written[content_type] = write(collected.families)
+        return collected.written[content_type], content_type
 
     def _make_collector(self) -> Collector:
         from agent.metrics.collector import Collector  # noqa: PLC0415 - 5 ms that only a scrape should cost
