@@ -281,6 +281,11 @@ class Supervisor:
                 follow=Follow(setting, ports) if setting else None,
                 lives=lambda: self.driver.state.phase in (Phase.STARTING, Phase.READY),
             )
+            if setting == "port" and not ports:
+                log.warning(
+                    "cannot follow the owner of the game's port (AGENT_MAIN=port): no port is mapped here; set "
+                    "AGENT_MAIN=port:NUMBER"
+                )
             if ports and not setting:
                 PortWatch(
                     self.loop,

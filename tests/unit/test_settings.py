@@ -159,6 +159,15 @@ def test_sizes(text: str, size: int) -> None:
     assert parsers.size(text) == size
 
 
+def test_which_process_is_the_game() -> None:
+    """A pid file by its absolute path, a port, or the last server process."""
+    for text in ("pidfile:/run/x.pid", "port", "port:7777", "last"):
+        assert parsers.main_process(f" {text} ") == text
+    for wrong in ("", "pidfile", "pidfile:x.pid", "port:", "port:0", "port:70000", "last:", "first"):
+        with pytest.raises(ValueError, match="takes pidfile:PATH"):
+            parsers.main_process(wrong)
+
+
 @pytest.mark.parametrize("text", ["", "-1", "1.5MiB", "MiB", "1TB", "1 x"])
 def test_no_sizes(text: str) -> None:
     """Anything else is refused."""
