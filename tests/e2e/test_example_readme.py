@@ -13,7 +13,10 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def test_the_commands_of_the_game_do_what_they_say(tmp_path: Path) -> None:
-    """The game runs under the agent, a bot plays, the status tells of it, and the stop saves the result."""
+    """The game runs under the agent, a bot plays, the status tells of it, and the stop saves the result.
+
+    Five seconds: a whole life by hand.
+    """
     (block,) = re.findall(r"```sh\n(.*?)```", (EXAMPLES / "udp_game/README.md").read_text(), re.DOTALL)
     folder, start, bot, status, stop = (line.partition("#")[0].strip() for line in block.splitlines())
     assert folder == "cd examples"
