@@ -16,7 +16,7 @@ import aiohttp
 from agent.compat import hosts
 from agent.compat.prepare import Prepared, prepare
 from agent.config.injected import parse
-from agent.config.model import Settings
+from agent.config.model import load
 from agent.config.names import variable
 from agent.lifecycle.states import Phase, Source, StopRequest, StopRequested
 from agent.lifecycle.states import Reason as StopReason
@@ -120,7 +120,7 @@ async def serving(
     before = dict(os.environ)
     try:
         os.environ.update({variable(name): value for name, value in raw.items()} | {"AGENT_COMPAT": wanted})
-        loaded = Settings()
+        loaded = load()
     finally:
         os.environ.clear()
         os.environ.update(before)

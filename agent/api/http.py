@@ -15,15 +15,13 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
-from aiohttp import web
-from aiohttp.http_exceptions import BadHttpMethod
 from pydantic import BaseModel
 
+from agent import web
 from agent.api.access import connections_limit
 from agent.api.contracts import Caller, OnRequest
 from agent.api.feed import Feed
 from agent.api.http_input import check_sender, gather, read_body
-from agent.api.openapi import document
 from agent.api.operations import Operations
 from agent.api.page import StatusPage, Stream
 from agent.api.problems import FieldProblem, Kind, OperationError, internal
@@ -185,6 +183,8 @@ class HttpServer:
 
     async def _openapi(self, _request: web.BaseRequest) -> web.Response:
         if self._document is None:
+            from agent.api.openapi import document  # noqa: PLC0415 - only when it is asked for
+
             self._document = json.dumps(document()).encode()
         return web.Response(body=self._document, headers=_JSON)
 
@@ -295,7 +295,7 @@ class _Connection(web.RequestHandler):
         reason, _, quoted = (message or "it is not HTTP").partition("\n")
         wrong = OperationError(Kind.BAD_REQUEST, f"cannot read the request: {reason.rstrip(':')[:200]}")
         # The parser knows a list of methods; one that is not on it is still a method that a path does not take.
-        line = _REQUEST_LINE.search(quoted) if isinstance(exc, BadHttpMethod) else None
+        line = _REQUEST_LINE.search(quoted) if isinstance(exc, web.BadHttpMethod) else None
         if line is not None:
             try:
                 self._router.find(line["method"], line["path"])

@@ -7,8 +7,7 @@ import contextlib
 import json
 from urllib.parse import urlsplit
 
-from aiohttp import web
-
+from agent import web
 from agent.api.access import is_loopback, is_loopback_origin
 from agent.api.problems import FieldProblem, Kind, OperationError
 from agent.api.table import BODY_LIMIT, Operation

@@ -1,7 +1,8 @@
 """What goes into the operations and what comes out, over every transport.
 
 Input is strict (`"5"` is no number, unknown members are refused) but takes `5.0` for a whole number: some languages
-have no other numbers to write. Times are UTC; durations are seconds.
+have no other numbers to write. Times are UTC; durations are seconds. Each model is built when it is first used
+(`defer_build`): building them all would take longer than the start of the server.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ ABSOLUTE_PATH = "^/"
 class Input(BaseModel):
     """Base of what comes in."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 class Output(BaseModel):
     """Base of what goes out; the agent itself makes it, and always whole."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
 
 def _whole(value: Any) -> Any:
@@ -218,6 +219,7 @@ class MetricsInput(RootModel[dict[str, float | MetricInput | _Reports]]):
     """
 
     model_config = ConfigDict(
+        defer_build=True,
         strict=True,
         frozen=True,
         allow_inf_nan=False,
@@ -400,6 +402,8 @@ class StatusResult(Output):
 
 class DeploymentResult(RootModel[dict[str, JsonValue]]):
     """What the platform injected, without secrets."""
+
+    model_config = ConfigDict(defer_build=True)
 
 
 class MetricsResult(Output):

@@ -16,18 +16,16 @@ import base64
 import contextlib
 import hashlib
 import hmac
-import inspect
 import json
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
-from importlib import resources
 from typing import Any, TypeAlias, TypeVar
 
-from aiohttp import web
 from pydantic import BaseModel
 
+from agent import web
 from agent.api.contracts import Caller
 from agent.api.http_input import read_body
 from agent.api.models import Nothing
@@ -60,6 +58,8 @@ class Stream(web.StreamResponse):
 @cache
 def _html() -> tuple[bytes, str]:
     """The file, and the policy that lets its own script and style run and nothing else."""
+    from importlib import resources  # noqa: PLC0415 - only when the page is looked at
+
     text = (resources.files("agent.api") / "page.html").read_text(encoding="utf-8")
     hashes = {
         kind: f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
@@ -202,7 +202,7 @@ class StatusPage:
 
 async def _have(value: MaybeAwaitable[_T]) -> _T:
     """The value of an operation, whether it answers at once or not."""
-    if inspect.isawaitable(value):
+    if isinstance(value, Awaitable):
         return await value
     return value
 

@@ -6,8 +6,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from aiohttp import web
-
+from agent import web
 from agent.api.problems import OperationError
 from agent.compat import http
 from agent.compat.agones import CODES, Agones, AgonesError, Json, failure, int64

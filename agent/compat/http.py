@@ -13,9 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
-
-from agent import log
+from agent import log, web
 from agent.api.http_input import check_sender
 from agent.api.problems import OperationError, internal
 from agent.api.routes import Router

@@ -11,9 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from aiohttp import web
-
-from agent import log
+from agent import log, web
 from agent.api.models import AckInput, Nothing, PlayerInput, PlayersInput
 from agent.api.problems import OperationError
 from agent.compat import http

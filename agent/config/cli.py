@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from agent.config import checks
 from agent.config.model import Settings, is_secret, load
 from agent.config.names import unknown_variables, variable
 from agent.errors import AgentError, Problem, SettingsError, without_credentials
+
+if TYPE_CHECKING:
+    import argparse
 
 MASK = "********"
 

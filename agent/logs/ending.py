@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from agent.logs import bundle, objects, runs
-from agent.logs.archive import Archive, Member
 from agent.logs.outbox import Outbox, RetryPolicy
 from agent.logs.redact import Redactor
 from agent.logs.runs import Segment
@@ -20,6 +19,7 @@ from agent.logs.worker import Worker
 
 if TYPE_CHECKING:
     from agent.game.user import User
+    from agent.logs.archive import Archive, Member
 
 _AT_ONCE = 4  # segments on their way at the same time
 _NO_TIME = "the deadline came first"

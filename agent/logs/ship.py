@@ -15,7 +15,6 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from agent.logs import objects, runs
-from agent.logs.archive import Archive
 from agent.logs.ending import Ending, ShipReport
 from agent.logs.outbox import Outbox, RetryPolicy
 from agent.logs.redact import Redactor
@@ -28,6 +27,7 @@ from agent.logs.worker import Worker
 
 if TYPE_CHECKING:
     from agent.game.user import User
+    from agent.logs.archive import Archive
 
 __all__ = ["ShipReport", "Shipper"]
 
@@ -106,6 +106,8 @@ class Shipper:
         self._parts: dict[str, runs.Parts] = {}  # by directory of the run: where its segments go
         self._archive: Archive | None = None
         if self._outbox is not None and self._outbox.target.single:
+            from agent.logs.archive import Archive  # noqa: PLC0415 - with tarfile; only for a presigned URL
+
             self._archive = Archive(self._outbox, spool, self._worker, form, self._parts)
         self._wakeup = asyncio.Event()
         self._finishing = False

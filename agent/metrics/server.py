@@ -11,9 +11,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
-
-from agent import log
+from agent import log, web
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -26,6 +24,7 @@ _KEEPALIVE_SECONDS = 30.0
 _HANDSHAKE_SECONDS = 5.0
 # A handshake costs a millisecond or two of CPU, and anybody who reaches the port may ask for one.
 _BETWEEN_HANDSHAKES = 0.02
+_CLOSE_SECONDS = 0.1
 
 
 def connections_limit() -> int:
@@ -115,9 +114,10 @@ class _Encrypted:
 class MetricsServer:
     """A running server."""
 
-    def __init__(self, runner: web.ServerRunner, encrypted: _Encrypted | None) -> None:
+    def __init__(self, server: web.Server, listener: asyncio.Server | None, encrypted: _Encrypted | None) -> None:
         """Takes what runs it."""
-        self._runner = runner
+        self._server = server
+        self._listener = listener
         self._encrypted = encrypted
 
     @classmethod
@@ -169,18 +169,18 @@ class MetricsServer:
 
         limit = connections_limit()
         server = _Bounded(answer, limit=limit, access_log=None, keepalive_timeout=_KEEPALIVE_SECONDS)
-        runner = web.ServerRunner(server, shutdown_timeout=0.1)
-        await runner.setup()
         if tls is not None:
-            return cls(runner, _Encrypted(listening, server, tls, limit))
-        await web.SockSite(runner, listening).start()
-        return cls(runner, None)
+            return cls(server, None, _Encrypted(listening, server, tls, limit))
+        return cls(server, await asyncio.get_running_loop().create_server(server, sock=listening), None)
 
     async def close(self) -> None:
-        """Ends the server: answers under way get a second, idle connections are closed."""
+        """Ends the server: answers under way get a moment, idle connections are closed."""
         if self._encrypted is not None:
             await self._encrypted.close()
-        await self._runner.cleanup()
+        if self._listener is not None:
+            self._listener.close()
+        self._server.pre_shutdown()
+        await self._server.shutdown(_CLOSE_SECONDS)
 
 
 def _compressed(request: web.BaseRequest, body: bytes, content_type: str) -> web.Response:

@@ -278,6 +278,7 @@ class Agent:
         # What was imported stays until the end: keeping it out of every collection makes those faster.
         gc.collect()
         gc.freeze()
+        gc.enable()
         self._link.send(Serving(json.dumps(self._deployment())))
         log.debug("ready to serve", seconds=round(self._loop.time() - self._init.inputs.began, 3))
         try:

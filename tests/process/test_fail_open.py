@@ -8,7 +8,7 @@ import pytest
 from tests.fakes import TOKEN, FakePlatform, Reply
 from tests.process.harness import Launcher, Mode, descendants, eventually, game
 
-NEEDED_TO_START = ["aiohttp", "pydantic_settings"]
+NEEDED_TO_START = ["aiohttp", "pydantic"]
 NEEDED_LATER = ["prometheus_client", "psutil"]
 
 

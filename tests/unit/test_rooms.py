@@ -124,3 +124,29 @@ def test_nothing_of_third_parties_is_imported_before_the_game() -> None:
     own = sorted(name for name in loaded if name.startswith("agent"))
     print(f"{len(loaded)} modules, {len(own)} of our own: {' '.join(own)}")
     assert not {name for name in own if room_of(name) in {"runtime", "api", "metrics", "edgegap", *COMMANDS}}
+
+
+# What the agent's process imports of others before its first answer, and of the standard library never: each of these
+# was measured to cost some ms or MB, and is imported where somebody needs it.
+AGENT_NEEDS = {
+    *{"aiohttp", "attr", "idna", "multidict", "propcache", "yarl"},
+    *{"cython_runtime", "annotated_types", "pydantic", "pydantic_core", "typing_extensions", "typing_inspection"},
+}
+LATE = {"aiohttp.client", "aiohttp.connector", "aiohttp.web_app", "argparse", "tarfile", "xml", "sqlite3"}
+
+
+def test_the_agent_answers_before_it_imports_what_the_first_answer_does_not_need() -> None:
+    """The server of aiohttp is imported without its client, which completes itself when it is wanted."""
+    code = (
+        "import sys; before = set(sys.modules); import agent.init.main, agent.runtime.app\n"
+        "print(*sorted(name for name in set(sys.modules) - before))\n"
+        "import aiohttp; from aiohttp import web, hdrs\n"
+        "assert aiohttp.ClientSession and aiohttp.__version__[0].isdigit() and not hasattr(aiohttp, 'nothing')\n"
+        "import agent.web; assert web.Response is agent.web.Response"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
+    loaded = set(done.stdout.split())
+    print(f"{len(loaded)} modules: {' '.join(sorted(loaded))}")
+    foreign = {name.partition(".")[0] for name in loaded} - {*sys.stdlib_module_names, "agent"}
+    assert {name for name in foreign if not name.startswith("_")} <= AGENT_NEEDS
+    assert not loaded & LATE
