@@ -4,10 +4,12 @@ A module takes part when it is in this folder, its name does not start with `_`,
 
     def measure(quick: bool) -> list[Row]: ...
 
-where `quick` asks for as few repetitions as still give a figure of the right size (a few seconds in all). A `Row` is
-one figure of one subject. Rows with the same `what` are compared with each other, so that every figure of ours stands
-next to peers or floors *measured in the same run*: these machines are noisy, and a figure alone says little. The first
-row of a `what` is what the others are compared with, which is the agent wherever it is among them.
+where `quick` asks for as few repetitions as still give a figure of the right size (a few seconds in all). Repetitions
+have a budget of time (`_tools.rounds`): all modules together take six minutes at most, and 90 s with `--quick`.
+
+A `Row` is one figure of one subject. Rows with the same `what` are compared with each other, so that every figure of
+ours stands next to peers or floors *measured in the same run*: these machines are noisy, and a figure alone says
+little. The first row of a `what` is what the others are compared with, which is the agent wherever it is among them.
 
 A peer that is not installed, or a measurement that the machine does not permit, is a row with `value=None` and the
 reason in `note`: it is printed, never left out in silence. `benchmarks.skipped` makes one.

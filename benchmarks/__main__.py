@@ -18,7 +18,7 @@ from pathlib import Path
 import benchmarks
 from benchmarks import Row
 
-ORDER = ("start", "memory", "latency", "stop", "scrape")
+ORDER = ("start", "memory", "latency", "stop", "scrape", "capture", "instructions")
 COLUMNS = ("what", "who", "median", "p10 to p90", "ratio", "aim", "runs", "note")
 RIGHT = {"median", "p10 to p90", "ratio", "runs"}
 

@@ -1,6 +1,6 @@
 """The floor that the agent is compared with: aiohttp with two routes (and, if asked, /metrics), and nothing else.
 
-`python -m benchmarks._bare PORT [metrics]`
+`python -m benchmarks._bare PORT [metrics] [body=N]`: with `body`, the status is so many bytes long.
 """
 
 import json
@@ -14,6 +14,7 @@ STATUS = {
     "ready": True,
     "players": {"count": 0, "capacity": 8, "ids": []},
     "heartbeat": {"count": 12, "age_seconds": 0.2},
+    "text": "",
 }
 
 
@@ -36,6 +37,8 @@ async def metrics(_request: web.Request) -> web.Response:
 
 def main() -> None:
     """Serves."""
+    for size in (option.removeprefix("body=") for option in sys.argv[2:] if option.startswith("body=")):
+        STATUS["text"] = "x" * max(0, int(size) - len(json.dumps(STATUS)))
     app = web.Application()
     app.add_routes([web.post("/v1/health", health), web.get("/v1/status", status)])
     if "metrics" in sys.argv[2:]:

@@ -21,6 +21,9 @@ from typing import Self
 
 import psutil
 
+# Where the environment forbids bytecode, every start of a Python program would compile it anew: no image does that.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 HERE = Path(__file__).parent
 AGENT = str(Path(sys.executable).with_name("arbitrium-agent"))
 PATIENCE = 20.0  # seconds after which something that should have happened will not happen any more
@@ -66,6 +69,16 @@ def peer(name: str) -> list[str]:
     if path is None:
         raise CannotMeasureError(f"{name} is not installed (Debian: apt install {name})")
     return [path, *PEERS[name]]
+
+
+def rounds(seconds: float, most: int, least: int = 1) -> Iterator[int]:
+    """Numbers of rounds from 0 on: `most`, or fewer (`least` at least) where these would take more than `seconds`."""
+    began = time.monotonic()
+    for number in range(most):
+        passed = time.monotonic() - began
+        if number >= least and passed + passed / number > seconds:
+            return
+        yield number
 
 
 def new_file() -> str:
@@ -162,15 +175,16 @@ def running(command: Sequence[str], environment: dict[str, str] | None = None) -
 
 
 @contextlib.contextmanager
-def agent(children: int = 0, **settings: str) -> Iterator[Running]:
+def agent(children: int = 0, program: Sequence[str] = (AGENT,), **settings: str) -> Iterator[Running]:
     """An agent that answers, with a game that waits.
 
     Args:
         children: processes that the game has besides itself.
+        program: what is run as the agent.
         settings: more of the agent's environment.
     """
     control, metrics, file = free_port(), free_port(), new_file()
-    command = [AGENT, "run", "--", stamp(), "wait", file, str(children)]
+    command = [*program, "run", "--", stamp(), "wait", file, str(children)]
     with running(command, agent_environment(control, metrics) | settings) as process:
         first_answer(control, "/healthz")
         moment(file, "started")
@@ -239,13 +253,13 @@ class Client:
         return durations
 
 
-def first_answer(port: int, path: str) -> float:
+def first_answer(port: int, path: str, patience: float = PATIENCE) -> float:
     """Asks until there is an answer, and returns the moment of it, in seconds of the monotonic clock.
 
     Raises:
         CannotMeasureError: there is none.
     """
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + patience
     while time.monotonic() < end:
         try:
             with Client(port) as client:
@@ -253,7 +267,7 @@ def first_answer(port: int, path: str) -> float:
                 return time.monotonic()
         except OSError:
             time.sleep(0.001)
-    raise CannotMeasureError(f"no answer on port {port} within {PATIENCE:g} s")
+    raise CannotMeasureError(f"no answer on port {port} within {patience:g} s")
 
 
 def memory(pid: int) -> tuple[float, float]:
@@ -263,8 +277,19 @@ def memory(pid: int) -> tuple[float, float]:
     return int(kilobytes["Rss"]) * 1024 / 1e6, int(kilobytes["Pss"]) * 1024 / 1e6
 
 
-def cpu_seconds(pid: int) -> float:
-    """CPU time of a program and of those processes below it that run the same program: an agent without its game."""
+def peak(pid: int) -> float:
+    """The most that a process was resident with, in MB (10^6 bytes)."""
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert found is not None, "Linux has it (man 5 proc_pid_status)"
+    return int(found[1]) * 1024 / 1e6
+
+
+def own_processes(pid: int) -> list[int]:
+    """A program and those processes below it that run the same program: the init and the agent, without the game."""
     first = psutil.Process(pid)
-    same = [each for each in first.children(recursive=True) if each.name() == first.name()]
-    return sum(sum(each.cpu_times()[:2]) for each in (first, *same))
+    return [pid, *(each.pid for each in first.children(recursive=True) if each.name() == first.name())]
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a program's own processes."""
+    return sum(sum(psutil.Process(each).cpu_times()[:2]) for each in own_processes(pid))

@@ -18,6 +18,7 @@ from benchmarks._tools import (
     free_port,
     memory,
     new_file,
+    rounds,
     running,
     stamp,
 )
@@ -39,7 +40,7 @@ def measure(quick: bool) -> list[Row]:
         what = f"PSS, first use of {listener}"
         grown: list[float] = []
         try:
-            for _ in range(1 if quick else 3):
+            for _ in rounds(1.0 if quick else 4.0, 1 if quick else 3):
                 with _agent(host, setting) as (pid, port):
                     before = memory(pid)[1]
                     _use(port, request)

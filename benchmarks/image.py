@@ -22,6 +22,7 @@ from benchmarks._tools import (
     memory,
     moment,
     moments,
+    rounds,
     scratch,
 )
 from benchmarks.start import _python
@@ -39,10 +40,11 @@ FLOOR = "python3 -c pass, on the host"
 
 def measure(quick: bool) -> list[Row]:
     """Measures the directory once, and each base image in turn, again and again."""
+    if quick:
+        return [skipped(DIRECTORY, "agent", "MB", "its image takes minutes to build; run without --quick")]
     engine = Engine.find()
     if engine is None or engine.run_command is None:
         return [skipped(DIRECTORY, "agent", "MB", "neither podman nor docker is here")]
-    rounds = 3 if quick else 11
     try:
         program = _stamp()
         images = _images(engine)
@@ -50,7 +52,7 @@ def measure(quick: bool) -> list[Row]:
         return [skipped(DIRECTORY, "agent", "MB", str(problem).splitlines()[0])]
     rows = _sizes(engine)
     found: dict[tuple[str, str], list[float]] = {}
-    for _ in range(rounds):
+    for _ in rounds(25.0, 11, 2):
         for base, image in images.items():
             for what, value in _start(engine, image, program).items():
                 found.setdefault((what, base), []).append(value)

@@ -39,7 +39,7 @@ print(sent)
 
 def measure(quick: bool) -> list[Row]:
     """Measures both loads, each with an agent of its own."""
-    seconds = 4.0 if quick else 20.0
+    seconds = 3.0 if quick else 10.0
     try:
         return [*_pushed(seconds), *_statsd(seconds)]
     except CannotMeasureError as problem:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 
 from benchmarks import Row, skipped, summary
-from benchmarks._tools import CannotMeasureError, Client, Running, agent, bare, cpu_seconds
+from benchmarks._tools import CannotMeasureError, Client, Running, agent, bare, cpu_seconds, rounds
 
 FIRST, LATER, CPU = "first scrape", "scrape", "CPU time of a scrape"
 MANY = 50
@@ -14,13 +14,13 @@ AIM, AIM_EACH = 2.0, 0.15  # ms of CPU: for a scrape, and for each process of th
 
 def measure(quick: bool) -> list[Row]:
     """Measures the first scrape, which imports what collects, apart from the others."""
-    rounds, scrapes = (2, 100) if quick else (5, 200)
+    seconds, scrapes = (4.0, 50) if quick else (12.0, 100)
     firsts: dict[str, list[float]] = {}
     laters: dict[str, list[float]] = {}
     cpu: dict[str, list[float]] = {}
     sizes: dict[str, int] = {}
     try:
-        for _ in range(rounds):
+        for _ in rounds(seconds, 5):
             subjects: dict[str, AbstractContextManager[Running]] = {
                 "agent": agent(),
                 f"agent, a game of {MANY + 1} processes": agent(MANY),

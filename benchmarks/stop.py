@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable
 
 from benchmarks import Row, skipped, summary
-from benchmarks._tools import PEERS, CannotMeasureError, agent, moment, new_file, peer, running, stamp
+from benchmarks._tools import PEERS, CannotMeasureError, agent, moment, new_file, peer, rounds, running, stamp
 
 WHAT = "SIGTERM to the game's receipt"
 
 
 def measure(quick: bool) -> list[Row]:
     """Measures all subjects in turn."""
-    rounds = 5 if quick else 25
+    seconds, most = (6.0, 5) if quick else (10.0, 25)
     try:
         stamp()
     except CannotMeasureError as problem:
@@ -29,7 +29,7 @@ def measure(quick: bool) -> list[Row]:
             missing.append(skipped(WHAT, name, "ms", str(problem)))
     subjects["the game itself"] = _init()
     found: dict[str, list[float]] = {name: [] for name in subjects}
-    for _ in range(rounds):
+    for _ in rounds(seconds, most, 3):
         for name, subject in subjects.items():
             found[name].append(subject() * 1000)
     return [summary(WHAT, name, values, "ms") for name, values in found.items()] + missing
