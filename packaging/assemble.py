@@ -28,7 +28,7 @@ STANDARD_LIBRARY_WITHOUT = (
     wave.py colorsys.py cProfile.py profile.py pstats.py trace.py tabnanny.py pyclbr.py modulefinder.py
     pickletools.py symtable.py sched.py fileinput.py filecmp.py this.py antigravity.py __hello__.py __phello__
     _aix_support.py _android_support.py _apple_support.py _ios_support.py _osx_support.py _distutils_system_mod.py
-    site.py _sitebuiltins.py optparse.py configparser.py compileall.py timeit.py statistics.py
+    site.py _sitebuiltins.py optparse.py configparser.py compileall.py statistics.py
     """.split(),  # noqa: SIM905 - seventy names in eight lines, not in seventy
     # Frozen into the executable, which never looks at these.
     *(
