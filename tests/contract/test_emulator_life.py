@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from agent.emulator.container import tagged
 from agent.emulator.deployment import Status
 from agent.emulator.environment import sanitised
 from agent.emulator.settings import Delays
-from tests.contract.backend import PLAYER, SLEEPS, Backend, alive, backend, eventually, python, quick
+from tests.contract.backend import PLAYER, QUICK, SLEEPS, Backend, alive, backend, eventually, python, quick
 
 PRINTS_ENVIRONMENT = "import json, os, time; print(json.dumps(dict(os.environ)), flush=True); time.sleep(600)"
 IGNORES_SIGTERM = """
@@ -69,7 +70,7 @@ def states(caller: Backend, deployment_id: str) -> list[Status]:
 
 async def test_a_deployment_passes_through_every_state_in_order() -> None:
     """From SEEKING to TERMINATED, and its status tells each."""
-    async with backend() as caller:
+    async with backend(quick(delays=dataclasses.replace(QUICK, seeking=1.0))) as caller:
         deployment_id = await caller.deploy(await caller.version())
         seen = states(caller, deployment_id)
         first = await caller.status(deployment_id)
