@@ -89,6 +89,7 @@ DEPENDENCY_FILES_WITHOUT = (
     "aiohttp/_websocket/reader_c*.so", "aiohttp/_websocket/mask*.so",  # nothing here speaks WebSocket; Python's do
     "pydantic/v1", "pydantic/mypy.py", "aiohttp/test_utils.py", "aiohttp/pytest_plugin.py", "aiohttp/worker.py",
     "pydantic/color.py", "pydantic/experimental/pipeline.py", "annotated_types/test_cases.py", "yarl/_quoting_py.py",
+    "prometheus_client/django", "prometheus_client/aiohttp", "prometheus_client/openmetrics/parser.py",
     "idna/cli.py", "dotenv/cli.py", "obstore/auth", "obstore/fsspec.py", "grpclib/plugin", "grpclib/testing.py",
     "psutil/_psaix.py", "psutil/_psbsd.py", "psutil/_psosx.py", "psutil/_pssunos.py", "psutil/_pswindows.py",
     # The only thing that needs libstdc++ (2.4 MB, 1.4 MB of it resident); falls back to Python, and is used for a few
