@@ -1,8 +1,8 @@
-"""The agent's settings as a typed, frozen model, built from the table that the init reads as well.
+"""The agent's settings as a typed, frozen model (pydantic-settings), built from the table that the init reads as well.
 
 An option wins over its variable. Every wrong one is reported, all at once. A variable that is set to nothing counts as
-not set. pydantic-settings is not used: its sources take names in any case and parse tuples as JSON, and the init, which
-cannot import them, has to agree with the model to the letter; without them it would only cost the start and memory.
+not set. pydantic-settings' own sources are not used: they take names in any case and parse tuples as JSON, and the
+init, which cannot import them, has to agree with the model to the letter.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_core.core_schema import ValidationInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from agent.config.checks import relations
 from agent.config.names import option, suggestion, text_of, variable
@@ -26,15 +28,11 @@ def _row(name: str) -> Any:
     return Field(default=row.default, description=row.text)
 
 
-class Settings(BaseModel):
+class Settings(BaseSettings):
     """All settings; `agent.config.table` says what each is for."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        hide_input_in_errors=True,
-        arbitrary_types_allowed=True,
-        validate_default=True,
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True
     )
 
     grace_seconds: float = _row("grace_seconds")
@@ -124,6 +122,31 @@ class Settings(BaseModel):
         """Text goes through the table's parser; values of the right type (tests) stay as they are."""
         return TABLE[str(info.field_name)].parse(value) if isinstance(value, str) else value
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Options first, then variables and the files of secrets."""
+        return init_settings, _Variables(settings_cls)
+
+
+class _Variables(PydanticBaseSettingsSource):
+    """`AGENT_*` in capitals only, read as text, as the init reads them."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """The text of one variable, or None where it is absent or empty."""
+        return text_of(field_name, os.environ), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """All that are set."""
+        values = ((name, text_of(name, os.environ)) for name in self.settings_cls.model_fields)
+        return {name: value for name, value in values if value is not None}
+
 
 def load(options: Mapping[str, str] | None = None) -> Settings:
     """Reads and checks all settings.
@@ -138,10 +161,8 @@ def load(options: Mapping[str, str] | None = None) -> Settings:
         SettingsError: with one problem for every wrong setting.
     """
     options = {name: text for name, text in (options or {}).items() if text}
-    # `AGENT_*` in capitals only, read as text, as the init reads them.
-    variables = {name: text for name in Settings.model_fields if (text := text_of(name, os.environ)) is not None}
     try:
-        settings = Settings.model_validate(variables | options)  # text in, checked and converted there
+        settings = Settings(**options)  # type: ignore[arg-type]  # text in, checked and converted there
     except ValidationError as wrong:
         raise SettingsError([_problem(dict(entry), options) for entry in wrong.errors(include_url=False)]) from None
     if problems := check_together(settings, options):
