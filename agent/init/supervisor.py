@@ -71,6 +71,7 @@ from agent.link.messages import (
     StoreMeasured,
     TimeRunsOut,
 )
+from agent.logs.speed import DEFAULT_RATE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -103,6 +104,8 @@ _NOTIFY_LOOK_EVERY = 0.005
 _SAY_NOT_READY_AFTER = 10.0
 # One after the other, before anything else: `exit.json` and the tail.
 _OBJECTS_AT_THE_END = 2
+# More than any plan gives: all that it can have.
+_STORE_IN_TROUBLE_SECONDS = 60.0
 # The game's last output comes before the line that says that it has ended.
 _LAST_OUTPUT_SECONDS = 0.2
 
@@ -312,12 +315,14 @@ class Supervisor:
             self.process.forward(number)
 
     def _backlog(self) -> float:
-        """Seconds that shipping what waits now will take, as fast as the store has been; 0 where nothing is known."""
-        store = self._store
-        if store is None or store.bytes_per_second <= 0:
-            return 0.0
-        small = _OBJECTS_AT_THE_END * store.object_seconds
-        return small + float(self.output.spool.counters()["bytes_held"] / store.bytes_per_second)
+        """Seconds that shipping what waits now will take, as fast as the store has been."""
+        store, held = self._store, self.output.spool.counters()["bytes_held"]
+        if store is None:  # it has taken nothing yet, or is not asked at all: the plan knows which
+            return float(held / DEFAULT_RATE)
+        if store.bytes_per_second <= 0:
+            # It takes nothing at present. Without time for another attempt, or a slow one, not even exit.json is there.
+            return _STORE_IN_TROUBLE_SECONDS
+        return float(_OBJECTS_AT_THE_END * store.object_seconds + held / store.bytes_per_second)
 
     def _reap(self) -> None:
         # A launcher that names the game's main process and leaves says it before.

@@ -168,7 +168,8 @@ class Shipper:
         # One that was told to hurry before it began has less time.
         self._deadline = deadline = min(deadline, self._deadline)
         seconds = max(0.0, deadline - loop.time())
-        self._reserve = min(1.0, seconds * 0.2)
+        # For the last word: one small object, which takes a slow store some tenths of a second.
+        self._reserve = min(1.0, max(seconds * 0.2, min(0.4, seconds * 0.4)))
         self._spool.listen(None)
         if self._running is not None:
             await _cancel(self._running)
