@@ -279,7 +279,8 @@ def _play(run: Run, scenario: Scenario, platform: FakePlatform | None, verdict: 
     done = run.finish()
     verdict.late = done.seconds / scenario.grace
     if done.seconds > scenario.grace + SLOW_MACHINE:
-        verdict.wrong.append(f"ended {done.seconds:.2f} s after SIGTERM, and the grace is {scenario.grace:g} s")
+        late = f"ended {done.seconds:.2f} s after SIGTERM, and the grace is {scenario.grace:g} s"
+        verdict.wrong.append(f"{late}: {done.stderr[-2000:]}")
     _judge(run, done, scenario, platform, verdict, stopped=not ends_itself)
 
 

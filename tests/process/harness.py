@@ -302,23 +302,32 @@ class Run:
         self.socket_path = files / "agent.sock"
         self.spool = files / "spool"
         self._mark = mark
+        self._pid: int | None = None
+        self._game_pid: int | None = None
         self._signalled_at = time.monotonic()
         self._game_environment: dict[str, str] = {}
         assert process.stderr is not None
         self.stdout = Stream(process.stdout.fileno()) if process.stdout else None
         self.stderr = Stream(process.stderr.fileno())
 
-    @functools.cached_property
+    @property
     def pid(self) -> int:
         """The agent's process id as this machine sees it (inside its namespace it is 1)."""
-        if self.mode == "subreaper":
-            return self.process.pid
-        return eventually(lambda: children(self.process.pid), "unshare has forked")[0]
+        # Not functools.cached_property: up to Python 3.11 its lock is one for all runs of all threads.
+        if self._pid is None:
+            self._pid = (
+                self.process.pid
+                if self.mode == "subreaper"
+                else eventually(lambda: children(self.process.pid), "unshare has forked")[0]
+            )
+        return self._pid
 
-    @functools.cached_property
+    @property
     def game_pid(self) -> int:
         """The game's process id as this machine sees it."""
-        return eventually(self._find_game, "the game is executed")
+        if self._game_pid is None:
+            self._game_pid = eventually(self._find_game, "the game is executed")
+        return self._game_pid
 
     def _find_game(self) -> int | None:
         assert self.process.poll() is None, f"the agent exited {self.process.returncode}: {self.stderr.text}"

@@ -26,7 +26,7 @@ SOURCES = ["game", "platform", "policy", "operator"]
 HOOK = "command:sh -c 'kill -USR1 $AGENT_GAME_PID'"
 METHODS = ["notify", "stdin:stop", "signal:SIGINT", HOOK, "rcon:stop", "signal:SIGTERM"]
 BEHAVIOURS = ["obeys", "slow", "ignores", "forks", "hangs"]
-AT_ONCE = 40
+AT_ONCE = 30
 # So many agents on few cores: they are all started before the first one is stopped, and not stopped in one moment.
 APART_SECONDS = 0.1
 
