@@ -83,6 +83,7 @@ def the_platform_stops(run: Run, grace: float) -> float:
     return grace
 
 
+@pytest.mark.slow  # a second for all of the end: nothing else may run beside it
 def test_the_platforms_own_case(launch: Launcher, server: S3Server, line: Line) -> None:
     """A game that ignores SIGTERM, 50 MB unshipped, a slow line, 5 s: exit.json and tail are in the store in time."""
     line.mode = "silent"  # nothing is shipped while it runs
