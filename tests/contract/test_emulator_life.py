@@ -24,9 +24,9 @@ from tests.contract.backend import PLAYER, QUICK, SLEEPS, Backend, alive, backen
 
 PRINTS_ENVIRONMENT = "import json, os, time; print(json.dumps(dict(os.environ)), flush=True); time.sleep(600)"
 IGNORES_SIGTERM = """
-import signal, time
+import os, signal, time
 signal.signal(signal.SIGTERM, lambda *_: print("heard", flush=True))
-print("up", flush=True)
+os.write(1, b"up\\n")
 while True:
     time.sleep(1)
 """

@@ -15,6 +15,7 @@ def leave(*_: object) -> None:
 
 
 signal.signal(signal.SIGTERM, leave)
-print("ready", flush=True)
+# Not print(): the signal may come while it is being printed, and the buffer cannot be written to twice at a time.
+os.write(1, b"ready\n")
 while True:
     signal.pause()

@@ -1,5 +1,6 @@
 """A game as one would wish it: ready, waits, says bye on SIGTERM and exits 0 (or the code in its first argument)."""
 
+import os
 import signal
 import sys
 
@@ -12,6 +13,7 @@ def leave(*_: object) -> None:
 
 
 signal.signal(signal.SIGTERM, leave)
-print("ready", flush=True)
+# Not print(): the signal may come while it is being printed, and the buffer cannot be written to twice at a time.
+os.write(1, b"ready\n")
 while True:
     signal.pause()
