@@ -14,7 +14,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,32 +35,20 @@ SLOW_MACHINE = 0.5
 WAIT_FOR_PLATFORM = 40.0
 """Seconds until a self-stop has been asked for, however the platform answers before."""
 
-# What the game may be told to do, and the exit codes that can come of it: its own, that of a signal before it had a
-# handler (143), and that of SIGKILL where it is deaf or has too little time (137).
-GAMES: dict[str, tuple[tuple[str, ...], frozenset[int]]] = {
-    "polite": ((), frozenset({0})),
-    "answers with a code": (("42",), frozenset({42})),
-    "slow": (("0.7",), frozenset({0})),
-    "deaf": ((), frozenset()),
-    "helpers": ((), frozenset({0})),
-    "orphans": (("20",), frozenset({0})),
-    "forks when it is stopped": ((), frozenset({0})),
-    "frozen": ((), frozenset({0})),
-    "closes its output": ((), frozenset({5})),
-    "daemon": ((), frozenset({0})),
-}
-PROGRAMS = {
-    "polite": "polite",
-    "answers with a code": "polite",
-    "slow": "slow_on_sigterm",
-    "deaf": "ignores_sigterm",
-    "helpers": "forks_helpers",
-    "orphans": "leaves_orphans",
-    "forks when it is stopped": "forks_on_sigterm",
-    "frozen": "freezes",
-    "closes its output": "closes_stdout",
-    "daemon": "forks_a_daemon",
-}
+# Those that go on until they are stopped: program, arguments, and the exit codes that can come of it, besides that of a
+# signal before the game had a handler (143), and that of SIGKILL where it is deaf or has too little time (137).
+GAMES: tuple[tuple[str, tuple[str, ...], frozenset[int]], ...] = (
+    ("polite", (), frozenset({0})),
+    ("polite", ("42",), frozenset({42})),
+    ("slow_on_sigterm", ("0.7",), frozenset({0})),
+    ("ignores_sigterm", (), frozenset()),
+    ("forks_helpers", (), frozenset({0})),
+    ("leaves_orphans", ("20",), frozenset({0})),
+    ("forks_on_sigterm", (), frozenset({0})),
+    ("freezes", (), frozenset({0})),
+    ("closes_stdout", (), frozenset({5})),
+    ("forks_a_daemon", (), frozenset({0})),
+)
 # Those that end by themselves: program, arguments, exit code.
 ENDINGS: tuple[tuple[str, tuple[str, ...], int], ...] = (
     ("exits", ("0",), 0),
@@ -116,9 +104,8 @@ class Scenario:
             program, arguments, code = dice.choice(ENDINGS)
             command, codes = game(program, *arguments), frozenset({code})
         else:
-            name = dice.choice(list(GAMES))
-            arguments, own = GAMES[name]
-            command, codes = game(PROGRAMS[name], *arguments), own | {137, 143}
+            program, arguments, own = dice.choice(GAMES)
+            command, codes = game(program, *arguments), own | {137, 143}
         return cls(
             seed=seed,
             trigger=trigger,
@@ -403,23 +390,13 @@ def _wake(pid: int) -> None:
         os.kill(pid, signal.SIGCONT)
 
 
-def play(
-    seeds: Sequence[int], directory: Path, at_once: int, told: Callable[[Verdict], None] | None = None
-) -> list[Verdict]:
+def play(seeds: Sequence[int], directory: Path, at_once: int) -> list[Verdict]:
     """Plays lives, several at once.
 
     Args:
         seeds: one a life.
         directory: for their files.
         at_once: how many.
-        told: called with each verdict, as it comes.
     """
-
-    def one(seed: int) -> Verdict:
-        verdict = live(seed, directory / str(seed))
-        if told is not None:
-            told(verdict)
-        return verdict
-
     with ThreadPoolExecutor(at_once) as pool:
-        return list(pool.map(one, seeds))
+        return list(pool.map(lambda seed: live(seed, directory / str(seed)), seeds))
