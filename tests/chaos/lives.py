@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from tests.fakes import TOKEN, FakePlatform, Reply
-from tests.process.harness import Finished, Launcher, Run, agent_process, game
+from tests.process.harness import Finished, Launcher, Mode, Run, agent_process, game
 
 Trigger = Literal["sigterm", "api", "itself"]
 Store = Literal["none", "file", "slow", "broken", "hanging", "cuts"]
@@ -94,6 +94,7 @@ class Scenario:
     act_after: float
     calls: list[tuple[str, str, object]]
     second_signal: bool
+    mode: Mode
 
     @classmethod
     def draw(cls, seed: int) -> Scenario:
@@ -120,6 +121,7 @@ class Scenario:
             act_after=dice.choice((0.0, dice.uniform(0.0, 0.3), dice.uniform(0.0, 2.0))),
             calls=[dice.choice(_CALLS) for _ in range(dice.randrange(12))],
             second_signal=dice.random() < 0.15,
+            mode=dice.choice(("subreaper", "pid1")),
         )
 
 
@@ -233,7 +235,7 @@ def live(seed: int, directory: Path) -> Verdict:
         elif scenario.store != "none":
             env["AGENT_LOG_URL"] = stack.enter_context(FaultyStore(scenario.store, seed)).url
         launch = stack.enter_context(Launcher(directory))
-        run = launch(scenario.command, mode=random.Random(seed).choice(("subreaper", "pid1")), env=env)
+        run = launch(scenario.command, mode=scenario.mode, env=env)
         try:
             _play(run, scenario, platform, verdict)
         except (AssertionError, OSError) as problem:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
 import pytest
 
-from tests.chaos.lives import play
+from tests.chaos.lives import Scenario, play
 
 LIVES = int(os.environ.get("CHAOS_LIVES", "100"))
 FIRST = int(os.environ.get("CHAOS_SEED", "1000"))
 AT_ONCE = 4
+
+
+def test_every_end_is_drawn_in_both_modes() -> None:
+    """PID 1 and a subreaper hear of a stop in different ways: each trigger has to come to both."""
+    drawn = {(scenario.trigger, scenario.mode) for scenario in map(Scenario.draw, range(100))}
+    assert drawn == set(itertools.product(("sigterm", "api", "itself"), ("pid1", "subreaper")))
 
 
 @pytest.mark.slow
