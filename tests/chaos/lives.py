@@ -21,6 +21,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Literal, Self
 
+import pytest
+
 from tests.fakes import TOKEN, FakePlatform, Reply
 from tests.process.harness import Finished, Launcher, Mode, Run, agent_process, game
 
@@ -238,7 +240,7 @@ def live(seed: int, directory: Path) -> Verdict:
         run = launch(scenario.command, mode=scenario.mode, env=env)
         try:
             _play(run, scenario, platform, verdict)
-        except (AssertionError, OSError) as problem:
+        except (AssertionError, OSError, ValueError, LookupError, pytest.fail.Exception) as problem:
             verdict.wrong.append(f"{type(problem).__name__}: {problem}"[:2000])
     return verdict
 
@@ -351,9 +353,11 @@ def _reasons(scenario: Scenario, *, stopped: bool, code: int) -> set[str]:
 
 
 def _call(run: Run, calls: Sequence[tuple[str, str, object]]) -> None:
-    """Calls of the game's, each on a connection of its own; the agent may be gone at any of them."""
-    with contextlib.suppress(Exception, BaseException):
-        for method, path, body in calls:
+    """Calls of the game's, each on a connection of its own; the agent may be gone at any, and back at the next."""
+    for method, path, body in calls:
+        if run.process.poll() is not None:
+            return
+        with contextlib.suppress(Exception):
             _request(run, method, path, body)
 
 

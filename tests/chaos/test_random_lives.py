@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
 from pathlib import Path
+from typing import cast
+from unittest.mock import Mock
 
 import pytest
 
-from tests.chaos.lives import Scenario, play
+from tests.chaos import lives
+from tests.chaos.lives import Scenario, live, play
+from tests.process.harness import Run
 
 LIVES = int(os.environ.get("CHAOS_LIVES", "100"))
 FIRST = int(os.environ.get("CHAOS_SEED", "1000"))
@@ -19,6 +24,40 @@ def test_every_end_is_drawn_in_both_modes() -> None:
     """PID 1 and a subreaper hear of a stop in different ways: each trigger has to come to both."""
     drawn = {(scenario.trigger, scenario.mode) for scenario in map(Scenario.draw, range(100))}
     assert drawn == set(itertools.product(("sigterm", "api", "itself"), ("pid1", "subreaper")))
+
+
+@pytest.mark.parametrize("problem", [pytest.fail.Exception("still runs"), ValueError("no JSON"), KeyError("reason")])
+def test_a_life_that_cannot_be_judged_is_wrong_and_no_end_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: BaseException
+) -> None:
+    """Its verdict names the seed, and the lives after it are played."""
+    monkeypatch.setattr(lives, "_play", Mock(side_effect=problem))
+    (wrong,) = live(FIRST, tmp_path / "life").wrong
+    assert wrong == f"{type(problem).__name__}: {problem}"
+
+
+CALLS = [("GET", "/one", None), ("GET", "/two", None), ("GET", "/three", None)]
+
+
+def test_a_call_that_fails_is_not_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent falls and comes back; what the game calls then is part of its life."""
+    request = Mock(side_effect=[200, ConnectionRefusedError(), 200])
+    monkeypatch.setattr(lives, "_request", request)
+    lives._call(_run_that_is(None), CALLS)
+    assert [call.args[2] for call in request.call_args_list] == ["/one", "/two", "/three"]
+
+
+def test_nothing_is_called_once_the_run_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else may listen on its port by then."""
+    request = Mock(return_value=200)
+    monkeypatch.setattr(lives, "_request", request)
+    lives._call(_run_that_is(0), CALLS)
+    request.assert_not_called()
+
+
+def _run_that_is(code: int | None) -> Run:
+    """A run of that exit code; None for one that goes on."""
+    return cast(Run, Mock(spec=["process"], process=Mock(spec=subprocess.Popen, poll=lambda: code)))
 
 
 @pytest.mark.slow
