@@ -155,11 +155,3 @@ def test_nothing_confirmed_is_lost_or_doubled_over_a_hundred_kills(
     assert max(lost) <= SEGMENT
     # The one that is being written, and one that is being shipped at that moment.
     assert max(one.waiting for one in outcomes) <= 3
-
-
-@pytest.mark.slow
-def test_nothing_confirmed_is_lost_or_doubled_over_a_few_kills(tmp_path: Path, server: S3Server) -> None:
-    """The same for the fast suite."""
-    for number in range(1000, 1003):
-        outcome = one_run(number, tmp_path, server)
-        assert (outcome.written - outcome.adopted) * outcome.width <= SEGMENT
