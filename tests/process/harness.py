@@ -447,6 +447,12 @@ class Run:
             check=False,
         )
 
+    def story(self) -> dict[str, Any]:
+        """What its `exit.json` says, of which there has to be one."""
+        (path,) = self.files.glob("**/exit.json")
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+
     def is_ready_to_answer(self) -> bool:
         """Wait until the API answers; for tests that are not about the first moments."""
         return self.http("GET", "/healthz").status == 200

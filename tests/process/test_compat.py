@@ -27,13 +27,6 @@ def play(launch: Launcher, host: str, behaviour: str, mode: Mode = "subreaper", 
     return launch(game("made_for", host, behaviour), mode=mode, env=env)
 
 
-def story(run: Run) -> dict[str, Any]:
-    """The `exit.json` of a run."""
-    (path,) = run.files.glob("**/exit.json")
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
-
-
 def status(run: Run) -> Any:
     """What the agent says of itself."""
     return run.http("GET", "/v1/status").json()
@@ -53,7 +46,7 @@ def test_a_platform_stop_reaches_the_game_in_its_hosts_way(launch: Launcher, mod
     assert finished.code == 0, finished.stderr
     assert b"told: " in finished.stdout
     assert finished.seconds < 5
-    found = story(run)
+    found = run.story()
     assert found["reason"] == "platform_stop"
     (turn,) = [step for step in found["happened"] if "method" in step]
     assert (turn["method"], turn["outcome"]) == (host, "applied")
@@ -65,7 +58,7 @@ def test_a_game_ends_itself_as_such_games_do(launch: Launcher, host: str) -> Non
     """Shutdown, Terminating, or simply its end: never a crash."""
     run = play(launch, host, "ends", AGENT_STOP=f"{host},signal:SIGTERM")
     assert run.finish().code == 0
-    found = story(run)
+    found = run.story()
     assert found["reason"] == ("game_exited" if host == "multiplay" else "requested")
     assert found["exit_code"] == 0
 
@@ -75,7 +68,7 @@ def test_a_crash_is_a_crash(launch: Launcher, host: str) -> None:
     """With the game's own exit code, and the same members in exit.json as of a native game."""
     run = play(launch, host, "crashes")
     assert run.finish().code == 3
-    found = story(run)
+    found = run.story()
     assert (found["reason"], found["exit_code"]) == ("game_crashed", 3)
 
 
@@ -83,14 +76,13 @@ def test_exit_json_has_the_same_members_as_a_native_games(launch: Launcher) -> N
     """There is no second lifecycle, and no second record of one."""
     run = play(launch, "playfab", "crashes")
     run.finish()
+    hosted = run.story()
     native = Launcher(launch.files / "native")
     native.files.mkdir()
     with native:
         other = native(game("exits", "3"), mode="subreaper")
         other.finish()
-        mine = story(other)
-    (path,) = (run.files / "spool").glob("**/exit.json")
-    assert set(json.loads(path.read_text())) == set(mine)
+        assert set(hosted) == set(other.story())
 
 
 @pytest.mark.parametrize(
@@ -111,7 +103,7 @@ def test_a_game_that_is_silent_has_lost_its_health(launch: Launcher, host: str, 
     """By its host's own period and threshold, or by our setting."""
     run = play(launch, host, "hangs", **settings)
     run.finish()
-    assert story(run)["reason"] == "heartbeat_lost"
+    assert run.story()["reason"] == "heartbeat_lost"
 
 
 def ask(run: Run, method: str, path: str, body: object = None) -> Any:
@@ -149,7 +141,7 @@ def test_a_hold_is_a_veto_on_the_empty_policy(launch: Launcher) -> None:
     run.http("PUT", "/v1/players", {"count": 1})
     run.http("PUT", "/v1/players", {"count": 0})
     run.finish()
-    assert story(run)["reason"] == "empty"
+    assert run.story()["reason"] == "empty"
     assert time.time() >= hold.json()["expiresAt"]
 
 
@@ -219,7 +211,7 @@ def test_agones_own_node_sdk(launch: Launcher) -> None:
     )
     finished = run.finish()
     assert b"all is as it should be" in finished.stdout, finished.stdout.decode() + finished.stderr
-    assert story(run)["reason"] == "requested"
+    assert run.story()["reason"] == "requested"
 
 
 @pytest.mark.parametrize("value", ["nakama", "agones,auto", ","])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import resource
 import shutil
@@ -16,16 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.fakes import FakePlatform
-from tests.process.harness import Launcher, Run, agent_process, children, eventually, game
+from tests.process.harness import Launcher, agent_process, children, eventually, game
 
 PIDS = Path("/sys/fs/cgroup/pids")
-
-
-def exit_document(run: Run) -> dict[str, object]:
-    """The only `exit.json` of a run."""
-    [path] = run.spool.glob("*/exit.json")
-    document: dict[str, object] = json.loads(path.read_text())
-    return document
 
 
 @contextlib.contextmanager
@@ -67,7 +59,7 @@ def test_few_descriptors(launch: Launcher, platform: FakePlatform) -> None:
         platform.wait_for_calls(1)
         done = run.stop()
     assert done.code == 3
-    assert exit_document(run)["exit_code"] == 3
+    assert run.story()["exit_code"] == 3
     assert done.stderr.count("\n") < 40, done.stderr[:4000]
 
 
@@ -82,7 +74,7 @@ def test_a_game_that_lowers_the_limits_of_the_agent(launch: Launcher, *, for_goo
     assert done.code == 0
     assert b"bye" in done.stdout
     if not for_good:
-        assert exit_document(run)["exit_code"] == 0
+        assert run.story()["exit_code"] == 0
 
 
 def test_everything_stands_still_after_the_stop_signal(launch: Launcher) -> None:
@@ -100,7 +92,7 @@ def test_everything_stands_still_after_the_stop_signal(launch: Launcher) -> None
     for pid in everybody:
         os.kill(pid, signal.SIGCONT)
     run.finish()
-    assert exit_document(run)["reason"] == "platform_stop"
+    assert run.story()["reason"] == "platform_stop"
 
 
 def test_a_game_that_forks_without_end(launch: Launcher) -> None:
@@ -112,7 +104,7 @@ def test_a_game_that_forks_without_end(launch: Launcher) -> None:
         done = run.stop()
         assert done.code == 137
         assert done.seconds < 5.0, "2 s where nothing else runs"
-        assert exit_document(run)["exit_code"] == 137
+        assert run.story()["exit_code"] == 137
 
 
 def test_the_kernel_takes_the_game_first(launch: Launcher) -> None:
@@ -130,7 +122,7 @@ def test_a_spool_that_is_removed(launch: Launcher) -> None:
     run.wait_for("ready")
     shutil.rmtree(run.spool)
     run.stop()
-    assert exit_document(run)["exit_code"] == 0
+    assert run.story()["exit_code"] == 0
 
 
 def test_an_agent_that_is_suspended_hears_the_heartbeats_that_came_meanwhile(launch: Launcher) -> None:
@@ -149,4 +141,4 @@ def test_an_agent_that_is_suspended_hears_the_heartbeats_that_came_meanwhile(lau
                 os.kill(agent, signal.SIGSTOP if moment == 3 else signal.SIGCONT)
             time.sleep(0.1)  # a game's heartbeat
     assert run.stop().code == 0
-    assert exit_document(run)["reason"] == "platform_stop"
+    assert run.story()["reason"] == "platform_stop"

@@ -12,16 +12,9 @@ from tests.process.harness import Finished, Launcher, Mode, Run, game
 from tests.unit.test_methods import RconServer
 
 
-def story(run: Run) -> dict[str, Any]:
-    """The `exit.json` of a run."""
-    (path,) = run.files.glob("**/exit.json")
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
-
-
 def turns(run: Run) -> list[dict[str, Any]]:
     """The methods that had their turn."""
-    return [step for step in story(run)["happened"] if "method" in step]
+    return [step for step in run.story()["happened"] if "method" in step]
 
 
 def blocks(done: Finished) -> int:
@@ -188,7 +181,7 @@ def test_rcon_stops_a_game(launch: Launcher, tmp_path: Path) -> None:
     assert done.code == 4
     assert server.commands == ["save and quit"]
     assert "hunter2" not in done.stderr
-    assert "hunter2" not in json.dumps(story(run))
+    assert "hunter2" not in json.dumps(run.story())
 
 
 def test_a_method_that_cannot_work_gives_its_time_away(launch: Launcher) -> None:

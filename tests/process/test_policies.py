@@ -19,17 +19,10 @@ LISTENS = (
 )
 
 
-def story(run: Run) -> dict[str, Any]:
-    """The newest `exit.json` of a run."""
-    newest = max(run.files.glob("**/exit.json"), key=lambda path: path.stat().st_mtime)
-    found: dict[str, Any] = json.loads(newest.read_text())
-    return found
-
-
 def ended_for(run: Run, reason: str) -> dict[str, Any]:
     """Waits for the end, and looks at its reason."""
     run.finish()
-    document = story(run)
+    document = run.story()
     assert document["reason"] == reason
     assert document["stop"]["source"] == "policy"
     assert document["stop"]["message"]
@@ -49,7 +42,7 @@ def test_a_game_that_is_ready_in_time(launch: Launcher) -> None:
     run.wait_for("ready")
     assert run.http("POST", "/v1/ready").status == 200
     assert run.stop().code == 0
-    assert story(run)["reason"] == "platform_stop"
+    assert run.story()["reason"] == "platform_stop"
 
 
 def test_nobody_joins(launch: Launcher) -> None:
@@ -71,7 +64,7 @@ def test_everybody_has_left(launch: Launcher, platform: FakePlatform) -> None:
     run.http("DELETE", "/v1/players/ada")
     platform.wait_for_calls(1)
     run.stop()
-    assert story(run)["reason"] == "empty"
+    assert run.story()["reason"] == "empty"
 
 
 def test_a_heartbeat_is_lost(launch: Launcher) -> None:

@@ -5,7 +5,6 @@ Each script is one that works, or is common, in a container without the agent; a
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -13,17 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.harness import (
-    PYTHON,
-    Launcher,
-    Run,
-    descendants,
-    eventually,
-    free_port,
-    game,
-    state_of,
-    status_of,
-)
+from tests.process.harness import PYTHON, Launcher, descendants, eventually, free_port, game, state_of, status_of
 
 GRACE = {"AGENT_GRACE_SECONDS": "6"}
 GAMES = Path(__file__).parent.parent / "games"
@@ -32,13 +21,6 @@ GAMES = Path(__file__).parent.parent / "games"
 def server(name: str, world: Path, *more: str) -> str:
     """A server that saves on a signal, as part of a shell script."""
     return f"{PYTHON[0]} -S -E {GAMES}/save.py {name} {world} {' '.join(more)}"
-
-
-def end_of(run: Run) -> dict[str, object]:
-    """What `exit.json` says."""
-    [path] = eventually(lambda: list(run.spool.glob("*/exit.json")), "there is an exit.json")
-    found: dict[str, object] = json.loads(path.read_text())
-    return found
 
 
 def saved(world: Path) -> list[int]:
@@ -194,7 +176,7 @@ def test_exit_143_after_the_signal_is_as_asked(launch: Launcher) -> None:
     run.wait_for("serving")
     done = run.stop()
     assert done.code == 143
-    assert end_of(run)["cause"] == "stopped_as_asked"
+    assert run.story()["cause"] == "stopped_as_asked"
 
 
 def test_the_plan_says_who_was_asked(launch: Launcher) -> None:
@@ -203,7 +185,7 @@ def test_the_plan_says_who_was_asked(launch: Launcher) -> None:
     run = launch(["bash", "-c", f"{server('TERM', world)} && echo done"], env=GRACE)
     run.wait_for("serving")
     run.stop()
-    happened = end_of(run)["happened"]
+    happened = run.story()["happened"]
     assert isinstance(happened, list)
     [turn] = [step for step in happened if step.get("method") == "signal:SIGTERM"]
     assert turn["asked"][0].startswith("python"), turn
@@ -226,7 +208,7 @@ def test_a_last_resort_leaves_a_console_its_time(launch: Launcher) -> None:
     run = launch(game("polite"), env={"AGENT_GRACE_SECONDS": "10", "AGENT_STOP": "stdin:exit"})
     run.wait_for("ready")
     run.stop()
-    plan = end_of(run)["plan"]
+    plan = run.story()["plan"]
     assert isinstance(plan, dict)
     line, last = plan["methods"]
     assert line["seconds"] > 7.5
@@ -243,7 +225,7 @@ def test_a_daemon_that_nobody_named_is_told_of(launch: Launcher) -> None:
     done = run.finish()
     assert saved(world) == [TERM], "what it left is asked to end"
     assert "set AGENT_MAIN=" in done.stderr
-    found = end_of(run)
+    found = run.story()
     assert found["cause"] == "stopped_as_asked", found["evidence"]
     assert "left python" in str(found["summary"])
 
@@ -260,7 +242,7 @@ def test_a_pid_file_names_the_server(launch: Launcher) -> None:
     eventually(lambda: run.stderr.text.count("is the game's main one now") >= 2, "its successor is followed")
     done = run.stop()
     assert (done.code, saved(world)) == (0, [TERM])
-    assert end_of(run)["cause"] == "clean"
+    assert run.story()["cause"] == "clean"
 
 
 def test_the_last_server_is_followed(launch: Launcher) -> None:
@@ -284,4 +266,4 @@ def test_a_script_that_sleeps_for_ever_behind_its_server(launch: Launcher) -> No
     run = launch(["bash", "-c", script], env={**GRACE, "AGENT_MAIN": f"port:{port}", "AGENT_ON_CRASH": "exit"})
     done = run.finish()
     assert "is the game's main one now: AGENT_MAIN=port" in done.stderr
-    assert end_of(run)["cause"] == "unknown", done.stderr
+    assert run.story()["cause"] == "unknown", done.stderr

@@ -5,7 +5,6 @@ all of its share before the next method, and all of its time before SIGKILL. A g
 that is meant. Printed as a table (`pytest -s`).
 """
 
-import json
 import signal
 import subprocess
 import threading
@@ -132,8 +131,7 @@ def stop(cell: Cell, run: Run, after_seconds: float) -> Outcome:
     run.process.wait(cell.grace + 30)
     total = time.monotonic() - asked
     run.finish()
-    (path,) = run.files.glob("**/exit.json")
-    document: dict[str, Any] = json.loads(path.read_text())
+    document = run.story()
     assert document["stop"]["source"] == cell.source, document["stop"]
     steps = {step["step"]: step for step in document["happened"] if "step" in step}
     planned = {step["step"]: step["seconds"] for step in document["plan"]["steps"]}
