@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import agent
+from tests.other_users import let_others_reach
 from tests.process.harness import COMMAND, PYTHON, Launcher, Mode, game
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
@@ -48,10 +49,7 @@ def test_it_is_stopped_and_killed_as_any_other(launch: Launcher, mode: Mode) -> 
 @needs_root
 def test_it_may_use_the_socket(launch: Launcher) -> None:
     """Its user is let in; that of somebody else would not be."""
-    launch.files.chmod(0o711)
-    for folder in launch.files.parents:
-        if str(folder).startswith("/tmp/"):
-            folder.chmod(folder.stat().st_mode | 0o011)
+    let_others_reach(launch.files)
     source = (
         "import os, socket; s = socket.socket(socket.AF_UNIX); s.connect(os.environ['AGENT_SOCKET']); "
         's.sendall(b\'{"jsonrpc":"2.0","id":1,"method":"ready"}\\n\'); print(s.recv(4096).decode(), flush=True)'
@@ -69,9 +67,7 @@ def test_nothing_is_shipped_that_the_game_may_not_read(launch: Launcher) -> None
     secret.write_text("hunter2")
     secret.chmod(0o600)
     folder.mkdir()
-    for place in (launch.files, *launch.files.parents):
-        if str(place).startswith("/tmp/"):
-            place.chmod(place.stat().st_mode | 0o011)
+    let_others_reach(launch.files)
     (folder / "own.replay").write_text("mine")
     for name in ("link.replay", "link.log"):
         (folder / name).symlink_to(secret)

@@ -16,6 +16,7 @@ import pytest
 
 from agent.game.core import core_outlook, find_core, look_for_core, permit_core, stack_summary
 from agent.game.user import User
+from tests.other_users import let_others_reach
 
 
 def pattern(tmp_path: Path, text: str) -> str:
@@ -170,9 +171,8 @@ def test_a_debugger_has_the_games_environment_and_not_the_agents(
     debugger = tmp_path / "gdb"
     debugger.write_text('#!/bin/sh\necho "#0 $GAME $AGENT_API_TOKEN $(id -u)"\n')
     debugger.chmod(0o755)
-    for folder in (tmp_path, *tmp_path.parents):
-        if str(folder).startswith("/tmp/") and os.geteuid() == 0:
-            folder.chmod(folder.stat().st_mode | 0o011)
+    if os.geteuid() == 0:
+        let_others_reach(tmp_path)
     user = User(12345, 12345, [12345], "game", "/") if os.geteuid() == 0 else None
     said, problem = asyncio.run(
         stack_summary(

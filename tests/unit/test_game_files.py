@@ -15,6 +15,7 @@ from agent.game.core import find_core
 from agent.game.files import NotAFileError, file_rights, make_folder, open_regular, replace
 from agent.game.user import User
 from agent.logs.bundle import Manifest, find
+from tests.other_users import let_others_reach
 
 GAME = User(12345, 12345, [12345], "game", "/")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
@@ -23,9 +24,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A directory of the game's, which its user can reach, with a file of root's beside it."""
-    for folder in (tmp_path, *tmp_path.parents):
-        if str(folder).startswith("/tmp/"):
-            folder.chmod(folder.stat().st_mode | 0o011)
+    let_others_reach(tmp_path)
     (tmp_path / "secret").write_text("hunter2")
     (tmp_path / "secret").chmod(0o600)
     (tmp_path / "roots").mkdir(mode=0o755)

@@ -14,6 +14,7 @@ from agent.api import cli as api_cli
 from agent.api.client import AgentClient, CannotReachError
 from agent.fleet import cli as fleet_cli
 from agent.terminal_text import safe
+from tests.other_users import let_others_reach
 
 
 @pytest.mark.parametrize(
@@ -70,9 +71,7 @@ def test_the_commands_print_nothing_harmful(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
 def test_the_commands_do_not_speak_to_a_socket_of_somebody_else(tmp_path: Path) -> None:
     """Anybody can make one in /tmp before the agent does."""
-    for folder in (tmp_path, *tmp_path.parents):
-        if str(folder).startswith("/tmp/"):
-            folder.chmod(folder.stat().st_mode | 0o011)
+    let_others_reach(tmp_path)
     tmp_path.chmod(0o1777)
     with socket.socket(socket.AF_UNIX) as listener:
         os.seteuid(65534)
