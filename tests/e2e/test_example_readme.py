@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
 from pathlib import Path
 
-from tests.process.harness import COMMAND, DEADLINE, base_environment, eventually
+from tests.process.harness import COMMAND, DEADLINE, base_environment, eventually, free_port
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End what was begun: asked first, since an agent that is killed cannot end its game."""
+    process.terminate()
+    try:
+        process.wait(DEADLINE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def test_the_commands_of_the_game_do_what_they_say(tmp_path: Path) -> None:
@@ -20,7 +31,7 @@ def test_the_commands_of_the_game_do_what_they_say(tmp_path: Path) -> None:
     (block,) = re.findall(r"```sh\n(.*?)```", (EXAMPLES / "udp_game/README.md").read_text(), re.DOTALL)
     folder, start, bot, status, stop = (line.partition("#")[0].strip() for line in block.splitlines())
     assert folder == "cd examples"
-    port = "17771"  # 7777 may be somebody else's on this machine
+    port = str(free_port())  # 7777 may be somebody else's on this machine
     environ = base_environment(tmp_path) | {
         "PATH": f"{Path(COMMAND).parent}:{os.environ['PATH']}",
         "AGENT_SOCKET": str(tmp_path / "agent.sock"),
@@ -30,7 +41,9 @@ def test_the_commands_of_the_game_do_what_they_say(tmp_path: Path) -> None:
     }
 
     def begin(command: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(command.split(), cwd=EXAMPLES, env=environ, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(command.split(), cwd=EXAMPLES, env=environ, stdout=subprocess.DEVNULL)
+        begun.callback(end, process)
+        return process
 
     def run(command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -43,15 +56,11 @@ def test_the_commands_of_the_game_do_what_they_say(tmp_path: Path) -> None:
             check=False,
         )
 
-    game = begin(start)
-    eventually(lambda: "ready" in run(status).stdout.split(), "the game is ready")
-    player = begin(f"{bot} --port {port}")
-    try:
+    with contextlib.ExitStack() as begun:
+        game = begin(start)
+        eventually(lambda: "ready" in run(status).stdout.split(), "the game is ready")
+        begin(f"{bot} --port {port}")
         eventually(lambda: "1 of" in run("arbitrium-agent players").stdout, "somebody plays")
         assert run(stop).returncode == 0
         assert game.wait(DEADLINE) == 0
         assert (tmp_path / "result.json").is_file()
-    finally:
-        for process in (player, game):
-            process.kill()
-            process.wait()
