@@ -7,7 +7,6 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from benchmarks import Row, skipped, summary
 from benchmarks._tools import (
@@ -18,6 +17,7 @@ from benchmarks._tools import (
     free_port,
     memory,
     new_file,
+    own_processes,
     rounds,
     running,
     stamp,
@@ -30,7 +30,6 @@ LISTENERS = (
     ("multiplay", "AGENT_MULTIPLAY_PORT", "multiplay", b"GET /token HTTP/1.1\r\nHost: localhost\r\n\r\n"),
     ("playfab", "AGENT_PLAYFAB_PORT", "playfab", b"GET /v1 HTTP/1.1\r\nHost: localhost\r\n\r\n"),
 )
-_NAME = "arbitrium-agent"
 
 
 def measure(quick: bool) -> list[Row]:
@@ -62,15 +61,10 @@ def _agent(host: str, setting: str) -> Iterator[tuple[int, int]]:
         environment |= {"AGENT_COMPAT": host, setting: str(port), "HOME": home, "TMPDIR": home}
         with running([AGENT, "run", "--", stamp(), "wait", new_file(), "0"], environment) as process:
             first_answer(control, "/healthz")
-            yield _own_process(process.pid), port
-
-
-def _own_process(init: int) -> int:
-    """The agent's process is a child of the init."""
-    for child in Path(f"/proc/{init}/task/{init}/children").read_text().split():
-        if Path(f"/proc/{child}/comm").read_text().strip() == _NAME:
-            return int(child)
-    raise CannotMeasureError("the agent's process is not found")
+            _, *agents = own_processes(process.pid)
+            if not agents:
+                raise CannotMeasureError("the agent's process is not found")
+            yield agents[0], port
 
 
 def _use(port: int, request: bytes) -> None:
