@@ -11,7 +11,6 @@ import collections
 import contextlib
 import itertools
 import json
-import sys
 from typing import Any
 
 from agent.emulator.catalogue import now
@@ -28,6 +27,7 @@ from agent.emulator.models import (
     VersionBody,
 )
 from agent.emulator.server import Emulator
+from tests.contract.backend import eventually, python
 
 OWN_HOST = "fixtures-1"
 FLEETS = f"""
@@ -53,10 +53,9 @@ cpu_units = 102400
 memory_mb = 102400
 """
 PORTS = [{"port": 7777, "protocol": "UDP", "name": "gameport"}, {"port": 8080, "protocol": "WS", "name": "web"}]
-GAME = f"{sys.executable} -c"
 VERSIONS: dict[str, dict[str, Any]] = {
-    "runs": {"command": GAME, "arguments": "'import time; print(1, flush=True); time.sleep(600)'", "ports": PORTS},
-    "crashes": {"command": GAME, "arguments": "'raise SystemExit(3)'", "restart_policy": "never"},
+    "runs": {**python("import time; print(1, flush=True); time.sleep(600)"), "ports": PORTS},
+    "crashes": {**python("raise SystemExit(3)"), "restart_policy": "never"},
     "cannot-run": {"command": "/nowhere/at/all"},
 }
 IMAGE: dict[str, Any] = {
@@ -70,7 +69,6 @@ MOST_RUNNING = 12
 """Of the deployments that the requests made; more are stopped before the next deploy, which would find no room."""
 READY_TO_STOP = 3
 """Deployments kept for the operations that stop one, so that some are ready by then."""
-SECONDS = 30.0
 
 
 class Fixtures:
@@ -175,6 +173,4 @@ class Fixtures:
             return
         for deployment in running:
             self._platform.stop(deployment, StopRequest("fixtures"))
-        async with asyncio.timeout(SECONDS):
-            while any(each.active for each in running):  # noqa: ASYNC110 - a deployment has no event for its end
-                await asyncio.sleep(0.05)
+        await eventually(lambda: not any(each.active for each in running))
