@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 from unittest.mock import Mock
@@ -60,6 +61,16 @@ def _run_that_is(code: int | None) -> Run:
     return cast(Run, Mock(spec=["process"], process=Mock(spec=subprocess.Popen, poll=lambda: code)))
 
 
+def in_time(ends: Sequence[float]) -> str:
+    """What there is to say of the ends after a SIGTERM, each a part of its grace, sorted; one life may have none."""
+    if not ends:
+        return "nothing ended after a SIGTERM"
+    return (
+        f"ended at {ends[len(ends) // 2]:.0%} (median), {ends[-1]:.0%} (latest) of the grace after SIGTERM, "
+        f"{sum(end > 1 for end in ends)} of {len(ends)} past it"
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_many_lives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,7 +82,6 @@ def test_many_lives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         print(
             f"\n  {LIVES} random lives (seeds from {FIRST}): {len(wrong)} not as they should be; self-stop confirmed "
             f"{sum(one.confirmed for one in verdicts)} times, refused {sum(one.refused for one in verdicts)} times; "
-            f"ended at {ends[len(ends) // 2]:.0%} (median), {ends[-1]:.0%} (latest) of the grace after SIGTERM, "
-            f"{sum(end > 1 for end in ends)} of {len(ends)} past it"
+            f"{in_time(ends)}"
         )
     assert not wrong, "\n".join(f"seed {one.scenario.seed}: {one.wrong}" for one in wrong)
