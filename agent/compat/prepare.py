@@ -11,6 +11,7 @@ import os
 
 from agent import log
 from agent.config import parsers
+from agent.config.game_ports import game_ports
 from agent.config.names import variable
 from agent.game import files
 from agent.init.sockets import Port, TakenError, listen_tcp
@@ -203,27 +204,14 @@ def server_json(
 
 def _game_ports(environ: "dict[str, str]") -> "tuple[str, str]":
     """Where the game listens, and where it answers queries: the ports named so, else the first and the second."""
-    ports = _mapping(environ)
+    ports = game_ports(environ)
     names = list(ports)
     query = next((name for name in names if "query" in name.lower()), None)
     game = next((name for name in names if "game" in name.lower()), None)
     game = game or next((name for name in names if name != query), None)
     query = query or next((name for name in names if name != game), None)
     # The SDKs bind the query port themselves: it must be another one, mapped or not.
-    return ports.get(game or "", ("9000", ""))[0], ports.get(query or "", ("9010", ""))[0]
-
-
-def _mapping(environ: "dict[str, str]") -> "dict[str, tuple[str, str]]":
-    """Internal and external port by name. What cannot be read is left out: `agent.config.injected` says why."""
-    try:
-        ports = json.loads(environ.get("ARBITRIUM_PORTS_MAPPING", "") or "{}")
-        ports = ports.get("ports", ports)
-        return {
-            str(port.get("name") or key): (str(port.get("internal", key)), str(port.get("external", "")))
-            for key, port in ports.items()
-        }
-    except (ValueError, AttributeError, TypeError, RecursionError):
-        return {}
+    return str(ports[game].internal if game else 9000), str(ports[query].internal if query else 9010)
 
 
 def _city(environ: "dict[str, str]") -> str:
@@ -247,7 +235,7 @@ def _prepare_playfab(
     temporary = environ.get("TMPDIR") or "/tmp"  # noqa: S108 - a new directory in it, of a name that nobody can guess
     directory = os.path.join(temporary, f"arbitrium-playfab-{os.urandom(6).hex()}")
     path = os.path.join(directory, "gsdkConfig.json")
-    ports = _mapping(environ)
+    ports = game_ports(environ)
     address = environ.get("ARBITRIUM_PUBLIC_IP", "127.0.0.1")
     request = environ.get("ARBITRIUM_REQUEST_ID", "")
     folders = {name: os.path.join(directory, folder) for name, folder in _GSDK_FOLDERS.items()}
@@ -258,7 +246,7 @@ def _prepare_playfab(
         **folders,
         "gameCertificates": {},
         "buildMetadata": dict(parsers.assignments(settings_raw("playfab_metadata") or "")),
-        "gamePorts": {name: internal for name, (internal, _) in ports.items()},
+        "gamePorts": {name: str(port.internal) for name, port in ports.items()},
         "publicIpV4Address": address,
         "fullyQualifiedDomainName": f"{request}.pr.edgegap.net" if request else "localhost",
         "gameServerConnectionInfo": {
@@ -266,11 +254,10 @@ def _prepare_playfab(
             "gamePortsConfiguration": [
                 {
                     "name": name,
-                    "serverListeningPort": int(internal),
-                    "clientConnectionPort": int(external if external.isdigit() else internal),
+                    "serverListeningPort": port.internal,
+                    "clientConnectionPort": port.internal if port.external is None else port.external,
                 }
-                for name, (internal, external) in ports.items()
-                if internal.isdigit()
+                for name, port in ports.items()
             ],
         },
     }

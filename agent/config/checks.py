@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
+from agent.config.game_ports import game_ports
 from agent.config.table import TABLE
 from agent.game.files import open_regular
 from agent.lifecycle.stop_methods import HOSTS
@@ -65,18 +66,11 @@ def players(value: Callable[[str], Any], environ: Mapping[str, str]) -> Iterator
 
     Args:
         value: the value of a setting by its name.
-        environ: with the platform's mapping of ports, where it was injected.
+        environ: with the game's ports, where they were injected.
     """
     kind, _, rest = value("players_from").partition(":")
     if kind == "tcp" and not rest:
-        import json  # noqa: PLC0415 - few count by connections
-
-        try:
-            ports = json.loads(environ.get("ARBITRIUM_PORTS_MAPPING", "{}"))["ports"].values()
-            protocols = [str(port["protocol"]).upper() for port in ports]
-        except (ValueError, TypeError, KeyError, AttributeError):
-            protocols = []
-        if all(protocol == "UDP" for protocol in protocols):
+        if all(port.protocol == "UDP" for port in game_ports(environ).values()):
             yield "players_from", "takes tcp:PORT here, since no mapping names a TCP port"
     elif kind == "query":
         from agent.game.query_protocols import COUNTED, check  # noqa: PLC0415 - likewise

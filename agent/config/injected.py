@@ -16,6 +16,14 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, JsonValue, SecretStr
 
+from agent.config.game_ports import (
+    PORT_VARIABLE,
+    PORTS_MAPPING,
+    injected_text,
+    name_in_variables,
+    no_constant,
+    port_number,
+)
 from agent.errors import Problem
 
 T = TypeVar("T")
@@ -25,7 +33,6 @@ DELETE_TOKEN = "ARBITRIUM_DELETE_TOKEN"  # noqa: S105 - the name of a variable
 CONTEXT_URL = "ARBITRIUM_CONTEXT_URL"
 CONTEXT_TOKEN = "ARBITRIUM_CONTEXT_TOKEN"  # noqa: S105 - the name of a variable
 REQUEST_ID = "ARBITRIUM_REQUEST_ID"
-PORTS_MAPPING = "ARBITRIUM_PORTS_MAPPING"
 
 # What a game or the agent misses when it is absent on the platform. The rest is optional: the newest reference does not
 # list it, or clients are seen to live without it.
@@ -36,7 +43,6 @@ EXPECTED = {
     "ARBITRIUM_PUBLIC_IP": "the public address is not known",
     "ARBITRIUM_DEPLOYMENT_LOCATION": "the location is not known",
 }
-_PORT = re.compile(r"ARBITRIUM_PORT_(?P<name>.+)_(?P<what>INTERNAL|EXTERNAL|PROTOCOL)", re.DOTALL)
 
 
 class _Frozen(BaseModel):
@@ -213,8 +219,7 @@ class _Reader:
 
     def take(self, name: str, convert: Callable[[str], T], *, secret: bool = False) -> T | None:
         """The value of a variable, or None where it is absent, empty or (reported) malformed."""
-        # Bytes that are no UTF-8 arrive as lone surrogates, which no model and no JSON takes.
-        raw = self.environ.get(name, "").encode("utf-8", "surrogateescape").decode("utf-8", "replace").strip()
+        raw = injected_text(self.environ, name)
         if not raw:
             return None
         try:
@@ -283,14 +288,10 @@ def _list(raw: str) -> tuple[str, ...]:
 
 def _json(raw: str) -> JsonValue:
     try:
-        value: JsonValue = json.loads(raw, parse_constant=_no_constant)
+        value: JsonValue = json.loads(raw, parse_constant=no_constant)
     except ValueError:
         raise ValueError("takes JSON") from None
     return value
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _object(raw: str) -> dict[str, Any]:
@@ -329,10 +330,10 @@ def _degrees(value: object) -> float | None:
 
 
 def _ports(reader: _Reader) -> dict[str, PortMapping]:
-    """The mapping, completed by the variables a port has of its own (names in capitals there)."""
+    """The mapping, completed by the variables a port has of its own; `game_ports` finds the same without the model."""
     ports = reader.take(PORTS_MAPPING, _mapping) or {}
     for name, given in _port_variables(reader).items():
-        known = next((port for port in ports.values() if port.name.upper() == name.upper()), None)
+        known = next((port for port in ports.values() if name_in_variables(port.name) == name.upper()), None)
         if known is None and "internal" in given:
             ports[name.lower()] = PortMapping(name=name.lower(), **given)
         elif known is not None:
@@ -344,9 +345,9 @@ def _ports(reader: _Reader) -> dict[str, PortMapping]:
 def _port_variables(reader: _Reader) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for variable in sorted(reader.environ):
-        if parts := _PORT.fullmatch(variable):
+        if parts := PORT_VARIABLE.fullmatch(variable):
             what = parts["what"].lower()
-            value = reader.take(variable, _text if what == "protocol" else _port_number)
+            value = reader.take(variable, _text if what == "protocol" else port_number)
             if value is not None:
                 found.setdefault(parts["name"], {})[what] = value
     return found
@@ -380,8 +381,8 @@ def _port(key: str, port: Any) -> PortMapping:
     name = port.get("name")
     return PortMapping(
         name=name if isinstance(name, str) and name else key,
-        internal=_port_number(str(port.get("internal", key))),
-        external=None if port.get("external") is None else _port_number(str(port["external"])),
+        internal=port_number(str(port.get("internal", key))),
+        external=None if port.get("external") is None else port_number(str(port["external"])),
         protocol=port["protocol"] if isinstance(port.get("protocol"), str) else None,
         tls_upgrade=port["tls_upgrade"] if isinstance(port.get("tls_upgrade"), bool) else None,
         link=port["link"] if isinstance(port.get("link"), str) else None,
@@ -389,18 +390,12 @@ def _port(key: str, port: Any) -> PortMapping:
     )
 
 
-def _port_number(raw: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,5}", raw) or int(raw) > 65535:
-        raise ValueError("takes a port number from 0 to 65535")
-    return int(raw)
-
-
 def _beacon(reader: _Reader) -> Beacon | None:
     beacon = Beacon(
         enabled=reader.take("ARBITRIUM_HOST_BEACON_ENABLED", _flag),
         public_ip=reader.take("ARBITRIUM_HOST_BEACON_PUBLIC_IP", _address),
-        port_udp_external=reader.take("ARBITRIUM_HOST_BEACON_PORT_UDP_EXTERNAL", _port_number),
-        port_tcp_external=reader.take("ARBITRIUM_HOST_BEACON_PORT_TCP_EXTERNAL", _port_number),
+        port_udp_external=reader.take("ARBITRIUM_HOST_BEACON_PORT_UDP_EXTERNAL", port_number),
+        port_tcp_external=reader.take("ARBITRIUM_HOST_BEACON_PORT_TCP_EXTERNAL", port_number),
     )
     return beacon if beacon != Beacon() else None
 

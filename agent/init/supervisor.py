@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 
 from agent import log
+from agent.config.game_ports import game_ports
 from agent.errors import EXIT_BAD_SETTINGS, AgentError
 from agent.game import signal_handling
 from agent.game.cgroup import read_cgroup
@@ -582,14 +582,8 @@ def _exit_status(status: int, *, unknown: bool = False) -> ExitStatus:
 
 
 def _internal_ports(environ: dict[str, str]) -> tuple[int, ...]:
-    """The game's ports inside the container, as the platform injects them: one set of variables a port, and JSON."""
-    found = re.findall(r'"internal"\s*:\s*"?(\d{1,5})', environ.get("ARBITRIUM_PORTS_MAPPING", ""))
-    found += [
-        value
-        for name, value in environ.items()
-        if re.fullmatch(r"ARBITRIUM_PORT_.+_INTERNAL", name) and value.isdigit()
-    ]
-    return tuple(dict.fromkeys(int(port) for port in found))
+    """The game's ports inside the container, as the platform injects them."""
+    return tuple(dict.fromkeys(port.internal for port in game_ports(environ).values()))
 
 
 def _expected_players(inputs: Inputs) -> int | None:

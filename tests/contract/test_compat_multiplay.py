@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.compat import prepare
 from agent.compat.centrifuge import ProtocolError, Session
 from agent.lifecycle.states import Phase
 from tests.api_fakes import DEADLINE, eventually
@@ -87,6 +88,15 @@ async def test_server_json_is_there_before_the_game(tmp_path: Path) -> None:
         assert found["localProxyUrl"] == f"http://localhost:{served.port(LISTENER)}"
         assert (found["map"], found["mode"]) == ("arena", "duel")
         assert (tmp_path / found["serverLogDir"]).is_dir()
+
+
+def test_ports_are_found_where_there_is_no_mapping() -> None:
+    """The variables of each port say as much; without any, the query port is still another one than the game's."""
+    environ = {"ARBITRIUM_PORT_QUERY_INTERNAL": "27016", "ARBITRIUM_PORT_GAMEPORT_INTERNAL": "27015"}
+    content = prepare.server_json(environ, lambda _: None, "1", 8086)
+    assert (content["port"], content["queryPort"]) == ("27015", "27016")
+    content = prepare.server_json({}, lambda _: None, "1", 8086)
+    assert (content["port"], content["queryPort"]) == ("9000", "9010")
 
 
 @pytest.mark.parametrize("version", [1, 2])

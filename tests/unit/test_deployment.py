@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 
-from hypothesis import given
+import pytest
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from agent.config.checks import players
+from agent.config.game_ports import game_ports
 from agent.config.injected import parse
 from tests.fakes import INJECTED
 
@@ -133,3 +136,72 @@ def test_nothing_that_is_injected_makes_it_fail(environ: dict[str, str]) -> None
     names = [problem.name for problem in injected.problems]
     assert len(names) == len(set(names))
     json.loads(injected.deployment.model_dump_json())
+
+
+_numbers = st.integers(-1, 70000) | st.integers(0, 9).map(str) | st.none() | st.text(max_size=3)
+_a_port = st.dictionaries(st.sampled_from(["name", "internal", "external", "protocol"]), _numbers) | _numbers
+_a_mapping = st.dictionaries(st.sampled_from(["game", "Game", "web-socket", "7777", "x"]), _a_port, max_size=3).flatmap(
+    lambda ports: st.sampled_from([{"ports": ports}, ports, [ports]])
+)
+
+
+@given(
+    _values | _a_mapping.map(json.dumps),
+    st.dictionaries(
+        st.sampled_from(
+            [f"{name}_{what}" for name in ("GAME", "WEB_SOCKET", "Y") for what in ("INTERNAL", "EXTERNAL", "PROTOCOL")]
+        ),
+        st.sampled_from(["7778", " 7779", "TCP", "", "70000", "a\nb"]),
+    ),
+)
+@example('{"game": {"internal": NaN}, "x": {"internal": 1}}', {})
+def test_the_init_finds_the_same_ports_without_the_model(mapping: str, variables: dict[str, str]) -> None:
+    """It has no pydantic; what it refuses at the start and what the agent would serve must not differ."""
+    environ = {"ARBITRIUM_PORTS_MAPPING": mapping} | {
+        f"ARBITRIUM_PORT_{name}": value for name, value in variables.items()
+    }
+    wanted = parse(environ).deployment.ports
+    assert {name: (port.internal, port.external, port.protocol) for name, port in game_ports(environ).items()} == {
+        name: (port.internal, port.external, port.protocol) for name, port in wanted.items()
+    }
+
+
+def test_a_port_with_a_dash_is_the_one_of_its_variables() -> None:
+    """A variable's name has none: it is one port, not two."""
+    environ = {
+        "ARBITRIUM_PORTS_MAPPING": json.dumps({"ports": {"web-socket": {"internal": 8080}}}),
+        "ARBITRIUM_PORT_WEB_SOCKET_INTERNAL": "8080",
+        "ARBITRIUM_PORT_WEB_SOCKET_PROTOCOL": "WSS",
+    }
+    ports = parse(environ).deployment.ports
+    assert [(name, port.internal, port.protocol) for name, port in ports.items()] == [("web-socket", 8080, "WSS")]
+
+
+def refused(environ: dict[str, str]) -> bool:
+    """Whether the start is, where connections to the mapping's TCP ports are to be counted."""
+    return bool(list(players({"players_from": "tcp"}.__getitem__, environ)))
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"ARBITRIUM_PORT_GAME_INTERNAL": "7777", "ARBITRIUM_PORT_GAME_PROTOCOL": "TCP"},
+        {"ARBITRIUM_PORTS_MAPPING": '{"game": {"internal": 7777, "protocol": "TCP"}}'},
+        {"ARBITRIUM_PORTS_MAPPING": '{"ports": {"a": {"internal": 1, "protocol": "TCP"}, "b": {"internal": 2}}}'},
+        {"ARBITRIUM_PORTS_MAPPING": '{"ports": {"a": {"internal": 1, "protocol": "UDP"}, "b": {"internal": 2}}}'},
+        {"ARBITRIUM_PORTS_MAPPING": '{"ports": {"a": {"internal": 1, "protocol": "TCP/UDP"}, "b": null}}'},
+    ],
+)
+def test_players_are_counted_by_connections_wherever_a_port_may_be_tcp(environ: dict[str, str]) -> None:
+    """The platform names it in a variable, in a mapping of any age, with or without its protocol."""
+    assert not refused(environ)
+    assert any(port.protocol != "UDP" for port in parse(environ).deployment.ports.values())
+
+
+@pytest.mark.parametrize(
+    "mapping", ["", "{}", "[" * 100_000, '{"a": ' * 100_000, '{"game": {"internal": 1, "protocol": "UDP"}}']
+)
+def test_without_a_tcp_port_they_cannot_be(mapping: str) -> None:
+    """That is said, and nothing else happens: this is read by PID 1."""
+    assert refused({"ARBITRIUM_PORTS_MAPPING": mapping})
+    assert refused({})
