@@ -125,7 +125,7 @@ def unset_in_templates(value: Callable[[str], Any], environ: Mapping[str, str]) 
     found: dict[str, None] = {}
     for source, _ in value("template"):
         try:
-            with open(source, encoding="utf-8", errors="surrogateescape", newline="") as file:
+            with open(open_regular(source), encoding="utf-8", errors="surrogateescape", newline="") as file:
                 text = file.read()
         except OSError:
             continue

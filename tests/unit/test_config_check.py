@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -74,6 +75,14 @@ def test_what_run_takes_is_no_problem(
     assert "SERVER_NAME" in said
     assert "ARBITRIUM_PORT" not in said
     assert not (tmp_path / "out").exists()
+
+
+def test_a_template_that_is_no_file_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Opening a FIFO waits until somebody writes."""
+    os.mkfifo(tmp_path / "fifo")
+    found = check(monkeypatch, AGENT_TEMPLATE=f"{tmp_path}/fifo:{tmp_path}/out")
+    assert "fifo: is not a regular file" in found
+    assert "1 is wrong" in found
 
 
 def test_a_query_without_its_library_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
