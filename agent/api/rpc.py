@@ -237,6 +237,7 @@ class _Connection(asyncio.Protocol):
         self._transport = None
         self._ended = True
         self._buffer.clear()
+        self._end_batch()
         self._server.left(self)
         if self._subscription is not None:
             self._subscription.close()
@@ -269,7 +270,7 @@ class _Connection(asyncio.Protocol):
     def finish(self) -> None:
         """Takes no more lines, and closes once all calls are answered."""
         self._buffer.clear()
-        self._batch = None
+        self._end_batch()
         self.eof_received()
 
     def abort(self) -> None:
@@ -322,8 +323,7 @@ class _Connection(asyncio.Protocol):
         """Carries out the next call; False where nothing whole has arrived."""
         if self._batch is not None:
             if not self._batch.step():
-                batch, self._batch = self._batch, None
-                self._send(batch.answer())
+                self._end_batch()
             return True
         line = self._next_line()
         if line is None:
@@ -336,6 +336,12 @@ class _Connection(asyncio.Protocol):
             else:
                 self._send(answer)
         return True
+
+    def _end_batch(self) -> None:
+        """Begins no more calls of a batch; those that were begun are carried out to their end, and answered."""
+        batch, self._batch = self._batch, None
+        if batch is not None:
+            self._send(batch.answer())
 
     def _must_wait(self) -> bool:
         return self._writable is not None or self._calls >= CALLS_AT_ONCE or self._transport is None

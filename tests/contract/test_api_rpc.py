@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from agent.api import rpc
-from agent.api.jsonrpc import METHODS
+from agent.api.jsonrpc import METHODS, Batch
 from tests.api_fakes import DEADLINE, Agent, FakeTags, SocketCaller, eventually, running
 
 
@@ -339,6 +339,31 @@ class TestEnd:
                     assert await caller.receive() is None
             with pytest.raises(OSError, match=r"refused|No such file"):
                 await asyncio.open_unix_connection(agent.socket_path)
+
+    @pytest.mark.parametrize("lost", [False, True])
+    async def test_a_batch_under_way(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: bool) -> None:
+        """What was begun of it is carried out, also where its client is gone: no other is begun."""
+        tags, begun, step = FakeTags(), asyncio.Event(), Batch.step
+
+        def only_the_first(batch: Batch) -> bool:
+            if not begun.is_set():
+                step(batch)
+                begun.set()
+            return True
+
+        monkeypatch.setattr(Batch, "step", only_the_first)
+        async with running(tmp_path, tags=tags) as agent, SocketCaller(agent) as caller:
+            batch = [call("tags.add", 1, name="first"), call("tags.add", 2, name="second")]
+            await caller.send(json.dumps(batch).encode() + b"\n")
+            await begun.wait()
+            if lost:
+                for connection in agent.rpc._connections:
+                    connection.abort()
+                await eventually(lambda: tags.names, "the call was carried out")
+            await agent.rpc.close()
+            answer = await caller.receive()
+        assert tags.names == ["first"]
+        assert answer is None if lost else [one["result"]["tags"] for one in answer] == [["first"]]
 
     async def test_closing_twice(self, agent: Agent) -> None:
         """Does no harm."""
