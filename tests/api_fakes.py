@@ -28,7 +28,10 @@ from agent.lifecycle.driver import Driver
 from agent.lifecycle.game_report import GameReport
 from agent.lifecycle.policies import Limits
 from agent.lifecycle.states import Effect, GameStarted, Rules, State
+from agent.lifecycle.states import Event as LifecycleEvent
 from agent.lifecycle.transition import initial
+from agent.link.messages import StateChanged
+from agent.link.wire import Unpacker, pack
 
 DEADLINE = 10.0
 """Seconds after which a test no longer waits for what should happen at once."""
@@ -103,6 +106,13 @@ class Agent:
         )
 
 
+def _told(state: State, event: LifecycleEvent) -> State:
+    """A state as the agent's process has it: it came over the link from the init."""
+    [(message, _)] = Unpacker().feed(pack(StateChanged(state, event, 0)))
+    assert isinstance(message, StateChanged)
+    return message.state
+
+
 @asynccontextmanager
 async def running(
     directory: Path,
@@ -144,7 +154,11 @@ async def running(
         drop_in=drop_in,
     )
     feed = Feed(conductor, report, bus, operations.view)
-    conductor.watch(feed.on_transition)
+
+    def follow(before: State, after: State, event: LifecycleEvent) -> None:
+        feed.on_transition(_told(before, event), _told(after, event), event)
+
+    conductor.watch(follow)
     # What belongs beside the policies: a drain that nobody waits for any more, a report that a restart clears.
     PolicyTimer(
         conductor,

@@ -23,8 +23,11 @@ class Feed:
         report.subscribe(self._on_fact)
 
     def on_transition(self, before: State, after: State, event: LifecycleEvent) -> None:
-        """An observer for `Conductor.watch`: called before the effects, so a stop is announced before it happens."""
-        if after.stop is not None and (after.stop is not before.stop or after.plan is not before.plan):
+        """An observer for `Mirror.watch`.
+
+        Both states came over the link: what did not change is equal in them, and not the same object.
+        """
+        if after.stop is not None and (after.stop != before.stop or after.plan != before.plan):
             announcement = self._view.stop_event(after, event.at)
             if announcement is not None:
                 self._events.publish("stop", announcement)
