@@ -1,29 +1,62 @@
-"""Keeps the event loop from being stopped by descriptors that come over a Unix socket (SCM_RIGHTS, man 7 unix).
+"""How many connections are taken, and why descriptors that somebody sends do not stop the event loop.
 
-Nobody here wants any. But whoever reads a message closes what came with it, or the kernel does where he did not ask
-for it, and closing a socket with SO_LINGER and unsent data can take as long as its sender likes (man 7 socket). Since
-Linux 6.16 a socket can refuse them, which `agent.init.sockets` asks for where it binds. Before, they are taken in
-here and closed by a thread, and so is what nobody has read.
+They come over a Unix socket (SCM_RIGHTS, man 7 unix), and nobody here wants any. But whoever reads a message closes
+what came with it, or the kernel does where he did not ask for it, and closing a socket with SO_LINGER and unsent data
+can take as long as its sender likes (man 7 socket). Since Linux 6.16 a socket can refuse them, which
+`agent.init.sockets` asks for where it binds. Before, they are taken in here and closed by a thread, and so is what
+nobody has read.
 """
 
 from __future__ import annotations
 
 import array
+import asyncio
 import contextlib
 import fcntl
 import os
 import queue
+import resource
 import socket
 import struct
 import termios
 import threading
+from collections.abc import Callable
 from typing import Any
 
+from agent.init.sockets import BACKLOG, SO_PASSRIGHTS
+
+ACCEPTED_AT_ONCE = 4
+"""In one round of the loop. asyncio tries as often as that also when no descriptor is left, and says so each time."""
+_RESERVED_DESCRIPTORS = 48
+"""For logs, shipping, the self-stop and what is imported late."""
 _MOST = 253
 """Descriptors in one message (SCM_MAX_FD of the kernel)."""
 
 
-_SO_PASSRIGHTS = 83  # asm-generic/socket.h
+async def accept(protocol: Callable[[], asyncio.BaseProtocol], sock: socket.socket) -> asyncio.Server:
+    """Begins to accept connections, a few in each round of the loop.
+
+    Args:
+        protocol: made for each connection.
+        sock: a stream socket, bound and listening; it belongs to the server from now on.
+    """
+    sock = guarded(sock)
+    server = await asyncio.get_running_loop().create_server(protocol, sock=sock, backlog=ACCEPTED_AT_ONCE)
+    sock.listen(BACKLOG)  # the loop has made the backlog as short as its rounds
+    return server
+
+
+def connections_limit(most: int, share: float) -> int:
+    """How many connections are held at once, where this process may open few descriptors (RLIMIT_NOFILE).
+
+    Args:
+        most: where there are enough.
+        share: the part of the descriptors that may be used, once some are kept for other things.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return most
+    return max(2, min(most, int((soft - _RESERVED_DESCRIPTORS) * share)))
 
 
 def guarded(sock: socket.socket) -> socket.socket:
@@ -31,7 +64,7 @@ def guarded(sock: socket.socket) -> socket.socket:
     if sock.family != socket.AF_UNIX:
         return sock
     with contextlib.suppress(OSError):
-        if sock.getsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS) == 0:
+        if sock.getsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS) == 0:
             return sock
     return GuardedSocket(fileno=sock.detach())
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import resource
 import socket
 import struct
 from dataclasses import dataclass
@@ -59,23 +58,6 @@ class Peer:
     pid: int
     uid: int
     gid: int
-
-
-_RESERVED_DESCRIPTORS = 48
-"""For logs, shipping, the self-stop and what is imported late; half of them where the limit is less than twice that."""
-
-
-def connections_limit(most: int, share: float) -> int:
-    """How many connections are held at once, where this process may open few descriptors (RLIMIT_NOFILE).
-
-    Args:
-        most: where there are enough.
-        share: the part of the descriptors that may be used, once some are kept for other things.
-    """
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return most
-    return max(2, min(most, int(max(soft - _RESERVED_DESCRIPTORS, soft // 2 - _RESERVED_DESCRIPTORS // 2) * share)))
 
 
 _UCRED = struct.Struct("iII")

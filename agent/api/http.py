@@ -18,7 +18,6 @@ from typing import Any, TypeAlias
 from pydantic import BaseModel
 
 from agent import web
-from agent.api.access import connections_limit
 from agent.api.contracts import Caller, OnRequest
 from agent.api.feed import Feed
 from agent.api.http_input import check_sender, gather, read_body
@@ -27,13 +26,11 @@ from agent.api.page import StatusPage, Stream
 from agent.api.problems import FieldProblem, Kind, OperationError, internal
 from agent.api.routes import Router
 from agent.api.table import OPERATIONS, Operation
+from agent.descriptors import accept, connections_limit
 from agent.lifecycle.states import Source
 
 CONNECTIONS = 512
 """Open connections at most; one more is answered 503: file descriptors are for logs and the stop as well."""
-BACKLOG = 1024
-ACCEPTED_AT_ONCE = 4
-"""In one round of the loop. asyncio tries as often as that also when no descriptor is left, and says so each time."""
 DESCRIPTORS_SHARE = 0.5
 KEEPALIVE_SECONDS = 75.0
 CLOSE_SECONDS = 0.2
@@ -116,8 +113,7 @@ class HttpServer:
                 auto_decompress=False,
             )
 
-        self._listener = await loop.create_server(connection, sock=sock, backlog=ACCEPTED_AT_ONCE)
-        sock.listen(BACKLOG)
+        self._listener = await accept(connection, sock)
 
     @property
     def connections(self) -> int:

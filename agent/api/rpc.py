@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from agent.api.access import Peer, allowed_users, connections_limit, peer_of
+from agent.api.access import Peer, allowed_users, peer_of
 from agent.api.contracts import Caller, OnRequest
 from agent.api.events import Subscription
 from agent.api.feed import Feed
@@ -22,14 +22,11 @@ from agent.api.jsonrpc import Answer, Batch, Dispatcher, failure
 from agent.api.operations import Operations
 from agent.api.problems import FieldProblem, Kind, OperationError
 from agent.api.table import BODY_LIMIT
-from agent.descriptors import guarded
+from agent.descriptors import accept, connections_limit
 from agent.lifecycle.states import Source
 
 CONNECTIONS = 256
 """Open connections at most; one more is told so and closed."""
-BACKLOG = 1024
-ACCEPTED_AT_ONCE = 4
-"""In one round of the loop. asyncio tries as often as that also when no descriptor is left, and says so each time."""
 DESCRIPTORS_SHARE = 0.25
 REFUSED_AT_ONCE = 8
 """Who may not connect has time to read that; when there are so many of them, one more has not."""
@@ -101,10 +98,7 @@ class RpcServer:
 
     async def start(self, sock: socket.socket) -> None:
         """Begins to accept connections on a socket that is bound and listening."""
-        loop = asyncio.get_running_loop()
-        sock = guarded(sock)
-        self._listener = await loop.create_unix_server(lambda: _Connection(self), sock=sock, backlog=ACCEPTED_AT_ONCE)
-        sock.listen(BACKLOG)
+        self._listener = await accept(lambda: _Connection(self), sock)
 
     async def close(self, seconds: float = CLOSE_SECONDS) -> None:
         """Stops accepting, lets calls under way finish for `seconds` at most, and closes all.

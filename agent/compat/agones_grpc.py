@@ -21,6 +21,8 @@ from agent.api.problems import OperationError, internal
 from agent.compat import http
 from agent.compat.agones import CODES, Agones, AgonesError, Json, failure, int64
 from agent.compat.agones_messages import MESSAGES
+from agent.descriptors import ACCEPTED_AT_ONCE, connections_limit
+from agent.init.sockets import BACKLOG
 
 if TYPE_CHECKING:
     import socket
@@ -186,7 +188,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport), "gRPC is served on stream sockets"
-        if len(self._connections) >= http.CONNECTIONS:
+        if len(self._connections) >= connections_limit(http.CONNECTIONS, http.DESCRIPTORS_SHARE):
             self._inner = None
             transport.abort()
             return
@@ -247,5 +249,6 @@ class GrpcServer:
 async def serve(agones: Agones, sock: socket.socket, on_request: OnRequest | None) -> GrpcServer:
     """Serves the three services on a socket that is bound and listening."""
     server = _Server(_Services(agones, on_request))
-    await server.start(sock=sock)
+    await server.start(sock=sock, backlog=ACCEPTED_AT_ONCE)  # as in `agent.descriptors.accept`
+    sock.listen(BACKLOG)
     return GrpcServer(server)

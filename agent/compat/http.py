@@ -17,12 +17,15 @@ from agent import log, web
 from agent.api.http_input import check_sender
 from agent.api.problems import OperationError, internal
 from agent.api.routes import Router
+from agent.descriptors import accept, connections_limit
 
 if TYPE_CHECKING:
     from agent.api.contracts import OnRequest
 
 CONNECTIONS = 128
 """Open connections at most; one more is closed at once."""
+DESCRIPTORS_SHARE = 3 / 16
+"""What the API and the metrics leave of the descriptors."""
 BODY_LIMIT = 64 * 1024
 BODY_SECONDS = 10.0
 FIRST_SECONDS = 30.0
@@ -111,7 +114,7 @@ class Server:
             options: dict[str, Any] = {"access_log": None, "lingering_time": 1.0, "auto_decompress": False}
             return _Connection(self._web, loop=loop, **options)
 
-        self._listener = await loop.create_server(connection, sock=sock)
+        self._listener = await accept(connection, sock)
         return self
 
     async def close(self) -> None:
@@ -169,7 +172,7 @@ class _Connection(web.RequestHandler):
         assert isinstance(transport, asyncio.Transport), "HTTP is served on stream sockets"
         manager = self._manager
         self._waiting: asyncio.TimerHandle | None = None
-        if manager is not None and len(manager.connections) > CONNECTIONS:
+        if manager is not None and len(manager.connections) > connections_limit(CONNECTIONS, DESCRIPTORS_SHARE):
             transport.abort()
             return
         self._waiting = asyncio.get_running_loop().call_later(FIRST_SECONDS, self._too_late, transport)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from agent.compat.prepare import Prepared
 
 BACKLOG = 1024
-_SO_PASSRIGHTS = 83  # asm-generic/socket.h
+SO_PASSRIGHTS = 83
+"""Whether descriptors may come over a socket (asm-generic/socket.h); Python has no name for it yet."""
 RUN_DIR = "/run/arbitrium-agent"
 
 
@@ -263,7 +264,7 @@ def _refuse_descriptors(sock: socket.socket) -> None:
     The socket for sd_notify takes them: BARRIER=1 comes with one.
     """
     with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
+        sock.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
 
 
 def _why_not(problem: OSError) -> str:

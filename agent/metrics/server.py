@@ -6,33 +6,25 @@ import asyncio
 import contextlib
 import gzip
 import hmac
-import resource
 import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from agent import log, web
+from agent.descriptors import accept, connections_limit
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
 _METHODS = ("GET", "HEAD")
 # Whoever reaches this port must not be able to use up the agent's descriptors: the game's logs and the stop need them.
-_MOST_CONNECTIONS = 64
-_DESCRIPTORS_SHARE = 16
+CONNECTIONS = 64
+DESCRIPTORS_SHARE = 1 / 16
 _KEEPALIVE_SECONDS = 30.0
 _HANDSHAKE_SECONDS = 5.0
 # A handshake costs a millisecond or two of CPU, and anybody who reaches the port may ask for one.
 _BETWEEN_HANDSHAKES = 0.02
 _CLOSE_SECONDS = 0.1
-
-
-def connections_limit() -> int:
-    """How many connections are held at once: 64, or fewer where this process may open few descriptors."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return _MOST_CONNECTIONS
-    return max(4, min(_MOST_CONNECTIONS, soft // _DESCRIPTORS_SHARE))
 
 
 class _Bounded(web.Server):
@@ -42,16 +34,15 @@ class _Bounded(web.Server):
     slowly, are what is given up.
     """
 
-    def __init__(self, *arguments: Any, limit: int, **options: Any) -> None:
+    def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._limit = limit
         self._silent: dict[web.RequestHandler, asyncio.Transport] = {}  # the longest silent first
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """As in the library, which calls it."""
         super().connection_made(handler, transport)
         self._silent[handler] = transport
-        if len(self._silent) > self._limit:
+        while len(self._silent) > connections_limit(CONNECTIONS, DESCRIPTORS_SHARE):
             given_up = next(iter(self._silent))
             self._silent.pop(given_up).abort()
 
@@ -72,11 +63,10 @@ class _Encrypted:
     asyncio's own server would wait for each handshake, however many of them never come, and hold a descriptor for it.
     """
 
-    def __init__(self, listening: socket.socket, server: _Bounded, tls: SSLContext, limit: int) -> None:
+    def __init__(self, listening: socket.socket, server: _Bounded, tls: SSLContext) -> None:
         self._listening = listening
         self._server = server
         self._tls = tls
-        self._limit = limit
         self._handshakes: dict[asyncio.Task[None], None] = {}  # the oldest first
         self._accepting = asyncio.create_task(self._accept())
 
@@ -96,7 +86,7 @@ class _Encrypted:
             except OSError as problem:
                 log.debug(f"cannot accept a connection for /metrics: {problem}")
             else:
-                if len(self._handshakes) >= self._limit:
+                if len(self._handshakes) >= connections_limit(CONNECTIONS, DESCRIPTORS_SHARE):
                     next(iter(self._handshakes)).cancel()
                 task = loop.create_task(self._shake_hands(connection))
                 self._handshakes[task] = None
@@ -167,11 +157,10 @@ class MetricsServer:
                 return web.Response(text=_page(version), content_type="text/html", charset="utf-8")
             return web.Response(status=404, text=f"cannot find {request.path}: the metrics are at /metrics\n")
 
-        limit = connections_limit()
-        server = _Bounded(answer, limit=limit, access_log=None, keepalive_timeout=_KEEPALIVE_SECONDS)
+        server = _Bounded(answer, access_log=None, keepalive_timeout=_KEEPALIVE_SECONDS)
         if tls is not None:
-            return cls(server, None, _Encrypted(listening, server, tls, limit))
-        return cls(server, await asyncio.get_running_loop().create_server(server, sock=listening), None)
+            return cls(server, None, _Encrypted(listening, server, tls))
+        return cls(server, await accept(server, listening), None)
 
     async def close(self) -> None:
         """Ends the server: answers under way get a moment, idle connections are closed."""

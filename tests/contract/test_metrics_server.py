@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from agent.config.injected import parse
 from agent.config.tls import server_context
+from agent.descriptors import connections_limit
 from agent.game.cgroup import CgroupReading
 from agent.lifecycle.game_metrics import CustomMetric
 from agent.lifecycle.game_report import GameReport, ReportError
@@ -28,7 +29,7 @@ from agent.lifecycle.transition import initial, transition
 from agent.metrics.container import ContainerReading
 from agent.metrics.counts import LogCounts, LogSource
 from agent.metrics.registry import Metrics
-from agent.metrics.server import MetricsServer, connections_limit
+from agent.metrics.server import CONNECTIONS, DESCRIPTORS_SHARE, MetricsServer
 from tests import certificates
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
@@ -349,7 +350,10 @@ async def test_connections_that_say_nothing_do_not_shut_prometheus_out(
     async with aiohttp.ClientSession() as client:
         async with client.get(f"{agent.url}/metrics") as answer:  # this connection is kept, as Prometheus keeps its own
             assert answer.status == 200
-        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3 * connections_limit())]
+        held = [
+            await asyncio.open_connection("127.0.0.1", port)
+            for _ in range(3 * connections_limit(CONNECTIONS, DESCRIPTORS_SHARE))
+        ]
         for _, writer in held[::2]:
             writer.write(b"GET /metrics HTTP/1.1\r\nHost: slow")
         async with asyncio.timeout(5):
@@ -387,7 +391,10 @@ async def test_with_tls_and_a_token_only_who_has_both_reads_it(agent: Agent, tmp
     url = f"https://localhost:{port}/metrics"
     server = await agent.metrics.serve(listening, token="hush", tls=server_context(str(certificate), str(key)))
     trusting = ssl.create_default_context(cafile=certificate)
-    held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(connections_limit() + 8)]
+    held = [
+        await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(connections_limit(CONNECTIONS, DESCRIPTORS_SHARE) + 8)
+    ]
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusting)) as client:
         async with asyncio.timeout(10), client.get(url, headers={"Authorization": "Bearer hush"}) as answer:
             assert b"arbitrium_agent_build_info" in await answer.read()
