@@ -13,6 +13,7 @@ import sys
 
 from agent import __version__
 from agent.errors import EXIT_BAD_SETTINGS, AgentError, SettingsError
+from agent.terminal_text import safe_lines
 
 # name: (module, what it does). The order is that of the help.
 COMMANDS = {
@@ -89,10 +90,10 @@ def _run(argv: list[str]) -> int:
     try:
         return int(arguments.run(arguments))
     except SettingsError as wrong:
-        print(wrong, file=sys.stderr)
+        print(safe_lines(str(wrong)), file=sys.stderr)
         return EXIT_BAD_SETTINGS
     except AgentError as problem:
-        print(problem, file=sys.stderr)
+        print(safe_lines(str(problem)), file=sys.stderr)
         return 1
     except BrokenPipeError:
         # Whoever read our output has enough (`... | head`).

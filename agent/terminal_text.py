@@ -2,10 +2,13 @@
 
 Names, tags, messages and game output come from outside. Printed as they are, they can move the cursor, change the
 window's title, answer queries into the shell, or let one line look like two. Everything that prints such text uses
-`safe`. Standard library only: commands that have to start fast use it too.
+`safe` or what is made of it. Standard library only: commands that have to start fast use it too.
 """
 
+import json
 import re
+from collections.abc import Callable
+from typing import Any
 
 _RESET = "\x1b[0m"
 _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
@@ -27,7 +30,7 @@ def safe(text: str, *, keep_colours: bool = False) -> str:
     r"""One line of text that can do nothing to a terminal but show characters.
 
     Control characters, line ends, bidirectional overrides and invisible characters are shown as escapes (`\x1b`, `\n`,
-    `\u202e`); a tab stays. For text of several lines, call it for each line.
+    `\u202e`); a tab stays. For text of several lines there is `safe_lines`.
 
     Args:
         text: from outside.
@@ -45,6 +48,28 @@ def safe(text: str, *, keep_colours: bool = False) -> str:
         end, coloured = match.end(), True
     shown.append(_HARMFUL.sub(_escaped, text[end:]))
     return "".join(shown) + (_RESET if coloured else "")
+
+
+def safe_lines(text: str) -> str:
+    """Text of several lines, each as `safe` makes it."""
+    return "\n".join(map(safe, text.split("\n")))
+
+
+def safe_json(
+    data: Any, indent: int | None = None, *, default: Callable[[Any], Any] | None = None, terminal: bool = True
+) -> str:
+    """JSON with readable characters, or with escapes for all but ASCII where one of them could steer a terminal.
+
+    Args:
+        data: what to show.
+        indent: as for `json.dumps`.
+        default: as for `json.dumps`.
+        terminal: whether it goes to one; what goes to a program keeps its characters whatever they are.
+    """
+    text = json.dumps(data, indent=indent, ensure_ascii=False, default=default)
+    if terminal and safe_lines(text) != text:
+        return json.dumps(data, indent=indent, default=default).replace("\x7f", "\\u007f")
+    return text
 
 
 def _escaped(match: re.Match[str]) -> str:

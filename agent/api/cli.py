@@ -5,7 +5,6 @@ Exit codes: 0 done; 1 the agent said no; 2 no agent could be reached, or the com
 """
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from collections.abc import Callable
 from agent.api.client import AgentClient, CannotReachError, RefusedError
 from agent.api.render import event_line, status_text
 from agent.errors import AgentError
-from agent.terminal_text import safe
+from agent.terminal_text import safe_json, safe_lines
 
 _SLOW_SECONDS = 60.0
 _OVER = ("releasing", "exited")
@@ -50,20 +49,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _fail(problem: AgentError, code: int) -> int:
-    print(f"arbitrium-agent: {_safe_lines(str(problem))}", file=sys.stderr)
+    print(f"arbitrium-agent: {safe_lines(str(problem))}", file=sys.stderr)
     return code
 
 
 def _print(arguments: argparse.Namespace, result: "dict[str, object]", text: str) -> int:
-    # On a terminal, JSON too: it leaves C1 controls and bidirectional overrides as they are.
-    shown = json.dumps(result, ensure_ascii=sys.stdout.isatty()) if arguments.json else _safe_lines(text)
-    print(shown, flush=True)
+    print(safe_json(result, terminal=sys.stdout.isatty()) if arguments.json else safe_lines(text), flush=True)
     return 0
-
-
-def _safe_lines(text: str) -> str:
-    """What the game or the platform said, harmless to a terminal."""
-    return "\n".join(map(safe, text.split("\n")))
 
 
 # One function a command ----------------------------------------------------------------------------------------------
@@ -135,7 +127,7 @@ def _status(arguments: argparse.Namespace) -> int:
 def _deployment(arguments: argparse.Namespace) -> int:
     with AgentClient() as agent:
         result = agent.call("deployment")
-    return _print(arguments, result, json.dumps(result, indent=2, ensure_ascii=False))
+    return _print(arguments, result, safe_json(result, indent=2))
 
 
 def _players(arguments: argparse.Namespace) -> int:

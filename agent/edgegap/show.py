@@ -1,6 +1,5 @@
 """Where the commands' answers go: tables for people, JSON for programs; errors go to stderr in either form."""
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from agent.edgegap.errors import EdgegapError
 from agent.edgegap.wire import Wire
 from agent.errors import AgentError
-from agent.terminal_text import safe
+from agent.terminal_text import safe, safe_json
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -39,7 +38,7 @@ class Output:
     def data(self, data: Any, render: "Callable[[], RenderableType | None]") -> None:
         """Show plain data, for programs, or what `render` makes, for people."""
         if self.as_json:
-            print(_json(data, indent=2))
+            print(safe_json(data, indent=2))
             return
         rendered = render()
         if rendered is not None:
@@ -57,16 +56,8 @@ class Output:
         for extra in ("deployment_id", "retry_after"):
             if getattr(error, extra, None) is not None:
                 said[extra] = getattr(error, extra)
-        print(_json(said), file=sys.stderr)
+        print(safe_json(said), file=sys.stderr)
         return code
-
-
-def _json(data: Any, indent: int | None = None) -> str:
-    """JSON with readable characters, or with escapes for all but ASCII where one of them could steer a terminal."""
-    text = json.dumps(data, indent=indent, ensure_ascii=False)
-    if any(safe(line) != line for line in text.split("\n")):
-        text = json.dumps(data, indent=indent).replace("\x7f", "\\u007f")
-    return text
 
 
 def console(*, stderr: bool = False) -> "Console":

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import AgentError
-from agent.terminal_text import safe
+from agent.terminal_text import safe, safe_json, safe_lines
 
 if TYPE_CHECKING:
     from agent.fleet.database import Database
@@ -119,7 +119,7 @@ async def _report(database: Database, arguments: argparse.Namespace) -> int:
 
     made = report.make(database, tuple(arguments.by or report.DEFAULT_BY), max(1, arguments.limit))
     if arguments.json:
-        print(json.dumps(made, indent=2, default=_as_text, ensure_ascii=False))
+        print(safe_json(made, indent=2, default=_as_text, terminal=sys.stdout.isatty()))
         return 0
     from rich.console import Console  # noqa: PLC0415 - only for people
 
@@ -138,12 +138,14 @@ async def _query(database: Database, arguments: argparse.Namespace) -> int:
     else:
         writer = None
     shown: list[list[str]] = []
+    terminal = sys.stdout.isatty()
     while rows := answer.fetchmany(1000):
         for row in rows:
             if arguments.json:
-                print(json.dumps(dict(zip(names, row, strict=True)), default=_as_text, ensure_ascii=False))
+                print(safe_json(dict(zip(names, row, strict=True)), default=_as_text, terminal=terminal))
             elif writer is not None:
-                writer.writerow(["" if value is None else _plain(value) for value in row])
+                cells = ["" if value is None else _plain(value) for value in row]
+                writer.writerow(map(safe_lines, cells) if terminal else cells)
             else:
                 shown.append(["" if value is None else _plain(value) for value in row])
     if not arguments.json and writer is None and names:
@@ -160,7 +162,7 @@ def _print_table(names: list[str], rows: list[list[str]]) -> None:
     for name in names:
         table.add_column(Text(safe(name)), overflow="fold")
     for row in rows:
-        table.add_row(*(Text("\n".join(map(safe, cell.split("\n")))) for cell in row))
+        table.add_row(*(Text(safe_lines(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
 
 

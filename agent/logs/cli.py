@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import re
 import sys
@@ -15,7 +14,7 @@ from agent.logs import reader
 from agent.logs.postmortem import render
 from agent.logs.reader import Item, LogReader, Run
 from agent.logs.sources import Source, SourceError, SpoolSource, open_source
-from agent.terminal_text import safe
+from agent.terminal_text import safe, safe_json
 
 _FOLLOW_SECONDS = 2.0  # between two looks at the store
 
@@ -82,7 +81,7 @@ def _autopsy(source: Source, arguments: argparse.Namespace) -> int:
             print(f"  {safe(f'{item.ts} {item.text}')}")
         return 1
     if arguments.json:
-        print(json.dumps(document, indent=2, ensure_ascii=sys.stdout.isatty()))
+        print(safe_json(document, indent=2, terminal=sys.stdout.isatty()))
     else:
         sys.stdout.write(render(document))
     return 0
@@ -96,7 +95,7 @@ class _Printer:
         self._raw = arguments.raw
         self._stream = arguments.stream
         self._pattern = pattern
-        self._safe = sys.stdout.isatty()
+        self._terminal = sys.stdout.isatty()
         self._colours = arguments.colours
         self.printed = 0
 
@@ -110,19 +109,19 @@ class _Printer:
             return
         self.printed += 1
         if self.as_json:
-            print(item.as_json())
+            print(item.as_json(terminal=self._terminal))
         elif self._raw:
             sys.stdout.flush()
             sys.stdout.buffer.write((item.raw if item.raw is not None else item.text.encode()) + b"\n")
         else:
-            text = safe(item.text, keep_colours=self._colours) if self._safe else item.text
-            stream = safe(item.stream) if self._safe else item.stream.replace("\n", " ")
+            text = safe(item.text, keep_colours=self._colours) if self._terminal else item.text
+            stream = safe(item.stream) if self._terminal else item.stream.replace("\n", " ")
             print(f"{safe(item.ts)} {stream} {text}" if item.ts else text)
 
     def _gap(self, item: Item) -> None:
         """Shown whatever is searched for; beside the log where that is to be the bytes alone."""
         if self.as_json:
-            print(item.as_json())
+            print(item.as_json(terminal=self._terminal))
         else:
             print(safe(item.text), file=sys.stderr if self._raw else sys.stdout)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from agent.logs import runs
 from agent.logs.sources import Source, SourceError
+from agent.terminal_text import safe_json
 
 _RUN = re.compile(r"^(?:(?P<above>.*?)/)?(?P<time>\d{8}T\d{6}Z)-(?P<id>[^/]+)-(?P<attempt>\d+)/(?P<name>.+)$")
 _SEGMENT = re.compile(r"^(?P<number>\d{6,})-(?P<time>\d{8}T\d{6}\.\d{3}Z)\.(?P<form>ndjson|log)\.zst$")
@@ -59,8 +60,8 @@ class Item:
     partial: bool = False
     gap: bool = False
 
-    def as_json(self) -> str:
-        """As it was in the segment."""
+    def as_json(self, *, terminal: bool = False) -> str:
+        """As it was in the segment; harmless where it goes to a terminal."""
         content: dict[str, object] = {"ts": self.ts, "stream": self.stream, "line": self.text}
         if self.raw is not None:
             content["base64"] = base64.b64encode(self.raw).decode()
@@ -68,7 +69,7 @@ class Item:
             content["partial"] = True
         if self.gap:
             content["gap"] = True
-        return json.dumps(content, ensure_ascii=False)
+        return safe_json(content, terminal=terminal)
 
 
 def find_runs(source: Source, deployment_id: str | None = None) -> list[Run]:

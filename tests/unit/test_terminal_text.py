@@ -1,19 +1,28 @@
 """What is printed on a terminal cannot steer it."""
 
 import argparse
+import asyncio
+import io
+import json
 import os
 import socket
+import sys
 import unicodedata
 from pathlib import Path
+from typing import Any, Self, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent import cli
 from agent.api import cli as api_cli
 from agent.api.client import AgentClient, CannotReachError
+from agent.errors import AgentError
 from agent.fleet import cli as fleet_cli
-from agent.terminal_text import safe
+from agent.logs import cli as logs_cli
+from agent.logs.reader import Item
+from agent.terminal_text import safe, safe_json, safe_lines
 from tests.other_users import let_others_reach
 
 
@@ -66,6 +75,82 @@ def test_the_commands_print_nothing_harmful(capsys: pytest.CaptureFixture[str]) 
     api_cli._print(argparse.Namespace(json=False), {}, "a\x1b]0;title\x07\nb\u202e")
     fleet_cli._print_table(["na\x1bme"], [["x\x1b[2J"]])
     assert capsys.readouterr().out.split() == ["a\\x1b]0;title\\x07", "b\\u202e", "na\\x1bme", "x\\x1b[2J"]
+
+
+HARMFUL = "ü\x9b2J\x7f\u202e"
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_json_on_a_terminal_is_the_same_json(indent: int | None) -> None:
+    """Readable where nothing in it is harmful; what goes to a program keeps its characters."""
+    assert safe_json({"a": ["ü日"]}, terminal=True) == '{"a": ["ü日"]}'
+    shown = safe_json({HARMFUL: [HARMFUL]}, indent)
+    assert json.loads(shown) == {HARMFUL: [HARMFUL]}
+    assert safe_lines(shown) == shown
+    assert safe_json({HARMFUL: 1}, terminal=False) == f'{{"{HARMFUL}": 1}}'
+
+
+class Terminal(io.StringIO):
+    """A stdout that says that it is one, or not."""
+
+    def __init__(self, is_one: bool) -> None:
+        super().__init__()
+        self.is_one = is_one
+
+    def isatty(self) -> bool:
+        """See the class."""
+        return self.is_one
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_json_of_the_commands_steers_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, terminal: bool
+) -> None:
+    """Answers of the agent, lines of the game's log, rows of a fleet: into a pipe they go as they are."""
+
+    class Answers:
+        """Stands for DuckDB."""
+
+        description = (("name",),)
+
+        def __init__(self) -> None:
+            self.rows = [[(HARMFUL,)], []]
+
+        def fetchmany(self, _: int) -> list[tuple[str]]:
+            """A batch."""
+            return self.rows.pop(0)
+
+        async def query(self, _: str) -> Self:
+            """Itself."""
+            return self
+
+    monkeypatch.setattr(sys, "stdout", Terminal(terminal))
+    api_cli._print(argparse.Namespace(json=True), {"name": HARMFUL}, "")
+    for gap in (False, True):
+        arguments = argparse.Namespace(json=True, raw=False, stream=None, colours=False)
+        logs_cli._Printer(arguments, None)(Item("", "stdout", HARMFUL, gap=gap))
+    for as_json in (True, False):
+        asked = argparse.Namespace(sql="SELECT", json=as_json, csv=not as_json)
+        asyncio.run(fleet_cli._query(cast("Any", Answers()), asked))
+    assert isinstance(sys.stdout, Terminal)
+    printed = sys.stdout.getvalue()
+    if terminal:
+        assert safe_lines(printed) == printed
+    else:
+        assert printed.count(HARMFUL) == 5
+
+
+def test_what_cannot_be_done_is_said_without_harm(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An error may quote what comes from outside; its own line breaks stay."""
+
+    def fails(_: argparse.Namespace) -> int:
+        raise AgentError(f"cannot read {HARMFUL}\nat all")
+
+    monkeypatch.setattr("agent.completion.run", fails)
+    assert cli.main(["completion", "bash"]) == 1
+    assert capsys.readouterr().err == "cannot read ü\\x9b2J\\x7f\\u202e\nat all\n"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
