@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 
 from agent import log
+from agent.game.tree import look
+from agent.lifecycle.states import ExitStatus
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +48,6 @@ class MainProcess:
 
     Attributes:
         over: whether it has ended.
-        unknown: whether nobody can say how: its own parent waited for it.
     """
 
     def __init__(
@@ -69,17 +70,17 @@ class MainProcess:
             follow: what AGENT_MAIN says, or None.
             lives: whether the game is meant to live; where it is being stopped nothing is followed any more.
         """
-        self.over = self.unknown = False
+        self.over = False
         self._follow = follow
         self._lives = lives
         self._closed = False
-        self._ended_with: int | None = None  # the main process, while its successor is looked for
-        self._until: float | None = None
+        self._until: float | None = None  # a successor of the main process is looked for until then
         self._game = game
         self._watcher = watcher
         self._pids = pids
         self._look = look
-        self._executed_ended: int | None = None
+        self._executed_lives = True
+        self._known: int | None = None  # the wait status that tells how the main process ended
         self._watched: int | None = None
         if follow is not None and follow.at_once:
             watcher.call_later(_LOOK_AFTER_END, self._search)
@@ -100,7 +101,7 @@ class MainProcess:
             os.close(self._watched)
             self._watched = None
 
-    def name(self, pid: int, why: str = "it says so (MAINPID)") -> None:
+    def name(self, pid: int) -> None:
         """Takes another process for the main one.
 
         Raises:
@@ -110,16 +111,24 @@ class MainProcess:
             return
         if pid not in self._pids():
             raise ValueError(f"MAINPID={pid} is no process of the game")
+        self._become(pid, "it says so (MAINPID)")
+
+    def _become(self, pid: int, why: str) -> None:
+        """A process of the game is the main one from now on; how those before it ended says nothing of it."""
         self._unwatch()
         self._game.main_pid = pid
+        self._known = None
         log.info(f"process {pid} is the game's main one now: {why}")
         try:
             self._watched = os.pidfd_open(pid)
-        except OSError:  # no such call here, or gone already: what is reaped tells
-            return
-        self._watcher.add_reader(self._watched, self._ended)
+        except ProcessLookupError:
+            self._watcher.call_later(0.0, self._ended)
+        except OSError:  # no such call here: what is reaped tells
+            pass
+        else:
+            self._watcher.add_reader(self._watched, self._ended)
 
-    def take(self, ended: Mapping[int, int], *, left: bool) -> int | None:
+    def take(self, ended: Mapping[int, int], *, left: bool) -> ExitStatus | None:
         """Looks at what was reaped.
 
         Args:
@@ -127,42 +136,46 @@ class MainProcess:
             left: whether any process of the game is left.
 
         Returns:
-            The wait status of the game, once; None while it lives.
+            How the game ended, once; None while it lives.
         """
-        self._executed_ended = ended.get(self._game.pid, self._executed_ended)
         if self.over:
             return None
-        status = ended.get(self._game.main_pid)
-        if self._follow is not None and self._until is None and status is not None and left and self._lives():
-            self._search_successor(status)
-            return None
+        own, executed = ended.get(self._game.main_pid), ended.get(self._game.pid)
+        if executed is not None:
+            self._executed_lives = False
+        if own is not None:
+            self._known = own
+        elif executed is not None and self._known is None and not look([self._game.main_pid]):
+            # It waited for the main process and passes its code on; one that leaves before that knows nothing of it.
+            self._known = executed
         if self._until is not None:
-            return self._end_of_search(status, left=left)
-        if status is None and not left:
-            # Somebody else waited for it. A launcher that did passes its code on.
-            status = self._executed_ended if self._executed_ended is not None else 0
-        self.over = status is not None
-        if self.over:
-            self._game.status = status
-        return status
+            if left and self._lives() and self._watcher.time() < self._until:
+                return None
+        elif left and own is None:
+            return None
+        elif left and self._follow is not None and self._lives():
+            self._search_successor()
+            return None
+        self.over = True
+        return exit_status(self._known)
 
     def _ended(self) -> None:
         """The process that was named has ended: it is reaped now, unless it is somebody else's child."""
         pid = self._game.main_pid
         self._unwatch()
         self._look()
-        if self.over or self._game.main_pid != pid or self._executed_ended is not None or self._until is not None:
+        if self.over or self._game.main_pid != pid or self._until is not None:
             return
-        # Whoever started it knows how it ended, and what follows; with AGENT_MAIN it may wait for ever.
-        self._game.main_pid = self._game.pid
+        if self._executed_lives:
+            # It may have started that one: then it knows how it ended, and what follows.
+            self._game.main_pid = self._game.pid
         if self._follow is not None and self._lives():
-            self._search_successor(None)
+            self._search_successor()  # whoever waited for it may go on for ever
 
     # Following -------------------------------------------------------------------------------------------------------
 
-    def _search_successor(self, status: int | None) -> None:
-        """The main process has ended, with this wait status where it is known, and others of the game live."""
-        self._ended_with = status
+    def _search_successor(self) -> None:
+        """The main process has ended, and others of the game live."""
         self._until = self._watcher.time() + _SUCCESSOR_SECONDS
         self._search()
 
@@ -172,8 +185,9 @@ class MainProcess:
             return
         found = self._follow.find(self._pids()) if self._lives() else None
         if found is not None:
-            self.name(found, f"AGENT_MAIN={self._follow.setting}")
             self._until = None
+            if found != self._game.main_pid:
+                self._become(found, f"AGENT_MAIN={self._follow.setting}")
         elif self._until is None:
             self._watcher.call_later(_LOOK_EVERY, self._search)
         elif self._lives() and self._watcher.time() < self._until:
@@ -181,12 +195,12 @@ class MainProcess:
         else:
             self._watcher.call_later(0.0, self._look)
 
-    def _end_of_search(self, status: int | None, *, left: bool) -> int | None:
-        """The wait status of the game where no successor was found, or the game is being stopped; None before that."""
-        self._ended_with = self._ended_with if status is None else status
-        if left and self._lives() and self._watcher.time() < (self._until or 0.0):
-            return None
-        known = self._ended_with if self._ended_with is not None else self._executed_ended
-        self.unknown = known is None
-        self.over, self._game.status = True, known or 0
-        return self._game.status
+
+def exit_status(status: int | None) -> ExitStatus:
+    """How a process ended, from its wait status; None where only its own parent, which waited for it, knows."""
+    if status is None:
+        return ExitStatus()
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        return ExitStatus(signal=-code, core_dumped=os.WCOREDUMP(status))
+    return ExitStatus(code=code)

@@ -24,19 +24,17 @@ class Game:
     Attributes:
         pid: the process that was executed, which leads its session and its process group.
         main_pid: the one whose end is the game's end: `pid`, unless the game names another one (sd_notify's MAINPID).
-        status: the wait status of its main process, once that was reaped.
         command: what was executed.
         started_at: seconds of the monotonic clock.
         streams: read ends of its captured output by name ("stdout", "stderr"); empty when it is not captured. On a
             terminal both go through "stdout".
     """
 
-    __slots__ = ("_popen", "command", "main_pid", "pid", "started_at", "status", "streams")
+    __slots__ = ("_popen", "command", "main_pid", "pid", "started_at", "streams")
 
     def __init__(self, popen: "subprocess.Popen[bytes]", command: "list[str]", streams: "dict[str, int]") -> None:
         """Takes a process that runs."""
         self.pid = self.main_pid = popen.pid
-        self.status: int | None = None
         self.command = command
         self.started_at = time.monotonic()
         self.streams = streams

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from agent.init.stop_actions import StopActions
     from agent.init.stop_sequence import StopSequence
     from agent.lifecycle.driver import TimerHandle
-    from agent.lifecycle.states import State
+    from agent.lifecycle.states import ExitStatus, State
 
     # Makes the stop of this start: plans its turns.
     MakeSequence = Callable[[StopActions, State], StopSequence]
@@ -60,8 +60,8 @@ class Attempt:
 
     def take(
         self, ended: Mapping[int, int], *, left: bool, names: Mapping[int, str] | None = None, at: float = 0.0
-    ) -> int | None:
-        """Looks at what was reaped; the wait status of the game, once.
+    ) -> ExitStatus | None:
+        """Looks at what was reaped; how the game ended, once.
 
         Args:
             ended: wait statuses by process.

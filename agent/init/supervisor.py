@@ -35,7 +35,6 @@ from agent.lifecycle.driver import Driver
 from agent.lifecycle.game_report import GameReport
 from agent.lifecycle.policies import Limits
 from agent.lifecycle.states import (
-    ExitStatus,
     GameExited,
     GameGone,
     GameReady,
@@ -337,22 +336,20 @@ class Supervisor:
             self.agent.ended(pid, status)
             self._light.ended(pid, status)
         attempt = self._effects.attempt
-        status_of_game = attempt.take(ended, left=left, names=names, at=self.loop.time())
-        if status_of_game is not None:
-            unknown = attempt.main is not None and attempt.main.unknown
-            self.driver.post(GameExited(self.loop.time(), _exit_status(status_of_game, unknown=unknown)))
+        how_it_ended = attempt.take(ended, left=left, names=names, at=self.loop.time())
+        if how_it_ended is not None:
+            self.driver.post(GameExited(self.loop.time(), how_it_ended))
         if attempt.main is not None and attempt.main.over and not left:
             self.driver.post(GameGone(self.loop.time()))
 
     def _say(self, before: State, after: State, event: Event) -> None:
         """What an operator reads at each transition."""
         if isinstance(event, GameExited) and after.exit is not None:
-            how = (
-                f" with signal {after.exit.signal}"
-                if after.exit.signal is not None
-                else f" with code {after.exit.code}"
-            )
-            if after.exit.signal is None and after.exit.code is None:
+            if after.exit.signal is not None:
+                how = f" with signal {after.exit.signal}"
+            elif after.exit.code is not None:
+                how = f" with code {after.exit.code}"
+            else:
                 how = "; how is not known, since its own parent waited for it"
             self._say_ended(f"the game has ended{how}", self.loop.time() + _LAST_OUTPUT_SECONDS)
         if before.stop is None and after.stop is not None and after.stop.reason is Reason.NOT_READY:
@@ -570,15 +567,6 @@ def _last(report: GameReport) -> Fact:
 
     assert report.last_heartbeat is not None, "one was just reported"
     return HeartbeatReported(report.last_heartbeat)
-
-
-def _exit_status(status: int, *, unknown: bool = False) -> ExitStatus:
-    if unknown:
-        return ExitStatus()
-    code = os.waitstatus_to_exitcode(status)
-    if code < 0:
-        return ExitStatus(signal=-code, core_dumped=os.WCOREDUMP(status))
-    return ExitStatus(code=code)
 
 
 def _internal_ports(environ: dict[str, str]) -> tuple[int, ...]:

@@ -267,3 +267,18 @@ def test_a_script_that_sleeps_for_ever_behind_its_server(launch: Launcher) -> No
     done = run.finish()
     assert "is the game's main one now: AGENT_MAIN=port" in done.stderr
     assert run.story()["cause"] == "unknown", done.stderr
+
+
+def test_a_script_that_sleeps_for_ever_below_a_launcher_that_left(launch: Launcher) -> None:
+    """The launcher leaves at once; what waits for the server goes on behind it, and would be billed for ever."""
+    file = launch.files / "server.pid"
+    script = launch.files / "run.sh"
+    script.write_text(f"{server('TERM', launch.files / 'world')} & echo $! > {file}; wait; sleep infinity\n")
+    env = {**GRACE, "AGENT_MAIN": f"pidfile:{file}", "AGENT_ON_CRASH": "exit"}
+    run = launch(["sh", "-c", f"sh {script} &"], env=env, mode="subreaper")
+    run.wait_for("serving")
+    run.stderr.wait_for("is the game's main one now")
+    os.kill(int(file.read_text()), signal.SIGKILL)
+    done = run.finish()
+    assert "how is not known" in done.stderr
+    assert run.story()["cause"] == "unknown", "the launcher's 0 is not the server's"
