@@ -35,7 +35,7 @@ class Reaper:
         """Marks a child as the agent's own, right after it was started."""
         self._helpers.add(pid)
 
-    def reap(self, names: "dict[int, str] | None" = None) -> "tuple[dict[int, int], bool]":
+    def reap(self, names: "dict[int, str]") -> "tuple[dict[int, int], bool]":
         """Reaps all children that ended, without waiting.
 
         Args:
@@ -49,11 +49,12 @@ class Reaper:
         left = True
         while True:
             try:
-                # A zombie still has its name.
-                seen = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) if names is not None else None
-                if seen is not None and names is not None and seen.si_status and seen.si_pid not in self._helpers:
-                    names[seen.si_pid] = name_of(seen.si_pid)
-                pid, status = os.waitpid(-1 if seen is None else seen.si_pid, os.WNOHANG)
+                seen = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                if seen is None:
+                    break
+                if seen.si_status and seen.si_pid not in self._helpers:
+                    names[seen.si_pid] = name_of(seen.si_pid)  # a zombie still has its name
+                pid, status = os.waitpid(seen.si_pid, os.WNOHANG)
             except ChildProcessError:
                 left = False
                 break

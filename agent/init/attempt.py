@@ -58,9 +58,7 @@ class Attempt:
         self._killing: TimerHandle | None = None
         self._sweeping: TimerHandle | None = None
 
-    def take(
-        self, ended: Mapping[int, int], *, left: bool, names: Mapping[int, str] | None = None, at: float = 0.0
-    ) -> ExitStatus | None:
+    def take(self, ended: Mapping[int, int], *, left: bool, names: Mapping[int, str], at: float) -> ExitStatus | None:
         """Looks at what was reaped; how the game ended, once.
 
         Args:
@@ -72,7 +70,7 @@ class Attempt:
         for pid, status in ended.items():
             self.actions.helper_ended(pid, status)
         main_pid = self._process.main_pid
-        for pid, name in (names or {}).items():
+        for pid, name in names.items():
             if pid != main_pid and pid in ended:
                 self._others.append((at, pid, name, os.waitstatus_to_exitcode(ended[pid])))
         return self.main.take(ended, left=left) if self.main is not None else None
