@@ -22,6 +22,7 @@ from agent import __version__
 from agent.edgegap.masking import clean, mask_url, secret_of_url
 from agent.edgegap.retry_after import retry_after_seconds
 from agent.retry import RetryPolicy
+from agent.web_page import is_web_page
 
 if TYPE_CHECKING:
     import aiohttp
@@ -321,7 +322,7 @@ class SelfStop:
         """Turn a response into what it means: the status decides, unless a web page comes with it."""
         status = response.status
         body = await _beginning_of(response)
-        if _STATUS.get(status) is Result.CONFIRMED and _is_web_page(status, response.content_type, body):
+        if _STATUS.get(status) is Result.CONFIRMED and is_web_page(status, response.content_type, body):
             text = (
                 f"cannot self-stop: the answer ({status}) is a web page and not the platform's (a captive portal, or a "
                 "proxy's own page?); trying again"
@@ -387,15 +388,3 @@ def _message_in(body: bytes) -> str:
         return ""
     message = parsed.get("message") if isinstance(parsed, dict) else None
     return message if isinstance(message, str) else ""
-
-
-def _is_web_page(status: int, content_type: str, body: bytes) -> bool:
-    """Whether somebody else answered with a page of their own.
-
-    What calls itself HTML and looks so is one, and so is what looks so and comes with 200, as captive portals answer to
-    everything.
-    """
-    start = body.removeprefix(b"\xef\xbb\xbf").lstrip()[:64].lower()
-    if "html" in content_type:
-        return start.startswith(b"<")
-    return status == 200 and start.startswith((b"<!doctype html", b"<html", b"<head", b"<body"))

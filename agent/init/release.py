@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from agent.init.loop import Loop
 
 CONFIRMED = 0
+_CONFIRMATIONS = (200, 202, 410)
+# As much of a confirmation is looked at: a web page may begin with empty lines.
+_BODY_BYTES = 1024
 _CALL_SECONDS = 10.0
 # A call as a whole: a server that sends a byte now and then keeps to the limit of each read for ever.
 _TOTAL_SECONDS = 20
@@ -101,7 +104,7 @@ def _call_until_settled(url: str, token: str, log_storage: str) -> NoReturn:
         while True:
             signal.alarm(_TOTAL_SECONDS)  # ends this process: the init starts another one
             status = _call(url, token, log_storage)
-            if status in (200, 202, 410):
+            if status in _CONFIRMATIONS:
                 code = CONFIRMED
                 break
             if status in (400, 401, 403, 404):
@@ -121,9 +124,14 @@ def _call_until_settled(url: str, token: str, log_storage: str) -> NoReturn:
 
 
 def _call(url: str, token: str, log_storage: str) -> int:
-    """The status of one call; 0 without an answer. No redirect is followed: it would carry the token elsewhere."""
+    """The status of one call; 0 without an answer of the platform's, which is said.
+
+    No redirect is followed: it would carry the token elsewhere.
+    """
     import http.client  # noqa: PLC0415 - only in the forked process
     from urllib.parse import quote, urlsplit  # noqa: PLC0415
+
+    from agent.web_page import is_web_page  # noqa: PLC0415
 
     try:
         parts = urlsplit(url)
@@ -133,8 +141,14 @@ def _call(url: str, token: str, log_storage: str) -> int:
         try:
             connection.request("DELETE", f"{parts.path}?{query}", headers={"authorization": token})
             response = connection.getresponse()
-            # A web page is not the platform's answer (a captive portal, a proxy's page), whatever its status says.
-            return 0 if _is_web_page(response) else response.status
+            status, kind_of_body = response.status, response.getheader("Content-Type") or ""
+            if status in _CONFIRMATIONS and is_web_page(status, kind_of_body, _beginning_of(response)):
+                log.warning(
+                    f"cannot self-stop: the answer ({status}) is a web page and not the platform's (a captive portal, "
+                    "or a proxy's own page?); trying again"
+                )
+                return 0
+            return status
         finally:
             connection.close()
     except (OSError, ValueError, http.client.HTTPException) as problem:
@@ -142,13 +156,8 @@ def _call(url: str, token: str, log_storage: str) -> int:
         return 0
 
 
-def _is_web_page(response: HTTPResponse) -> bool:
-    if "html" in (response.getheader("Content-Type") or ""):
-        return True
-    if response.status != 200:
-        return False
+def _beginning_of(response: HTTPResponse) -> bytes:
     try:
-        start = response.read(64).lstrip().lower()
+        return response.read(_BODY_BYTES)
     except Exception:  # the status has been received and decides, whatever happens to the body
-        return False
-    return start.startswith((b"<!doctype html", b"<html", b"<head", b"<body"))
+        return b""
