@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Literal
 
-    from agent.game.autopsy import OtherEnd
     from agent.game.process import GameProcess
     from agent.init.agent_process import AgentProcess
     from agent.init.attempt import Attempt
@@ -76,7 +75,6 @@ class Ending:
         self._done: Callable[[], None] | None = None
         self._flush: FlushAsked | None = None
         self._tail = b""
-        self._others: tuple[OtherEnd, ...] = ()
         self._release: ReleaseAsked | None = None
         self._settled: Callable[[Literal["confirmed", "refused"]], None] | None = None
         agent.handle(FlushDone, lambda _message, _payload: self._finish())
@@ -116,7 +114,7 @@ class Ending:
         """The first `exit.json`, and who goes on from there."""
         from agent.init.exit_document import exit_document  # noqa: PLC0415 - nothing before the game's end needs it
 
-        document = attempt.document = exit_document(
+        document, crashed = exit_document(
             state,
             inputs=self._inputs,
             process=self._process,
@@ -127,10 +125,10 @@ class Ending:
             deployment=self.deployment,
             now=self._loop.time(),
             agent_starts=self._agent.starts,
-            others=(others := attempt.others(state.history[-1].at)),
+            others=attempt.others(state.history[-1].at),
             left_behind=attempt.left_behind,
         )
-        self._others = others
+        attempt.document = document
         log.info(f"autopsy: {document['summary']}")
         spool = self._output.spool
         shipping: dict[str, object] = {
@@ -143,34 +141,23 @@ class Ending:
         }
         text = json.dumps({**document, "shipping": shipping, "bundle": None}, indent=2, ensure_ascii=False, default=str)
         spool.put_file(EXIT, self._output.redactor.text(text).encode("utf-8", "backslashreplace") + b"\n")
-        self._wait_for_disk(state, document, min(self._until, self._loop.time() + _WRITE_SECONDS))
+        self._wait_for_disk(state, document, crashed, min(self._until, self._loop.time() + _WRITE_SECONDS))
 
-    def _wait_for_disk(self, state: State, document: dict[str, object], deadline: float) -> None:
+    def _wait_for_disk(self, state: State, document: dict[str, object], crashed: bool, deadline: float) -> None:
         now = self._loop.time()
         if not self._output.spool.flush(now) and now < deadline:
-            self._loop.call_later(_LOOK_EVERY, self._wait_for_disk, state, document, deadline)
+            self._loop.call_later(_LOOK_EVERY, self._wait_for_disk, state, document, crashed, deadline)
             return
         log.info(f"exit.json: {self._output.spool.run}/{EXIT}")
-        self._hand_over(state, document)
+        self._hand_over(state, document, crashed)
 
-    def _hand_over(self, state: State, document: dict[str, object]) -> None:
-        from agent.game.autopsy import Evidence, may_have_left_core  # noqa: PLC0415 - as above
-        from agent.game.crash_reports import find_crash  # noqa: PLC0415
-
+    def _hand_over(self, state: State, document: dict[str, object], crashed: bool) -> None:
         if self._done is None:
             return
         if not self._needs_agent(state):
             self._finish()
             return
         self._tail = self._output.capture.tail() if self._output.capture is not None else b""
-        crashed = state.exit is not None and (
-            state.exit.core_dumped
-            or may_have_left_core(
-                Evidence(
-                    code=state.exit.code, signal=state.exit.signal, crash=find_crash(self._tail), others=self._others
-                )
-            )
-        )
         self._flush = FlushAsked(
             self._until, json.dumps(document, default=str), crashed=crashed, again=state.will_restart
         )

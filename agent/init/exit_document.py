@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 from agent import __version__
-from agent.game.autopsy import Evidence, examine
+from agent.game.autopsy import Evidence, examine, may_have_left_core
 from agent.game.cgroup import read_cgroup
 from agent.game.crash_reports import find_crash
 from agent.game.exit_report import build_report, last_line
@@ -43,7 +43,7 @@ def exit_document(
     agent_starts: int,
     others: Sequence[OtherEnd] = (),
     left_behind: Sequence[str] = (),
-) -> dict[str, object]:
+) -> tuple[dict[str, object], bool]:
     """Builds the document.
 
     Args:
@@ -61,7 +61,8 @@ def exit_document(
         left_behind: names of those that the main process left running.
 
     Returns:
-        The content of `exit.json`; what became of shipping is added by who ships.
+        The content of `exit.json`, to which who ships adds what became of it; and whether the game crashed in a way
+        that may have left a core.
     """
     turns = sequence.turns if sequence is not None else []
     before, after = process.cgroup, read_cgroup()
@@ -69,31 +70,29 @@ def exit_document(
     ended = state.history[-1].at
     tail = output.capture.tail() if output.capture is not None else b""
     failure = process.failure
-    verdict = examine(
-        Evidence(
-            code=status.code if status else None,
-            signal=status.signal if status else None,
-            core_dumped=status.core_dumped if status else False,
-            could_not_start=_why_not(state, failure),
-            stop_source=stop.source if stop else None,
-            stop_reason=stop.reason if stop else None,
-            stop_message=stop.message if stop else "",
-            stopped_seconds=ended - stop.at if stop else None,
-            killed=state.killed,
-            kill_after_seconds=state.killed_at - state.plan_began if state.killed_at is not None else None,
-            sent_signals=_sent_signals(turns),
-            heartbeat_age_seconds=now - report.last_heartbeat if report.last_heartbeat is not None else None,
-            before=before,
-            after=after,
-            at_stop=at_stop if stop else None,
-            others=tuple(others),
-            left_behind=tuple(left_behind),
-            crash=find_crash(tail),
-            last_line=last_line(tail),
-        )
+    evidence = Evidence(
+        code=status.code if status else None,
+        signal=status.signal if status else None,
+        core_dumped=status.core_dumped if status else False,
+        could_not_start=_why_not(state, failure),
+        stop_source=stop.source if stop else None,
+        stop_reason=stop.reason if stop else None,
+        stop_message=stop.message if stop else "",
+        stopped_seconds=ended - stop.at if stop else None,
+        killed=state.killed,
+        kill_after_seconds=state.killed_at - state.plan_began if state.killed_at is not None else None,
+        sent_signals=_sent_signals(turns),
+        heartbeat_age_seconds=now - report.last_heartbeat if report.last_heartbeat is not None else None,
+        before=before,
+        after=after,
+        at_stop=at_stop if stop else None,
+        others=tuple(others),
+        left_behind=tuple(left_behind),
+        crash=find_crash(tail),
+        last_line=last_line(tail),
     )
     document = build_report(
-        autopsy=verdict,
+        autopsy=examine(evidence),
         reason=state.reason,
         exit_code=state.exit_code,
         code=status.code if status else None,
@@ -122,7 +121,7 @@ def exit_document(
         version=inputs.setting("app_version"),
     )
     document["agent_starts"] = agent_starts
-    return document
+    return document, status is not None and may_have_left_core(evidence)
 
 
 def _why_not(state: State, failure: Exception | None) -> str | None:
