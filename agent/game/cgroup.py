@@ -143,6 +143,11 @@ def read_cgroup(root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgro
     return read_places(find_places(root, membership))
 
 
+def read_memory_limit(root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> "int | None":
+    """Reads the memory limit alone, as `CgroupReading.memory_limit` has it; arguments as `find_places`."""
+    return _memory_limit(find_places(root, membership))
+
+
 def oom_kills_between(before: "CgroupReading | None", after: "CgroupReading | None") -> "int | None":
     """How many processes the OOM killer took between two readings; None where that cannot be known."""
     if before is None or after is None or after.oom_kills is None or before.oom_kills is None:
@@ -158,7 +163,7 @@ def _read_v2(places: Places) -> CgroupReading:
     return CgroupReading(
         version=2,
         memory_path=directory,
-        memory_limit=_least_limit(places.memory_root, directory, "memory.max"),
+        memory_limit=_memory_limit(places),
         memory_current=_number(directory, "memory.current"),
         memory_peak=_number(directory, "memory.peak"),
         oom_kills=events.get("oom_kill"),
@@ -178,7 +183,7 @@ def _read_v1(places: Places) -> CgroupReading:
     return CgroupReading(
         version=1,
         memory_path=directory,
-        memory_limit=_least_limit(places.memory_root, directory, "memory.limit_in_bytes"),
+        memory_limit=_memory_limit(places),
         memory_current=_number(directory, "memory.usage_in_bytes"),
         memory_peak=_number(directory, "memory.max_usage_in_bytes"),
         # Since Linux 4.13; the file has had the other two fields for longer.
@@ -211,8 +216,10 @@ def _directory(root: str, path: str, file: str) -> "str | None":
     return None
 
 
-def _least_limit(root: str, directory: "str | None", file: str) -> "int | None":
+def _memory_limit(places: Places) -> "int | None":
     """The limit that bites first: a parent's may be lower than one's own."""
+    root, directory = places.memory_root, places.memory
+    file = "memory.max" if places.version == 2 else "memory.limit_in_bytes"
     limits = []
     while directory is not None and (directory == root or directory.startswith(f"{root}/")):
         limit = _number(directory, file)

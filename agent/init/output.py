@@ -7,7 +7,7 @@ import time
 
 from agent import log
 from agent.config.homes import home
-from agent.game.cgroup import read_cgroup
+from agent.game.cgroup import read_memory_limit
 from agent.logs.capture import Capture
 from agent.logs.redact import Redactor
 from agent.logs.sink import BUFFER, Sink
@@ -24,8 +24,7 @@ _SHARE_OF_MEMORY = 64
 _LEAST_BUFFER = 256 * 1024
 
 
-def _buffer(most: int) -> int:
-    limit = read_cgroup().memory_limit
+def _buffer(most: int, limit: int | None) -> int:
     return most if limit is None else max(_LEAST_BUFFER, min(most, limit // _SHARE_OF_MEMORY))
 
 
@@ -45,13 +44,14 @@ class Output:
         named = [inputs.environ[word] for word in words if inputs.environ.get(word)]
         self.redactor = Redactor([*inputs.secrets, *named], patterns)
         log.hide(named)
-        buffer = _buffer(BUFFER)
+        memory_limit = read_memory_limit()
+        buffer = _buffer(BUFFER, memory_limit)
         self._stderr = Sink(2, lambda: None, buffer)
         log.send_to(self._stderr.put_line)
         self.spool = Spool(
             inputs.setting("spool_dir") or default_spool(),
             inputs.setting("spool_max"),
-            queue_bytes=_buffer(QUEUE),
+            queue_bytes=_buffer(QUEUE, memory_limit),
             command=inputs.command,
             say=log.warning,
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.game.cgroup import CgroupReading, oom_kills_between, read_cgroup
+from agent.game.cgroup import CgroupReading, oom_kills_between, read_cgroup, read_memory_limit
 
 
 def tree(root: Path, files: dict[str, str]) -> None:
@@ -73,6 +73,7 @@ def test_a_parents_lower_limit_is_the_one_that_bites(tmp_path: Path) -> None:
     tree(root, {"cgroup.controllers": "", "pod/memory.max": "1000\n", "pod/c/memory.max": "max\n"})
     tree(root / "pod" / "c", {"memory.events": "oom_kill 0\n"})
     assert read_cgroup(str(root), membership(tmp_path, "0::/pod/c\n")).memory_limit == 1000
+    assert read_memory_limit(str(root), membership(tmp_path, "0::/pod/c\n")) == 1000
 
 
 @pytest.mark.parametrize("cpu", ["cpu", "cpu,cpuacct"])
@@ -98,6 +99,7 @@ def test_version_1_is_read_too(tmp_path: Path, cpu: str, inside: str) -> None:
     reading = read_cgroup(str(root), membership(tmp_path, f"4:memory:/{path}\n2:cpu,cpuacct:/{path}\n0::/\n"))
     assert (reading.version, reading.oom_kills, reading.oom_events) == (1, 7, 9)
     assert (reading.memory_limit, reading.memory_peak, reading.memory_current) == (268435456, 268435456, 4096)
+    assert read_memory_limit(str(root), membership(tmp_path, f"4:memory:/{path}\n")) == 268435456
     assert (reading.cpu_seconds, reading.cpu_limit) == (3.0, 0.5)
     assert (reading.cpu_periods, reading.cpu_throttled_periods, reading.cpu_throttled_seconds) == (10, 5, 2.5)
 
@@ -114,11 +116,13 @@ def test_version_1_without_a_limit(tmp_path: Path) -> None:
     tree(tmp_path / "fs", files)
     reading = read_cgroup(str(tmp_path / "fs"), membership(tmp_path, "4:memory:/\n2:cpu:/\n"))
     assert (reading.memory_limit, reading.cpu_limit, reading.oom_kills) == (None, None, None)
+    assert read_memory_limit(str(tmp_path / "fs"), membership(tmp_path, "4:memory:/\n")) is None
 
 
 def test_without_any_cgroup_nothing_is_known_and_nothing_fails(tmp_path: Path) -> None:
     """A sandbox may hide all of it, or show nonsense."""
     assert repr(read_cgroup(str(tmp_path / "none"), str(tmp_path / "neither"))) == "CgroupReading()"
+    assert read_memory_limit(str(tmp_path / "none"), str(tmp_path / "neither")) is None
     tree(tmp_path / "fs", {"cgroup.controllers": "", "memory.events": "oom_kill what\n\x00\n", "cpu.max": "\n"})
     reading = read_cgroup(str(tmp_path / "fs"), membership(tmp_path, "nonsense"))
     assert (reading.version, reading.oom_kills, reading.cpu_limit) == (2, None, None)
