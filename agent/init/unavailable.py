@@ -42,27 +42,18 @@ class Unavailable:
         self._agent = agent
         self._answers: list[tuple[socket.socket, bytes]] = []
         self._open = 0  # connections that were answered and are not closed yet
-        self._answering = False
         for port in (sockets.control, sockets.metrics):
             if port is not None:
                 self._answers.append((port.sock, _HTTP))
         if sockets.unix is not None:
             self._answers.append((sockets.unix.sock, _RPC))
-        agent.on_up(self._stop)
+        agent.on_up(self._pause)
         agent.on_down(self._start)
 
     def _start(self) -> None:
         if self._agent.failed_starts >= AFTER_STARTS:
-            self._answering = True
-            self._listen()
-
-    def _listen(self) -> None:
-        for listener, answer in self._answers:
-            self._loop.add_reader(listener.fileno(), partial(self._answer, listener, answer))
-
-    def _stop(self) -> None:
-        self._answering = False
-        self._pause()
+            for listener, answer in self._answers:
+                self._loop.add_reader(listener.fileno(), partial(self._answer, listener, answer))
 
     def _pause(self) -> None:
         for listener, _ in self._answers:
@@ -83,12 +74,8 @@ class Unavailable:
             self._loop.call_later(_READ_SECONDS, self._close, connection)
         if connection is None or self._open >= _AT_ONCE:
             self._pause()
-            self._loop.call_later(_READ_SECONDS, self._go_on)
+            self._loop.call_later(_READ_SECONDS, self._start)
 
     def _close(self, connection: socket.socket) -> None:
         self._open -= 1
         connection.close()
-
-    def _go_on(self) -> None:
-        if self._answering:
-            self._listen()
