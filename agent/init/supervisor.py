@@ -15,7 +15,6 @@ from agent.config.game_ports import game_ports
 from agent.errors import EXIT_BAD_SETTINGS, AgentError
 from agent.game import signal_handling
 from agent.game.cgroup import read_cgroup
-from agent.game.follow import Follow
 from agent.game.main_process import MainProcess
 from agent.game.process import send
 from agent.init.agent_process import AgentProcess
@@ -25,7 +24,6 @@ from agent.init.ending import Ending
 from agent.init.limits import restore_limits
 from agent.init.notify import NotifySocket
 from agent.init.policy_timer import PolicyTimer
-from agent.init.port_watch import PortWatch
 from agent.init.release import LightRelease
 from agent.init.spool_service import SpoolService
 from agent.init.stop_actions import StopActions
@@ -274,28 +272,33 @@ class Supervisor:
         ports = _internal_ports(self.inputs.environ)
         main = None
         if game is not None:
-            setting = self.inputs.setting("main")
+            setting, follow = self.inputs.setting("main"), None
+            if setting:
+                from agent.game.follow import Follow  # noqa: PLC0415 - most games are the process that is started
+
+                follow = Follow(setting, ports)
+            elif ports:
+                from agent.init.port_watch import PortWatch  # noqa: PLC0415 - off the platform no port is mapped
+
+                PortWatch(self.loop, ports, lambda: self.process.game is game and self._game_is_to_live())
             main = MainProcess(
                 game,
                 self.loop,
                 pids=self.process.pids,
                 look=self._reap,
-                follow=Follow(setting, ports) if setting else None,
-                lives=lambda: self.driver.state.phase in (Phase.STARTING, Phase.READY),
+                follow=follow,
+                lives=self._game_is_to_live,
             )
             if setting == "port" and not ports:
                 log.warning(
                     "cannot follow the owner of the game's port (AGENT_MAIN=port): no port is mapped here; set "
                     "AGENT_MAIN=port:NUMBER"
                 )
-            if ports and not setting:
-                PortWatch(
-                    self.loop,
-                    ports,
-                    lambda: self.process.game is game and self.driver.state.phase in (Phase.STARTING, Phase.READY),
-                )
         actions = StopActions(self.process, self.agent, self.loop, ports=ports)
         return Attempt(self.process, main, actions)
+
+    def _game_is_to_live(self) -> bool:
+        return self.driver.state.phase in (Phase.STARTING, Phase.READY)
 
     def _new_sequence(self, attempt: Attempt, state: State) -> StopSequence:
         attempt.at_stop = read_cgroup()
