@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from agent.logs.redact import Redactor
+from agent.logs.speed import Speed
 from agent.logs.store import Store, StoreError, open_store
 from agent.logs.target import Target
 
@@ -46,9 +47,9 @@ class Outbox:
         target: Target,
         redactor: Redactor,
         say: Callable[[str], None],
+        speed: Speed,
         environ: Mapping[str, str] | None = None,
         store: Store | None = None,
-        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         """Opens nothing yet.
 
@@ -56,9 +57,9 @@ class Outbox:
             target: where to.
             redactor: for messages.
             say: called with one line for people when the store takes nothing, and when it takes something again.
+            speed: told whether the store takes anything; what was measured it has from elsewhere.
             environ: where `AGENT_STORE_*` is looked up; the process's environment by default.
             store: used instead of the one behind the target.
-            on_failure: told of each attempt that failed.
         """
         self.target = target
         self.problem = ""
@@ -67,9 +68,9 @@ class Outbox:
         self.failures = 0
         self._redactor = redactor
         self._say = say
+        self._speed = speed
         self._environ = environ
         self._store = store
-        self._on_failure = on_failure
 
     async def put(self, key: str, data: bytes, policy: RetryPolicy) -> None:
         """Returns when the store has confirmed the object.
@@ -134,6 +135,7 @@ class Outbox:
             else:
                 self.objects += 1
                 self.bytes += size
+                self._speed.works_again()
                 if self.problem:
                     self.problem = ""
                     self._say("the store takes logs again")
@@ -143,7 +145,7 @@ class Outbox:
 
     def _failed(self, problem: StoreError) -> None:
         self.failures += 1
-        self._on_failure()
+        self._speed.failed()
         text = self._redactor.text(str(problem))
         if not self.problem:
             self._say(

@@ -99,7 +99,7 @@ class Shipper:
         self._speed = speed or Speed()
         self._outbox = None
         if self._target is not None:
-            self._outbox = Outbox(self._target, self._redactor, self._say, environ, store, self._speed.failed)
+            self._outbox = Outbox(self._target, self._redactor, self._say, self._speed, environ, store)
         self._worker = Worker("ship")
         self._first = spool.next_number if first is None else first
         self._on_prepared = on_prepared
@@ -274,8 +274,6 @@ class Shipper:
         """Notes how fast the store was; an object that needed a second attempt says nothing of that."""
         if self._outbox is not None and self._outbox.failures == failures:
             self._speed.measured(size, asyncio.get_running_loop().time() - began)
-        else:
-            self._speed.works_again()
 
     async def _prepare(self) -> None:
         """Finds out which attempt this is, leaves word of the run in the spool, and adopts earlier ones. Once."""

@@ -50,9 +50,10 @@ class Speed:
         self._say()
 
     def works_again(self) -> None:
-        """The store has confirmed an object, of which nothing was measured."""
-        self.working = True
-        self._say()
+        """The store has confirmed an object; where it had failed before, that is over."""
+        if not self.working:
+            self.working = True
+            self._say()
 
     def failed(self) -> None:
         """The store has not taken an object."""

@@ -16,6 +16,7 @@ from aiohttp import web
 
 from agent.logs.redact import Redactor
 from agent.logs.ship import Shipper
+from agent.logs.speed import Speed
 from tests.local_spool import LocalSpool
 
 IDENTITY = {"application": "arena", "version": "v1", "deployment_id": "23c01225b99d"}
@@ -164,6 +165,25 @@ async def test_a_presigned_url_gets_one_archive_that_grows(
     assert result.not_shipped == []
     assert spool.counters()["bytes_held"] == 0
     assert SIGNATURE not in repr(result) + "".join(said) + json.dumps(document)
+
+
+async def test_a_presigned_url_that_fails_once_is_not_taken_for_one_that_takes_nothing(
+    server: PutServer, spool: LocalSpool
+) -> None:
+    """Its speed is never measured, but that it works again is told: else each stop would keep time back for it."""
+    rates: list[float] = []
+    url = f"http://127.0.0.1:{server.port}/logs.tar?{SIGNATURE}"
+    shipper = Shipper(url, spool, IDENTITY, interval=0.05, speed=Speed(lambda _seconds, rate: rates.append(rate)))
+    server.status = 503
+    running = asyncio.get_running_loop().create_task(shipper.run())
+    spool.append("stdout", b"one\n")
+    await eventually(lambda: bool(rates))
+    assert rates == [0.0]
+    server.status = 200
+    await eventually(lambda: bool(server.puts))
+    await shipper.finish(deadline(), {"cause": "clean"})
+    await running
+    assert rates[-1] > 0
 
 
 async def test_exit_json_arrives_through_a_presigned_url_though_the_rest_does_not(
