@@ -293,17 +293,19 @@ class Ending:
         own = directory == self.result.directory
         segment.busy = True
         try:
-            data = await self.worker.do(objects.encode, segment, self.form, self.spool.dropped_before(segment))
-            await self.outbox.put(f"{directory}/{name}", data, policy)
-        except (OSError, StoreError) as problem:
+            try:
+                data = await self.worker.do(objects.encode, segment, self.form, self.spool.dropped_before(segment))
+                await self.outbox.put(f"{directory}/{name}", data, policy)
+            except (OSError, StoreError) as problem:
+                if own:
+                    self._left[name] = (segment.size, self.redactor.text(str(problem)))
+                return
             if own:
-                self._left[name] = (segment.size, self.redactor.text(str(problem)))
-            return
+                self._done(name)
+            # Still busy: dropped now, it would count as lost, though the store has it.
+            await self.worker.do(self.spool.confirm, segment)
         finally:
             segment.busy = False
-        if own:
-            self._done(name)
-        await self.worker.do(self.spool.confirm, segment)
 
     async def _file(self, kept: bundle.Kept, name: str, policy: RetryPolicy) -> None:
         assert self.outbox is not None, "main_part looked"

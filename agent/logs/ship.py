@@ -254,21 +254,23 @@ class Shipper:
     async def _ship(self, segment: Segment) -> None:
         assert self._outbox is not None, "_run looked"
         directory = runs.key_of(self._parts[segment.run], segment.number)
-        segment.busy = True
         began, failures = asyncio.get_running_loop().time(), self._outbox.failures
+        segment.busy = True
         try:
-            data = await self._worker.do(objects.encode, segment, self._form, self._spool.dropped_before(segment))
-            await self._outbox.put(f"{directory}/{objects.name(segment, self._form)}", data, _STEADY)
-        except OSError as problem:
-            # Somebody deleted it, the disk is broken, or what is in it is.
-            await self._worker.do(runs.keep_damaged, segment)
-            self._spool.forget(segment)
-            self._say(f"cannot ship segment {segment.number} of {segment.run}: {problem}; it is left out")
-            return
+            try:
+                data = await self._worker.do(objects.encode, segment, self._form, self._spool.dropped_before(segment))
+                await self._outbox.put(f"{directory}/{objects.name(segment, self._form)}", data, _STEADY)
+            except OSError as problem:
+                # Somebody deleted it, the disk is broken, or what is in it is.
+                await self._worker.do(runs.keep_damaged, segment)
+                self._spool.forget(segment)
+                self._say(f"cannot ship segment {segment.number} of {segment.run}: {problem}; it is left out")
+                return
+            self._measure(segment.size, began, failures)
+            # Still busy: dropped now, it would count as lost, though the store has it.
+            await self._worker.do(self._spool.confirm, segment)
         finally:
             segment.busy = False
-        self._measure(segment.size, began, failures)
-        await self._worker.do(self._spool.confirm, segment)
 
     def _measure(self, size: int, began: float, failures: int) -> None:
         """Notes how fast the store was; an object that needed a second attempt says nothing of that."""

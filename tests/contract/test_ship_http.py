@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 
 from agent.logs.redact import Redactor
+from agent.logs.runs import Segment
 from agent.logs.ship import Shipper
 from agent.logs.speed import Speed
 from tests.local_spool import LocalSpool
@@ -218,6 +219,32 @@ async def test_a_presigned_url_that_has_expired_is_said(server: PutServer, spool
     assert SIGNATURE not in "".join(said)
     assert {str(part["what"]) for part in result.not_shipped} >= {"tail.log"}
     assert spool.counters()["bytes_held"] > 0
+
+
+async def test_what_the_store_has_may_not_be_dropped_before_that_is_known(tmp_path: Path) -> None:
+    """Of this run and of an earlier one, while the game runs and at the end: else it is in the store, and lost."""
+    droppable: list[int] = []
+    confirmed: list[int] = []
+
+    class Watched(LocalSpool):
+        def confirm(self, segment: Segment) -> None:
+            confirmed.append(segment.number)
+            droppable.extend([] if segment.busy else [segment.number])
+            super().confirm(segment)
+
+    earlier = LocalSpool(str(tmp_path / "spool"), 1 << 24)
+    earlier.append("stdout", b"earlier\n")
+    earlier.close(time.monotonic() + 10)
+    spool = Watched(str(tmp_path / "spool"), 1 << 24)
+    shipper = Shipper(f"file://{tmp_path}/store", spool, IDENTITY, interval=0.05)
+    running = asyncio.get_running_loop().create_task(shipper.run())
+    spool.append("stdout", b"one\n")
+    await eventually(lambda: len(confirmed) == 2)
+    spool.append("stdout", b"two\n")
+    await shipper.finish(deadline(), {"cause": "clean"})
+    await running
+    spool.close(time.monotonic() + 10)
+    assert (sorted(confirmed), droppable) == ([1, 1, 2], [])
 
 
 async def test_a_directory_is_made_and_holds_whole_files(spool: LocalSpool, tmp_path: Path) -> None:
