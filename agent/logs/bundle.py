@@ -72,20 +72,19 @@ def find(patterns: Iterable[str], manifest: Manifest, user: User | None = None) 
             with file_rights(user):
                 paths = glob.glob(pattern, recursive=True, include_hidden=True)
                 files = [path for path in paths if not os.path.isdir(path)]
+                if not files:
+                    manifest.missing.append(pattern)
+                for path in files:
+                    try:
+                        fd = open_regular(path)
+                    except OSError as problem:
+                        manifest.unreadable.append({"path": path, "why": _why(problem)})
+                        continue
+                    status = os.fstat(fd)
+                    os.close(fd)
+                    found.setdefault((status.st_dev, status.st_ino), Kept(os.path.abspath(path), status.st_size, user))
         except PermissionError as problem:
             manifest.unreadable.append({"path": pattern, "why": _why(problem)})
-            continue
-        if not files:
-            manifest.missing.append(pattern)
-        for path in files:
-            try:
-                fd = open_regular(path, user)
-            except OSError as problem:
-                manifest.unreadable.append({"path": path, "why": _why(problem)})
-                continue
-            status = os.fstat(fd)
-            os.close(fd)
-            found.setdefault((status.st_dev, status.st_ino), Kept(os.path.abspath(path), status.st_size, user))
     return sorted(found.values(), key=lambda kept: kept.size)
 
 
