@@ -112,7 +112,7 @@ def ndjson(pieces: Iterable[bytes], dropped_before: int = 0, why: str = "") -> I
             began = ts
         rest = data[cut + 1 :]
         if len(rest) > LONGEST:
-            yield _object(began, head, rest, partial=True)
+            yield _object(began, head, rest, partial=True, wide=stream in wide)
         elif rest:
             unfinished[stream] = (began, rest)
     for stream, (began, rest) in unfinished.items():
@@ -189,13 +189,18 @@ def _wide_text(line: bytes) -> str | None:
         return None
 
 
+def _text(line: bytes, wide: bool) -> tuple[str, bool]:
+    """The text of a line, and whether its bytes are this text in UTF-8."""
+    if wide and (text := _wide_text(line)) is not None:
+        return text, False
+    try:
+        return line.decode(), True
+    except UnicodeDecodeError:
+        return line.decode("utf-8", "replace"), False
+
+
 def _object(ts: str, head: str, line: bytes, *, partial: bool = False, wide: bool = False) -> bytes:
-    text = _wide_text(line) if wide else None
-    exact = "" if text is None else f',"base64":"{base64.b64encode(line).decode()}"'
-    if text is None:
-        try:
-            text = line.decode()
-        except UnicodeDecodeError:
-            text, exact = line.decode("utf-8", "replace"), f',"base64":"{base64.b64encode(line).decode()}"'
+    text, exact = _text(line, wide)
+    bytes_too = "" if exact else f',"base64":"{base64.b64encode(line).decode()}"'
     end = ',"partial":true' if partial else ""
-    return f'{{"ts":"{ts}",{head}{_quoted(text)}{exact}{end}}}\n'.encode()
+    return f'{{"ts":"{ts}",{head}{_quoted(text)}{bytes_too}{end}}}\n'.encode()

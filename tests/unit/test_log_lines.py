@@ -126,6 +126,15 @@ def test_a_very_long_line_is_given_in_parts() -> None:
     assert reassembled(found, "stdout") == data * 10 + b"end\n"
 
 
+def test_a_very_long_line_of_utf_16_is_text_in_each_part() -> None:
+    """Where the stream was seen to be UTF-16 before."""
+    data = "läuft".encode("utf-16-le") * 10_000
+    found = parsed(segment(("stdout", "begun\n".encode("utf-16-le")), *[("stdout", data)] * 6, ("stdout", b"\n\0")))
+    assert [bool(item.get("partial")) for item in found] == [False, True, True, False, True]
+    assert "".join(str(item["line"]) for item in found[1:]) == "läuft" * 60_000
+    assert reassembled(found, "stdout") == "begun\n".encode("utf-16-le") + data * 6 + b"\n\0"
+
+
 def test_bytes_that_are_no_text_are_kept_exactly() -> None:
     """`line` is for people, `base64` for programs."""
     [item] = parsed(segment(("stderr", b"caf\xc3\xa9 \xff\n")))
