@@ -66,7 +66,7 @@ from agent.metrics.counts import LogCounts, LogSource
 from agent.metrics.exports import Exports, LogOrigin
 from agent.metrics.registry import Metrics
 from agent.runtime import player_count
-from agent.runtime.finalizer import Finalizer, GameStart, kept_place, working_directory
+from agent.runtime.finalizer import Finalizer, GameStart, working_directory
 from agent.runtime.link import Link
 from agent.runtime.mirror import Mirror
 from agent.runtime.readiness import watch_port
@@ -210,8 +210,7 @@ class Agent:
             link,
             began=init.inputs.began + init.inputs.wall_offset,
             environ=init.inputs.environ,
-            kept=kept_place(init.kept),
-            positions=init.kept,
+            kept=init.kept,
             attempt=self._mirror.state.attempt,
             game=self._game_start,
             exports=self._exports if self._exports.wanted else None,

@@ -70,8 +70,7 @@ class Finalizer:
         *,
         began: float,
         environ: dict[str, str],
-        kept: str,
-        positions: Mapping[str, str],
+        kept: Mapping[str, str],
         attempt: int,
         game: Callable[[], GameStart],
         exports: Exports | None = None,
@@ -86,8 +85,8 @@ class Finalizer:
             link: to the init.
             began: when the container began, in seconds since 1970: older log files are somebody else's.
             environ: the container's environment.
-            kept: what an earlier process of this agent has kept, or "".
-            positions: all that earlier processes have kept, with how far log files were read.
+            kept: what earlier processes of this agent have kept: where in the store they shipped to, and how far they
+                read log files.
             attempt: which start of the game this is.
             game: the present start of the game.
             exports: sends the last metrics and the trace; None where they go nowhere.
@@ -106,14 +105,14 @@ class Finalizer:
         self._until = float("inf")
         self._following = False
         self._speed = Speed(lambda seconds, rate: link.send(StoreMeasured(seconds, rate)))
-        self._shipper = self._make_shipper(json.loads(kept) if kept else {})
+        self._shipper = self._make_shipper(json.loads(kept.get(_KEPT, "{}")))
         self._files = FileFollower(
             settings.log_files,
             spool,
             redactor,
             since=began,
             user=game().user,
-            kept=positions,
+            kept=kept,
             keep=lambda key, value: link.send_threadsafe(Kept(key, value)),
             say=log.warning,
         )
@@ -123,8 +122,8 @@ class Finalizer:
         link.handle(FlushAsked, self._on_flush)
         link.handle(FlushMoved, lambda message, _payload: self.hurry(message.until))
 
-    def _make_shipper(self, kept: dict[str, int]) -> Shipper:
-        same = kept.get("attempt") == self._attempt
+    def _make_shipper(self, place: dict[str, int]) -> Shipper:
+        same = place.get("attempt") == self._attempt
         return Shipper(
             self._settings.log_url,
             self._spool,
@@ -133,9 +132,9 @@ class Finalizer:
                 "version": self._settings.app_version,
                 "deployment_id": self._deployment.request_id or "",
                 "host_id": self._deployment.host_id or "",
-                "attempt": str(kept["number"]) if same else "",
+                "attempt": str(place["number"]) if same else "",
             },
-            first=kept["first"] if same else None,
+            first=place["first"] if same else None,
             on_prepared=self._keep_place,
             speed=self._speed,
             redactor=self._redactor,
@@ -252,11 +251,6 @@ class Finalizer:
             raise AgentError(f"cannot keep {path}: there is nowhere to keep it; set AGENT_LOG_URL")
         self._shipper.keep(glob.escape(path))  # a path, whatever characters it has
         return f"{Target(self._settings.log_url).shown}/{self._shipper.directory}/keep{path}"
-
-
-def kept_place(kept: dict[str, str]) -> str:
-    """What an earlier process has kept of where it shipped to, or ""."""
-    return kept.get(_KEPT, "")
 
 
 def working_directory(workdir: str | None) -> str:
