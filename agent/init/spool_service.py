@@ -56,7 +56,7 @@ class SpoolService:
 
     def snapshot(self) -> list[SegmentClosed]:
         """The segments that are held, for an agent that is about to be forked; it is told of all others."""
-        segments = [segment for segment in self._spool.segments() if segment.run == self._spool.run]
+        segments = self._spool.segments()
         for segment in segments:
             segment.busy = False
         self._told = {segment.number for segment in segments}

@@ -1,4 +1,4 @@
-"""What is shipped from: the spool itself, or what the agent's process sees of it."""
+"""What is shipped from: what the agent's process sees of the init's spool, and of what earlier runs left."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from agent.logs.runs import Segment
 
 
 class SpoolLike(Protocol):
-    """What is shipped from: `agent.logs.spool.Spool`, or what the agent's process sees of it."""
+    """What is shipped from: `agent.runtime.remote_spool.RemoteSpool`, for which `tests/local_spool.py` stands in."""
 
     directory: str
     run_id: str
