@@ -163,7 +163,7 @@ class RemoteSpool:
             for number in list(self._needed):
                 self._let_go(number)
             return
-        held = [self._own[number] for number in sorted(self._own)]
+        held = self._own_segments()
         self._needed.update(segment.number for segment in held)
         for segment in held:
             take(segment)
@@ -185,7 +185,11 @@ class RemoteSpool:
 
     def segments(self) -> list[Segment]:
         """The closed segments that are still held, oldest first; those of earlier runs come first."""
-        return [*self._earlier.segments, *(self._own[number] for number in sorted(self._own))]
+        return [*self._earlier.segments, *self._own_segments()]
+
+    def _own_segments(self) -> list[RemoteSegment]:
+        """Those of the init's run, oldest first; they come and go in two threads."""
+        return sorted(self._own.values(), key=lambda segment: segment.number)
 
     def dropped_before(self, segment: Segment) -> int:
         """How many bytes were dropped right before this segment."""
@@ -249,4 +253,4 @@ class RemoteSpool:
 
     def _bound(self) -> None:
         """What earlier runs left counts as well, and is dropped first."""
-        self._earlier.bound(self._max_bytes - sum(segment.size for segment in self._own.values()))
+        self._earlier.bound(self._max_bytes - sum(segment.size for segment in self._own_segments()))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +15,8 @@ from agent.link.messages import SegmentClosed, SegmentState
 from agent.logs.runs import Segment
 from agent.runtime.link import Link
 from agent.runtime.remote_spool import RemoteSpool
+
+MAX_BYTES = 1 << 20
 
 
 class World:
@@ -29,7 +33,7 @@ class World:
             run_id="run",
             started_ns=0,
             next_number=1,
-            max_bytes=1 << 20,
+            max_bytes=MAX_BYTES,
             owner="",
             segments=[],
         )
@@ -44,12 +48,16 @@ class World:
 
     send_threadsafe = send
 
-    def close_segment(self, number: int) -> Path:
+    def close_segment(self, number: int, size: int = 6, *, in_memory: bool = False) -> Path:
         """The init has closed a segment; returns its file."""
         path = self.directory / f"{number}.seg"
         path.write_bytes(b"frames")
-        self._on[SegmentClosed](SegmentClosed(number, 0, 6, str(path), 0, json.dumps({"stdout": 6})), b"")
+        self.tell_closed(number, None if in_memory else str(path), size)
         return path
+
+    def tell_closed(self, number: int, path: str | None, size: int) -> None:
+        """As the init does."""
+        self._on[SegmentClosed](SegmentClosed(number, 0, size, path, 0, json.dumps({"stdout": size})), b"")
 
     def confirm(self, number: int) -> None:
         """The store has it."""
@@ -91,3 +99,31 @@ def test_a_reader_that_gives_up_holds_nothing(world: World) -> None:
     world.confirm(2)
     assert not later.exists()
     assert len(world.taken) == 1
+
+
+def test_segments_come_and_go_in_two_threads(world: World) -> None:
+    """They are closed in the loop's thread, and confirmed in the shipper's."""
+    closed, problems = threading.Event(), list[Exception]()
+
+    def confirm_all() -> None:
+        try:
+            while not closed.is_set() or world.spool.segments():
+                for segment in world.spool.segments():
+                    world.spool.confirm(segment)
+        except Exception as problem:
+            problems.append(problem)
+
+    thread = threading.Thread(target=confirm_all)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        thread.start()
+        for number in range(1, 2000):
+            world.tell_closed(number, None, 6)
+            world.spool.segments()
+    finally:
+        sys.setswitchinterval(before)
+        closed.set()
+        thread.join(10)
+    assert problems == []
+    assert len(world.said) == 1999
