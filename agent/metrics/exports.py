@@ -143,6 +143,11 @@ class Exports:
             if isinstance(problem, Exception):
                 log.warning(f"cannot export what is to be exported at the end: {type(problem).__name__}: {problem}")
 
+    def close(self) -> None:
+        """Lets go of the log: what was not exported by now is not, and what a store has of it is deleted."""
+        if self._log is not None:
+            self._log.give_up()
+
     async def step(self, name: str, began: float, ended: float, **attributes: str) -> None:
         """Adds a span to the trace that was exported already, such as the release. Never raises.
 

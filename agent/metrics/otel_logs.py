@@ -1,7 +1,8 @@
 """The game's log over OTLP/HTTP, from the same segments of the spool that are shipped to a store.
 
-A segment that the store has confirmed is kept until it was sent here as well. A collector that does not answer costs
-neither memory nor the shipping of logs: the oldest segments are left out here then, and that is said.
+A segment that the store has confirmed is kept until it was sent here as well, while there is room for it. A collector
+that does not answer costs neither memory nor the shipping of logs: the oldest segments are left out here then, and that
+is said.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class LogExport:
                 await self._send_waiting(max(0.1, until - loop.time()))
 
     def give_up(self) -> None:
-        """Holds no segments any more: they cannot be sent."""
+        """Holds no segments any more: they cannot be sent, or there is no time left for it."""
         self._waiting.clear()
         self._spool.tap(None)
 
@@ -121,6 +122,8 @@ class LogExport:
                         self._fails("the collector has not taken it; it is left out")
                     else:
                         self._failing = False
+                except FileNotFoundError:
+                    self._fails("it takes less than the game writes; what the spool has no room for is left out")
                 except Exception as problem:
                     self._fails(f"{type(problem).__name__}: {problem}; it is left out")
                 if self._waiting and self._waiting[0] is segment:

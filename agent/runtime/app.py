@@ -578,6 +578,7 @@ class Agent:
     async def _close(self) -> None:
         """Closes all rooms; what raises is said."""
         self._events.close()
+        self._exports.close()
         rooms: list[_Closable] = [self._tasks, *self._servers, self._finalizer]
         closing = [asyncio.ensure_future(room.close()) for room in rooms]
         done, late = await asyncio.wait(closing, timeout=_CLOSE_SECONDS)

@@ -22,9 +22,14 @@ from agent.link.messages import (
 from agent.logs import frames, runs
 from agent.logs.earlier_runs import EarlierRuns
 from agent.logs.runs import Segment
+from agent.logs.writer import MEMORY
 from agent.runtime.link import Link
 
 _ASK_SECONDS = 10.0
+# Segments that the store has and the second reader has not may take this part of the spool, as long as they and those
+# that the store has not take no more than the other part: the init drops what does not fit, and counts it as lost.
+_CONFIRMED_SHARE = 1 / 4
+_FULL_SHARE = 3 / 4
 
 
 class RemoteSegment(Segment):
@@ -112,6 +117,7 @@ class RemoteSpool:
         self._own[message.number] = segment = RemoteSegment(self.run, message, self._link)
         self.next_number = max(self.next_number, message.number + 1)
         self._bound()
+        self._bound_confirmed()
         if self._tap is not None:
             self._needed.add(segment.number)
             self._tap(segment)
@@ -156,7 +162,8 @@ class RemoteSpool:
     def tap(self, take: Callable[[Segment], None] | None) -> None:
         """Shows all segments of this run to a second reader, which says `taken` of each.
 
-        A confirmed segment is deleted only then. None ends it, and lets go of those that are still held.
+        A confirmed segment is deleted only then, or where the spool has no room for it: then it cannot be read any
+        more. None ends it, and lets go of those that are still held.
         """
         self._tap = take
         if take is None:
@@ -178,6 +185,21 @@ class RemoteSpool:
             confirmed = self._confirmed.pop(number, None)
         if confirmed is not None:
             self._discard(confirmed)
+
+    def _bound_confirmed(self) -> None:
+        """Lets go of what the second reader takes too slowly, the oldest first; called in any thread."""
+        waiting = self._own_segments()
+        with self._needing:
+            confirmed = sorted(self._confirmed.values(), key=lambda segment: segment.number)
+        for on_disk, most in ((True, self._max_bytes), (False, MEMORY)):
+            held = [segment for segment in confirmed if (segment.path is not None) is on_disk]
+            used = sum(segment.size for segment in waiting if (segment.path is not None) is on_disk)
+            excess = sum(segment.size for segment in held) - min(most * _CONFIRMED_SHARE, most * _FULL_SHARE - used)
+            for segment in held:
+                if excess <= 0:
+                    break
+                excess -= segment.size
+                self._let_go(segment.number)
 
     def _discard(self, segment: RemoteSegment) -> None:
         runs.unlink(segment.path)
@@ -205,7 +227,9 @@ class RemoteSpool:
                 needed = segment.number in self._needed
                 if needed:
                     self._confirmed[segment.number] = segment
-            if not needed:
+            if needed:
+                self._bound_confirmed()
+            else:
                 self._discard(segment)
         else:
             self._earlier.remove(segment)

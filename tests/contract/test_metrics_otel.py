@@ -106,8 +106,16 @@ class Spool:
         for index, (stream, data) in enumerate(pieces):
             for kind, body in ((frames.NAME, stream.encode()), (frames.DATA, data)):
                 segment.memory.append(frames.header(kind, index, len(body), 1_795_845_001_000_000_000 + index) + body)
+        self.show(segment)
+
+    def show(self, segment: Segment) -> None:
+        """It is there to be read."""
         assert self._take is not None
         self._take(segment)
+
+    def tapped(self) -> bool:
+        """Whether somebody reads."""
+        return self._take is not None
 
     def tap(self, take: Callable[[Segment], None] | None) -> None:
         """As the agent's spool."""
@@ -234,6 +242,32 @@ async def test_the_log_is_exported_where_it_is_asked_for(collector: Collector) -
     assert {record.trace_id.hex() for record in records} == {it.trace_id}
     assert records[0].time_unix_nano == 1_795_845_001_000_000_000
     assert (sent, spool.let_go) == ([2, 3], [1, 2, 3])
+
+
+async def test_a_segment_that_there_was_no_room_for_is_left_out(
+    collector: Collector, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The spool lets go of what the store has where the collector is slow; what comes next is exported."""
+    spool = Spool()
+    it = exports(collector, LogOrigin(spool, 0, print), OTEL_LOGS_EXPORTER="otlp")
+    spool.show(Segment(1, "/run", 0, "/no/such/file"))
+    spool.close_segment(2, ("stdout", b"later\n"))
+    await it.last(DOCUMENT, time.monotonic() + 5)
+    assert "it takes less than the game writes; what the spool has no room for is left out" in capfd.readouterr().err
+    (body,) = collector.got["/v1/logs"]
+    assert b"later" in body
+    assert spool.let_go == [1, 2]
+
+
+async def test_an_agent_that_leaves_lets_go_of_the_log(collector: Collector) -> None:
+    """What a collector has not taken by then is not kept for a later agent, which would upload it again."""
+    spool = Spool()
+    it = exports(collector, LogOrigin(spool, 0, print), OTEL_LOGS_EXPORTER="otlp")
+    assert spool.tapped()
+    it.close()
+    assert not spool.tapped()
+    await it.last(DOCUMENT, time.monotonic() + 5)
+    exports(collector).close()
 
 
 async def test_metrics_are_exported_at_the_interval_of_the_sdk(collector: Collector) -> None:

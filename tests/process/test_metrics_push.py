@@ -121,6 +121,7 @@ def test_a_receiver_that_hangs_delays_neither_exit_json_nor_the_end(launch: Laun
             "OTEL_LOGS_EXPORTER": "otlp",
             "AGENT_LOG_URL": f"file://{tmp_path}/store",
             "AGENT_SHIP_SECONDS": "2",
+            "AGENT_SPOOL_DIR": f"{tmp_path}/spool",
         }
         run = launch(["sh", "-c", "echo over; exit 3"], env={**settings, "AGENT_ON_CRASH": "exit"})
         eventually(lambda: list((tmp_path / "store").rglob("exit.json")), "exit.json is in the store")
@@ -129,6 +130,8 @@ def test_a_receiver_that_hangs_delays_neither_exit_json_nor_the_end(launch: Laun
         assert time.monotonic() - began < 8, "an exporter of OpenTelemetry alone waits for 10 s"
     (document,) = (tmp_path / "store").rglob("exit.json")
     assert json.loads(document.read_text())["code"] == 3
+    assert list((tmp_path / "store").rglob("*.ndjson.zst"))
+    assert not list((tmp_path / "spool").rglob("*.seg")), "a later agent would upload it again"
 
 
 def test_a_collector_and_a_store_both_have_the_log(launch: Launcher, tmp_path: Path) -> None:

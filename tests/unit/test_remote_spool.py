@@ -13,6 +13,7 @@ import pytest
 
 from agent.link.messages import SegmentClosed, SegmentState
 from agent.logs.runs import Segment
+from agent.logs.writer import MEMORY
 from agent.runtime.link import Link
 from agent.runtime.remote_spool import RemoteSpool
 
@@ -99,6 +100,43 @@ def test_a_reader_that_gives_up_holds_nothing(world: World) -> None:
     world.confirm(2)
     assert not later.exists()
     assert len(world.taken) == 1
+
+
+def test_what_the_store_has_does_not_fill_the_spool_for_a_slow_reader(world: World) -> None:
+    """The oldest is let go of; else the init dropped it to make room, and counted it as lost."""
+    world.spool.tap(world.taken.append)
+    files = []
+    for number in range(1, 6):
+        files.append(world.close_segment(number, size=MAX_BYTES // 10))
+        world.confirm(number)
+    assert world.said == [(1, "confirmed"), (2, "confirmed"), (3, "confirmed")]
+    assert [path.exists() for path in files] == [False, False, False, True, True]
+    with pytest.raises(FileNotFoundError):
+        list(world.taken[0].pieces())
+    for segment in world.taken:
+        world.spool.taken(segment)
+    assert world.said == [(number, "confirmed") for number in range(1, 6)]
+
+
+def test_what_the_store_has_makes_way_for_what_it_has_not(world: World) -> None:
+    """A store that is not there for a while needs the room more than a slow reader."""
+    world.spool.tap(world.taken.append)
+    for number in (1, 2):
+        world.close_segment(number, size=MAX_BYTES // 10)
+        world.confirm(number)
+    for number in range(3, 9):
+        world.close_segment(number, size=MAX_BYTES // 10)
+        assert len(world.said) == max(0, number - 7), number
+    assert world.said == [(1, "confirmed")]
+
+
+def test_memory_has_a_bound_of_its_own(world: World) -> None:
+    """Where the disk takes nothing the init keeps less."""
+    world.spool.tap(world.taken.append)
+    for number in range(1, 4):
+        world.close_segment(number, size=MEMORY // 8, in_memory=True)
+        world.confirm(number)
+    assert world.said == [(1, "confirmed")]
 
 
 def test_segments_come_and_go_in_two_threads(world: World) -> None:
