@@ -45,7 +45,10 @@ def check_sender(request: web.BaseRequest) -> None:
 
 
 async def read_body(operation: Operation, request: web.BaseRequest) -> bytes:
-    """Reads the body. Its type is taken as it comes, unless it says that it is something else than JSON."""
+    """Reads the body; `null` is as good as none.
+
+    Its type is taken as it comes, unless it says that it is something else than JSON.
+    """
     encoding = request.headers.get("Content-Encoding", "identity").lower()
     if encoding != "identity":
         raise OperationError(
@@ -81,7 +84,8 @@ async def read_body(operation: Operation, request: web.BaseRequest) -> bytes:
         raise OperationError(
             Kind.TIMEOUT, f"cannot {operation.doing}: the body did not come within {BODY_SECONDS:g} s"
         ) from None
-    return bytes(body.removeprefix(b"\xef\xbb\xbf"))
+    body = body.removeprefix(b"\xef\xbb\xbf")
+    return b"" if body.strip() == b"null" else bytes(body)
 
 
 def _too_large(operation: Operation, size: int) -> OperationError:
@@ -101,7 +105,7 @@ def gather(operation: Operation, fields: dict[str, str], request: web.BaseReques
     for name in operation.headers:
         if name in request.headers:
             given[name] = request.headers[name]
-    if body and body.strip() != b"null":
+    if body:
         try:
             members = json.loads(body)
         except (ValueError, RecursionError) as wrong:

@@ -67,12 +67,12 @@ class Operation:
             return None
 
     def parse(self, body: bytes) -> BaseModel:
-        """Reads the input from JSON; nothing at all, or `null`, counts as an empty object.
+        """Reads the input from JSON; nothing at all counts as an empty object.
 
         Raises:
             OperationError: it is not JSON, or not what this operation takes.
         """
-        if not body or body.strip() == b"null":
+        if not body:
             if self.takes_nothing is not None:
                 return self.takes_nothing
             body = b"{}"
@@ -82,13 +82,13 @@ class Operation:
             raise wrong_input(self.doing, wrong, self.takes) from None
 
     def take(self, given: Any) -> BaseModel:
-        """Reads the input from an object that was JSON; None counts as an empty one.
+        """Reads the input from an object that was JSON.
 
         Raises:
             OperationError: it is not what this operation takes.
         """
         try:
-            return self.takes.model_validate({} if given is None else given)
+            return self.takes.model_validate(given)
         except ValidationError as wrong:
             raise wrong_input(self.doing, wrong, self.takes) from None
 
