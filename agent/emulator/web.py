@@ -194,14 +194,16 @@ async def as_documents(request: web.Request, handler: Handler) -> web.StreamResp
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        headers = {"Allow": await _allowed(request)} if error.status == 405 else None
+        headers = None
         if error.status == 404 and (name := unserved(request.method, request.path)):
             message = f"cannot do this here: the emulator does not serve {name} ({request.method} {request.path})"
             return answer({"message": message}, 501)
         if error.status == 404:
             message = f"cannot find {request.path}; see the operations of the contract"
         elif error.status == 405:
-            message = f"cannot {request.method} {request.path}; it takes {await _allowed(request)}"
+            allowed = await _allowed(request)
+            headers = {"Allow": allowed}
+            message = f"cannot {request.method} {request.path}; it takes {allowed}"
         else:
             message = f"cannot do this: {error.reason}; change the request"
         return answer({"message": message}, error.status, headers)
