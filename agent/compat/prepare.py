@@ -101,9 +101,9 @@ def prepare(
     if "agones" in made.hosts:
         _prepare_agones(made, game_env)
     if "multiplay" in made.hosts:
-        _prepare_multiplay(made, environ, settings_raw, game_env, user, keep="auto" in hosts)
+        _prepare_multiplay(made, environ, settings_raw, game_env, keep="auto" in hosts)
     if "playfab" in made.hosts:
-        _prepare_playfab(made, environ, settings_raw, game_env, user)
+        _prepare_playfab(made, environ, settings_raw, game_env)
     return made
 
 
@@ -140,7 +140,6 @@ def _prepare_multiplay(
     environ: "dict[str, str]",
     settings_raw: "Callable[[str], str | None]",
     game_env: "dict[str, str]",
-    user: "User | None",
     *,
     keep: bool,
 ) -> None:
@@ -157,8 +156,8 @@ def _prepare_multiplay(
     if (settings_raw("multiplay_allocate") or "").strip().lower() == "start":
         content["allocatedUUID"] = made.ids["allocation"]
     try:
-        files.make_folder(os.path.join(home, str(content["serverLogDir"])), user)
-        write_json(path, content, user)
+        files.make_folder(os.path.join(home, str(content["serverLogDir"])), made.user)
+        write_json(path, content, made.user)
     except OSError as problem:
         log.warning(
             f"cannot write {path} ({problem.strerror}): a game made for Multiplay will not find its configuration; "
@@ -226,7 +225,6 @@ def _prepare_playfab(
     environ: "dict[str, str]",
     settings_raw: "Callable[[str], str | None]",
     game_env: "dict[str, str]",
-    user: "User | None",
 ) -> None:
     made.ids["session_host"] = _guid()
     made.ids["session"] = _guid()
@@ -264,8 +262,8 @@ def _prepare_playfab(
     try:
         os.mkdir(directory, 0o755)
         for folder in folders.values():
-            files.make_folder(folder, user)
-        write_json(path, content, user)
+            files.make_folder(folder, made.user)
+        write_json(path, content, made.user)
     except OSError as problem:
         log.warning(
             f"cannot write {path} ({problem.strerror}): a game made for PlayFab will not find its configuration"
