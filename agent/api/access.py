@@ -5,10 +5,11 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-import struct
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import urlsplit
+
+from agent.init.sockets import peer_credentials
 
 
 @lru_cache(maxsize=64)
@@ -60,12 +61,9 @@ class Peer:
     gid: int
 
 
-_UCRED = struct.Struct("iII")
-
-
 def peer_of(connection: socket.socket) -> Peer:
     """Who connected. Raises `OSError` where the connection is gone."""
-    return Peer(*_UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
+    return Peer(*peer_credentials(connection))
 
 
 def allowed_users(*more: int) -> frozenset[int]:

@@ -8,13 +8,12 @@ import errno
 import json
 import os
 import socket
-import struct
 import time
 from typing import Any, Self
 
 from agent.config.homes import homes
 from agent.errors import AgentError
-from agent.init.sockets import default_socket_paths
+from agent.init.sockets import default_socket_paths, peer_credentials
 
 _OFF = ("off", "false", "no", "0")
 
@@ -182,7 +181,7 @@ def _check_owner(connection: socket.socket, path: str) -> None:
 
     Everybody can make a socket in /tmp before an agent does, and would be told what is meant for that. Raises OSError.
     """
-    _, uid, _ = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))  # man 7 unix
+    _, uid, _ = peer_credentials(connection)
     if uid not in (0, os.geteuid(), os.stat(os.path.dirname(path) or ".").st_uid):
         raise OSError(f"user {uid} listens there, who is neither this user nor the directory's owner")
 

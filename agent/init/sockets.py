@@ -9,6 +9,7 @@ import errno
 import os
 import socket
 import stat
+import struct
 
 from agent.config.homes import home
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 BACKLOG = 1024
 SO_PASSRIGHTS = 83
 """Whether descriptors may come over a socket (asm-generic/socket.h); Python has no name for it yet."""
+_UCRED = struct.Struct("iII")  # man 7 unix
 RUN_DIR = "/run/arbitrium-agent"
 
 
@@ -222,6 +224,15 @@ def _own_directory(path: str) -> None:
             raise PermissionError(errno.EPERM, "somebody else's", path) from None
         if not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, "not writable", path) from None
+
+
+def peer_credentials(connection: socket.socket) -> "tuple[int, int, int]":
+    """Process, user and group at the other end of a Unix socket, as they were when it connected (SO_PEERCRED).
+
+    Raises `OSError` where the connection is gone.
+    """
+    pid, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return pid, uid, gid
 
 
 def _bind_unix(path: str, kind: int = socket.SOCK_STREAM) -> UnixSocket:
