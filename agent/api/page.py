@@ -15,7 +15,6 @@ import asyncio
 import base64
 import contextlib
 import hashlib
-import hmac
 import json
 import re
 import secrets
@@ -33,6 +32,7 @@ from agent.api.operations import Operations
 from agent.api.problems import Kind, OperationError
 from agent.api.table import BY_NAME
 from agent.lifecycle.states import Source
+from agent.tokens import same
 
 _T = TypeVar("_T")
 Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -134,7 +134,7 @@ class StatusPage:
     async def _stop(self, request: web.BaseRequest) -> web.Response:
         """As `POST /v1/stop`, for a person with the token."""
         given = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
-        if not hmac.compare_digest(given.encode(), self.token.encode()):
+        if not same(given, self.token):
             where = "the agent's log names it" if self._own_token else "it is AGENT_PAGE_TOKEN"
             raise OperationError(
                 Kind.UNAUTHORIZED, f"cannot stop from the page: the token is missing or wrong; {where}"

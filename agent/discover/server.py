@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -13,6 +12,7 @@ from aiohttp import web
 from agent import __version__
 from agent.discover.watcher import Watcher
 from agent.errors import AgentError
+from agent.tokens import bears
 
 STALE_SECONDS = 300.0
 """How old the last list may be. Later `/targets` fails: Prometheus keeps what it has, and counts that as a failure."""
@@ -59,9 +59,7 @@ def application(
     """
 
     async def targets(request: web.Request) -> web.Response:
-        if token and not hmac.compare_digest(
-            request.headers.get("Authorization", "").encode(), f"Bearer {token}".encode()
-        ):
+        if token and not bears(request.headers.get("Authorization", ""), token):
             return web.Response(
                 status=401,
                 text="cannot list the targets: the bearer token is missing or wrong; set "

@@ -9,7 +9,8 @@ from agent.emulator.api_tags import add_tag, remove_tag
 from agent.emulator.deployment import Deployment, StopRequest
 from agent.emulator.errors import ApiError
 from agent.emulator.reading import one
-from agent.emulator.web import PLATFORM, Operation, answer, same
+from agent.emulator.web import PLATFORM, Operation, answer
+from agent.tokens import same
 
 
 def _given(request: web.Request) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 import logging
 import math
@@ -20,6 +19,7 @@ from agent.emulator.platform import Platform
 from agent.emulator.reading import IGNORED, note_ignored
 from agent.emulator.records import OPERATION, Records
 from agent.emulator.unserved import unserved
+from agent.tokens import same
 
 log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -91,11 +91,6 @@ PAGED = ("page", "limit")
 def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """A JSON answer."""
     return web.json_response(body, status=status, headers=headers)
-
-
-def same(given: str, wanted: str) -> bool:
-    """Whether two secrets are equal, in a time that does not tell where they differ."""
-    return hmac.compare_digest(given.encode(errors="replace"), wanted.encode())
 
 
 def check_organisation(request: web.Request) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
-import hmac
 import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from agent import log, web
 from agent.descriptors import accept, connections_limit
+from agent.tokens import bears
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -129,12 +129,10 @@ class MetricsServer:
             token: that a scrape must bear; "" for none.
             tls: what to encrypt with; None for plain HTTP.
         """
-        wanted = f"Bearer {token}".encode()
 
         async def answer(request: web.BaseRequest) -> web.StreamResponse:
             server.asked(request.protocol)
-            given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
-            if token and not hmac.compare_digest(given, wanted):
+            if token and not bears(request.headers.get("Authorization", ""), token):
                 return web.Response(
                     status=401,
                     text="cannot show the metrics: the bearer token is missing or wrong; set authorization.credentials "

@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp.test_utils import TestServer
+from aiohttp.test_utils import BaseTestServer, TestServer
 
 from agent.discover.server import application, serving
 from agent.discover.targets import Wanted
@@ -68,6 +68,16 @@ async def test_a_filter_is_the_platforms_own() -> None:
         assert list(found(watcher)) == [ids[1]]
 
 
+async def raw(server: BaseTestServer, header: bytes) -> bytes:
+    """The status of an answer to a header that no client sends."""
+    reader, writer = await asyncio.open_connection(server.host, server.port)
+    writer.write(b"GET /targets HTTP/1.1\r\nHost: here\r\nConnection: close\r\n" + header + b"\r\n\r\n")
+    async with asyncio.timeout(5):
+        answer = await reader.read()
+    writer.close()
+    return answer.split()[1]
+
+
 async def test_a_platform_that_does_not_answer_costs_no_target() -> None:
     """The last list is served until it is too old; then Prometheus keeps what it has, and counts a failure."""
     async with backend() as caller, client(caller) as platform:
@@ -88,6 +98,7 @@ async def test_a_platform_that_does_not_answer_costs_no_target() -> None:
             assert status == 200
             assert deployment in text
             assert (await targets("wrong"))[0] == 401
+            assert await raw(server, b"Authorization: Bearer \xff") == b"401", "no UTF-8 is a wrong token as well"
             await caller.call("PUT", "/emulator/faults", {"route": "listDeployments", "status": 503})
             with pytest.raises(EdgegapError, match="cannot list deployments"):
                 await watcher.refresh()

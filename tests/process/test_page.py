@@ -126,6 +126,7 @@ def test_the_button_takes_the_token_that_is_set_and_no_page_of_elsewhere(launch:
     for headers, status in (
         ({}, 401),
         ({"Authorization": "Bearer of others"}, 401),
+        ({"Authorization": "Bearer \xff"}, 401),
         (right | {"Origin": "https://example.com"}, 403),
         (right | {"Host": "example.com"}, 403),
     ):

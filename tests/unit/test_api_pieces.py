@@ -22,6 +22,7 @@ from agent.api.problems import Kind, OperationError
 from agent.api.render import duration, event_line, status_text
 from agent.api.routes import Router
 from agent.api.table import OPERATIONS, Operation
+from agent.tokens import bears
 
 NOW = datetime(2026, 3, 1, 12, 34, 56, tzinfo=UTC)
 
@@ -354,3 +355,11 @@ class TestRendering:
         """One line each, with its time of day."""
         line = event_line({"id": 1, "type": kind, "data": {"at": "2026-03-01T12:34:56Z", **data}})
         assert line == f"12:34:56 {kind:<8}{said}"
+
+
+@pytest.mark.parametrize("given", ["", "hush", "bearer hush", "Bearer hus", "Bearer hush ", "Bearer \udcff"])
+def test_only_the_token_itself_is_taken(given: str) -> None:
+    """Whatever else a header holds is wrong, and no fault."""
+    assert not bears(given, "hush")
+    assert bears("Bearer hush", "hush")
+    assert bears("Bearer \udcff", "\udcff"), "one that is no UTF-8 itself"
