@@ -6,7 +6,6 @@ to the lifecycle.
 
 from __future__ import annotations
 
-import hmac
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
@@ -52,6 +51,7 @@ from agent.game.user import User
 from agent.lifecycle.game_report import GameReport, ReportError
 from agent.lifecycle.states import GameReady, Phase, Reason, StopRequest, StopRequested
 from agent.lifecycle.stop_plan import Step
+from agent.tokens import same
 
 _T = TypeVar("_T")
 
@@ -162,8 +162,7 @@ class Operations:
                 "cannot self-stop: nothing was injected that this call could be checked with; use POST /v1/stop",
             )
         # Every token is compared, and in constant time: how long it takes says nothing about any of them.
-        sent = given.authorization.encode()
-        matches = [hmac.compare_digest(sent, token.encode()) for token in drop_in.tokens if token]
+        matches = [same(given.authorization, token) for token in drop_in.tokens if token]
         if not any(matches):
             missing = not given.authorization
             raise OperationError(
@@ -172,8 +171,8 @@ class Operations:
                 "send ARBITRIUM_DELETE_TOKEN as it was injected",
                 [FieldProblem("authorization", None, "ARBITRIUM_DELETE_TOKEN, without a prefix")],
             )
-        right_id = hmac.compare_digest(given.deployment_id.encode(), drop_in.deployment_id.encode())
-        right_key = hmac.compare_digest(given.stop_key.encode(), drop_in.stop_key.encode())
+        right_id = same(given.deployment_id, drop_in.deployment_id)
+        right_key = same(given.stop_key, drop_in.stop_key)
         if not (right_id and right_key):
             raise OperationError(
                 Kind.NOT_FOUND,

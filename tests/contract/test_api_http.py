@@ -518,6 +518,14 @@ class TestSelfStop:
         assert not any(token in json.dumps(problem) for token in DROP_IN.tokens)
         assert agent.facts == before
 
+    async def test_a_token_that_is_not_utf8(self, agent: Agent) -> None:
+        """Is as wrong as any other."""
+        answer = await exchange(
+            agent, f"DELETE {PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: ".encode() + b"\xff\r\n\r\n"
+        )
+        assert answer.split()[1] == b"401"
+        assert agent.conductor.state.phase is Phase.STARTING
+
     @pytest.mark.parametrize("path", ["/v1/self/stop/ffffffffffff/463660", "/v1/self/stop/23c01225b99d/1"])
     async def test_another_deployment(self, agent: Agent, session: aiohttp.ClientSession, path: str) -> None:
         """404 with the right token, 401 with a wrong one: who has no token learns nothing about ids."""
