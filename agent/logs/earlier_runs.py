@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 from agent.logs import runs
 from agent.logs.runs import Segment
@@ -11,7 +12,8 @@ from agent.logs.runs import Segment
 class EarlierRuns:
     """The adopted runs: their segments, and the locks that keep other agents from adopting them too.
 
-    Methods that use the disk are called in a thread; none raises because of it.
+    Methods that use the disk are called in a thread; none raises because of it. Bounds are kept in one thread while
+    another one adopts or confirms, so each change is made under a lock.
 
     Attributes:
         segments: those that are still held, oldest first.
@@ -37,6 +39,7 @@ class EarlierRuns:
         self._owner = owner
         self._gaps: dict[tuple[str, int], int] = {}
         self._locks: dict[str, int] = {}
+        self._changing = threading.Lock()
 
     def adopt(self) -> list[str]:
         """Takes over the runs that are over; nothing of a run that lives is touched.
@@ -57,8 +60,9 @@ class EarlierRuns:
             self._locks[path] = fd
             found, gaps = runs.load(path)
             adopted.append(path)
-            self.segments += found
-            self._gaps.update(((path, number), size) for number, size in gaps.items())
+            with self._changing:
+                self.segments += found
+                self._gaps.update(((path, number), size) for number, size in gaps.items())
         return adopted
 
     def dropped_before(self, segment: Segment) -> int:
@@ -67,26 +71,35 @@ class EarlierRuns:
 
     def remove(self, segment: Segment) -> None:
         """The store has it, or it cannot be read: it is held no longer. Its file stays."""
+        with self._changing:
+            self._remove(segment)
+
+    def _remove(self, segment: Segment) -> None:
         if segment in self.segments:
             self.segments.remove(segment)
         self._gaps.pop((segment.run, segment.number), None)
 
     def bound(self, most: int) -> None:
         """Drops the oldest segments that are not being shipped until what is held is not larger than `most` bytes."""
-        total = sum(segment.size for segment in self.segments)
-        for segment in [one for one in self.segments if not one.busy]:
-            if total <= most:
-                return
-            total -= segment.size
-            at = self.segments.index(segment)
-            gap = self.dropped_before(segment) + segment.log_bytes
-            self.remove(segment)
-            self.bytes_dropped += segment.log_bytes
-            self.segments_dropped += 1
-            if at < len(self.segments):
-                later = self.segments[at]
-                self._gaps[later.run, later.number] = self.dropped_before(later) + gap
-            segment.discard()
+        with self._changing:
+            total = sum(segment.size for segment in self.segments)
+            for segment in [one for one in self.segments if not one.busy]:
+                if total <= most:
+                    return
+                total -= segment.size
+                self._drop(segment)
+
+    def _drop(self, segment: Segment) -> None:
+        """Counts a segment as dropped, and notes the gap before the one behind it."""
+        at = self.segments.index(segment)
+        gap = self.dropped_before(segment) + segment.log_bytes
+        self._remove(segment)
+        self.bytes_dropped += segment.log_bytes
+        self.segments_dropped += 1
+        if at < len(self.segments):
+            later = self.segments[at]
+            self._gaps[later.run, later.number] = self.dropped_before(later) + gap
+        segment.discard()
 
     def release(self, run: str, *, delete: bool) -> None:
         """Lets go of a run; with `delete`, its directory goes as well."""
