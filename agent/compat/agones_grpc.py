@@ -18,23 +18,20 @@ from grpclib.exceptions import GRPCError
 from grpclib.server import Server, Stream
 
 from agent.api.problems import OperationError, internal
-from agent.compat import http
 from agent.compat.agones import CODES, Agones, AgonesError, Json, failure, int64
 from agent.compat.agones_messages import MESSAGES
-from agent.descriptors import ACCEPTED_AT_ONCE, connections_limit
+from agent.compat.grpc_limits import LimitedServer, Receiver
+from agent.descriptors import ACCEPTED_AT_ONCE
 from agent.init.sockets import BACKLOG
 
 if TYPE_CHECKING:
     import socket
 
-    from grpclib.protocol import H2Protocol
-
     from agent.api.contracts import OnRequest
 
 _SDK, _ALPHA, _BETA = "agones.dev.sdk", "agones.dev.sdk.alpha", "agones.dev.sdk.beta"
 _CLOSE_SECONDS = 0.2
-_PREFACE_BYTES = 24
-"""What a client of HTTP/2 sends first (RFC 9113, section 3.4)."""
+_MESSAGE_CHARACTERS = 1000
 
 Call = Callable[[Json], Awaitable[Json]]
 
@@ -45,6 +42,7 @@ class _Services:
     def __init__(self, agones: Agones, on_request: OnRequest | None) -> None:
         self._agones = agones
         self._on_request = on_request
+        self._receiver = Receiver()
 
     def __mapping__(self) -> dict[str, Handler]:
         agones = self._agones
@@ -135,9 +133,9 @@ class _Services:
         async def handle(stream: Stream[Any, Any]) -> None:
             began, status = time.perf_counter(), "OK"
             self._agones.heard()
-            request = await stream.recv_message()
-            given = MessageToDict(request, preserving_proto_field_name=True) if request is not None else {}
             try:
+                request = await self._receiver.receive(stream)
+                given = MessageToDict(request, preserving_proto_field_name=True) if request is not None else {}
                 result = await call(given)
                 await stream.send_message(ParseDict(result, gives()))
             except Exception as problem:
@@ -153,13 +151,13 @@ class _Services:
     async def _health(self, stream: Stream[Any, Any]) -> None:
         """A stream of heartbeats, for as long as the game lives."""
         self._agones.heard()
-        while await stream.recv_message() is not None:
+        while await self._receiver.receive(stream) is not None:
             await self._agones.health()
         await stream.send_message(MESSAGES[f"{_SDK}.Empty"]())
 
     async def _watch(self, stream: Stream[Any, Any]) -> None:
         self._agones.heard()
-        await stream.recv_message()
+        await self._receiver.receive(stream)
         async with contextlib.aclosing(self._agones.watch()) as shown:
             async for gameserver in shown:
                 await stream.send_message(ParseDict(gameserver, MESSAGES[f"{_SDK}.GameServer"]()))
@@ -171,64 +169,9 @@ def _grpc_error(path: str, problem: Exception) -> GRPCError:
     if not isinstance(problem, AgonesError | OperationError):
         problem = internal(f"Agones {path}", problem)
     name, message = failure(problem)
-    return GRPCError(Status(CODES[name][0]), message)
-
-
-class _Connection(asyncio.Protocol):
-    """A connection as grpclib has it, refused where there are too many, closed where nothing comes.
-
-    A client that has connected may say nothing for as long as it likes: games connect at their start.
-    """
-
-    def __init__(self, inner: H2Protocol, connections: set[_Connection]) -> None:
-        self._inner: H2Protocol | None = inner
-        self._connections = connections
-        self._missing = _PREFACE_BYTES
-        self._waiting: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport), "gRPC is served on stream sockets"
-        if len(self._connections) >= connections_limit(http.CONNECTIONS, http.DESCRIPTORS_SHARE):
-            self._inner = None
-            transport.abort()
-            return
-        self._connections.add(self)
-        self._waiting = asyncio.get_running_loop().call_later(http.FIRST_SECONDS, transport.abort)
-        if self._inner is not None:
-            self._inner.connection_made(transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._missing -= len(data)
-        if self._missing <= 0 and self._waiting is not None:
-            self._waiting.cancel()
-        if self._inner is not None:
-            self._inner.data_received(data)
-
-    def pause_writing(self) -> None:
-        if self._inner is not None:
-            self._inner.pause_writing()
-
-    def resume_writing(self) -> None:
-        if self._inner is not None:
-            self._inner.resume_writing()
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._connections.discard(self)
-        if self._waiting is not None:
-            self._waiting.cancel()
-        if self._inner is not None:
-            self._inner.connection_lost(exc)
-
-
-class _Server(Server):
-    """grpclib's server with limits, which it has none of."""
-
-    def __init__(self, services: _Services) -> None:
-        super().__init__([services])
-        self._open: set[_Connection] = set()
-
-    def _protocol_factory(self) -> Any:  # not public; test_one_connection_too_many_... fails without it
-        return _Connection(super()._protocol_factory(), self._open)
+    # It travels as a header, and hpack takes 0.6 s for one of 64 KiB, 10 s for four times that.
+    shown = message if len(message) <= _MESSAGE_CHARACTERS else message[:_MESSAGE_CHARACTERS] + "…"
+    return GRPCError(Status(CODES[name][0]), shown)
 
 
 class GrpcServer:
@@ -248,7 +191,7 @@ class GrpcServer:
 
 async def serve(agones: Agones, sock: socket.socket, on_request: OnRequest | None) -> GrpcServer:
     """Serves the three services on a socket that is bound and listening."""
-    server = _Server(_Services(agones, on_request))
+    server = LimitedServer([_Services(agones, on_request)])
     await server.start(sock=sock, backlog=ACCEPTED_AT_ONCE)  # as in `agent.descriptors.accept`
     sock.listen(BACKLOG)
     return GrpcServer(server)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from grpclib.client import Channel
 from grpclib.const import Cardinality
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
+from agent.compat import http
 from agent.compat.agones_messages import MESSAGES
+from agent.compat.grpc_limits import MESSAGE_LIMIT, UNFINISHED_LIMIT
 from agent.compat.http import CONNECTIONS
 from agent.errors import SettingsError
 from agent.lifecycle.states import Phase, Reason
@@ -361,6 +364,37 @@ async def test_one_connection_too_many_is_closed_and_the_others_go_on(tmp_path: 
             writer.close()
 
 
+@pytest.mark.parametrize(
+    ("host", "listener", "beginning"),
+    [
+        ("agones", REST, b"GET /gameserver HTTP/1.1\r\n"),
+        ("agones", "agones-grpc", b"PRI * HTTP/2.0\r\n"),
+        ("multiplay", "multiplay", b""),
+        ("playfab", "playfab", b""),
+    ],
+)
+async def test_a_client_that_says_nothing_whole_is_closed_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, listener: str, beginning: bytes
+) -> None:
+    """One that has begun and stopped counts as well; one that has spoken may be silent from then on."""
+    monkeypatch.setattr(http, "FIRST_SECONDS", 0.1)
+    async with serving(tmp_path, host) as served, asyncio.timeout(DEADLINE):
+        other: Grpc | None = None
+        if listener == "agones-grpc":
+            other = Grpc(served.port(listener))
+            await other.call("", "GetGameServer", "Empty", "GameServer")
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port(listener))
+        writer.write(beginning)
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(1024):
+                pass  # gRPC's server begins with its settings
+        writer.close()
+        if other is not None:
+            await other.call("", "GetGameServer", "Empty", "GameServer")
+            assert other.connections == 1, "the connection that has spoken was closed"
+            other.channel.close()
+
+
 async def _answers(served: Served, listener: str) -> bool:
     """Whether a new client is answered."""
     if listener == "agones-grpc":
@@ -383,6 +417,23 @@ class Grpc:
 
     def __init__(self, port: int) -> None:
         self.channel = Channel("127.0.0.1", port)
+        self.connections = 0
+        connect = self.channel._create_connection
+
+        async def counted() -> Any:
+            self.connections += 1
+            return await connect()
+
+        self.channel._create_connection = counted  # type: ignore[method-assign]
+
+    async def raw(self, content: bytes, *, end: bool = False) -> Any:
+        """A call of SetLabel with these bytes in place of a message, and its answer."""
+        empty = MESSAGES["agones.dev.sdk.Empty"]
+        path = "/agones.dev.sdk.SDK/SetLabel"
+        async with self.channel.request(path, Cardinality.UNARY_UNARY, empty, empty) as stream:
+            await stream.send_request()
+            await stream._stream.send_data(content, end_stream=end)
+            return await stream.recv_message()
 
     async def call(self, service: str, method: str, takes: str, gives: str, **fields: Any) -> Any:
         """A call with one message each way."""
@@ -428,6 +479,81 @@ async def test_grpc_does_what_rest_does(tmp_path: Path) -> None:
             assert served.phase() is Phase.STOPPING
         finally:
             client.channel.close()
+
+
+def announced(length: int, *, compressed: bool = False) -> bytes:
+    """The beginning of a message, as gRPC has it."""
+    return struct.pack(">?I", compressed, length)
+
+
+@pytest.mark.parametrize(
+    ("content", "end", "answer"),
+    [
+        (announced(MESSAGE_LIMIT + 1), False, "RESOURCE_EXHAUSTED.*4194305 bytes: it may have 4194304"),
+        (announced(2**32 - 1), False, "RESOURCE_EXHAUSTED"),
+        (announced(3, compressed=True), False, "UNIMPLEMENTED.*without compression"),
+        (announced(9) + b"x", True, "INTERNAL.*ended in the middle"),
+        (announced(9)[:3], True, "INTERNAL.*ended in the middle"),
+        (announced(2) + b"\xff\xff", True, "INTERNAL.*cannot read the message"),
+        (announced(9) + b"x", False, "DEADLINE_EXCEEDED.*9 bytes did not come within 0.2 s"),
+    ],
+)
+async def test_what_grpc_cannot_take_is_refused_and_the_connection_goes_on(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    content: bytes,
+    end: bool,
+    answer: str,
+) -> None:
+    """By what is announced, before it comes; no fault of the agent's is told of."""
+    monkeypatch.setattr(http, "BODY_SECONDS", 0.2)
+    async with serving(tmp_path, "agones") as served, asyncio.timeout(DEADLINE):
+        client = Grpc(served.port("agones-grpc"))
+        try:
+            with pytest.raises(GRPCError, match=answer):
+                await client.raw(content, end=end)
+            await client.call("", "SetLabel", "KeyValue", "Empty", key="mode", value="duel")
+            assert client.connections == 1
+        finally:
+            client.channel.close()
+    assert not caplog.records
+
+
+async def test_grpc_takes_few_large_messages_at_once(tmp_path: Path) -> None:
+    """Of all connections together, so that many clients cannot fill the memory; a whole one has no part in it."""
+    async with serving(tmp_path, "agones") as served, asyncio.timeout(DEADLINE):
+        clients = [Grpc(served.port("agones-grpc")) for _ in range(UNFINISHED_LIMIT // MESSAGE_LIMIT + 1)]
+        try:
+            with pytest.raises(GRPCError, match="NOT_FOUND"):
+                await clients[0].call(".beta", "GetList", "GetListRequest", "List", name="x" * (MESSAGE_LIMIT - 5))
+            held = [asyncio.create_task(client.raw(announced(MESSAGE_LIMIT))) for client in clients[:-1]]
+            while True:
+                try:
+                    await clients[-1].call(".beta", "GetList", "GetListRequest", "List", name="x")
+                except GRPCError as refused:
+                    if "try again" in str(refused):
+                        break
+                await asyncio.sleep(0.01)
+            await cancelled(*held)
+            while True:
+                try:
+                    await clients[-1].call("", "SetLabel", "KeyValue", "Empty", key="mode", value="duel")
+                except GRPCError as refused:
+                    assert "try again" in str(refused)  # noqa: PT017 - until the end of the others has come
+                    await asyncio.sleep(0.01)
+                else:
+                    break
+        finally:
+            for client in clients:
+                client.channel.close()
+
+
+async def cancelled(*tasks: asyncio.Task[Any]) -> None:
+    """Ends tasks."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_health_and_watch_are_streams_over_grpc(tmp_path: Path) -> None:
