@@ -28,7 +28,8 @@ STANDARD_LIBRARY_WITHOUT = (
     wave.py colorsys.py cProfile.py profile.py pstats.py trace.py tabnanny.py pyclbr.py modulefinder.py
     pickletools.py symtable.py sched.py fileinput.py filecmp.py this.py antigravity.py __hello__.py __phello__
     _aix_support.py _android_support.py _apple_support.py _ios_support.py _osx_support.py _distutils_system_mod.py
-    site.py _sitebuiltins.py optparse.py configparser.py compileall.py statistics.py
+    site.py _sitebuiltins.py optparse.py configparser.py compileall.py py_compile.py statistics.py
+    bz2.py lzma.py graphlib.py getopt.py pty.py nturl2path.py _markupbase.py sre_*.py
     """.split(),  # noqa: SIM905 - seventy names in eight lines, not in seventy
     # Frozen into the executable, which never looks at these.
     *(
@@ -41,7 +42,7 @@ STANDARD_LIBRARY_WITHOUT = (
     "_pyio.py",
 )
 PARTS_WITHOUT = {
-    "asyncio": ("windows_*.py", "proactor_events.py"),
+    "asyncio": ("windows_*.py", "proactor_events.py", "__main__.py"),
     # What is left: Unicode's, ASCII, Latin, what zip files and host names use, and escapes.
     "encodings": (
         "big5*",
@@ -69,14 +70,18 @@ PARTS_WITHOUT = {
         "shift_jis*",
         "tis_*",
         "uu_*",
+        "bz2_codec.py",
     ),
+    "html": ("parser.py",),
     "importlib": ("_bootstrap*.py", "util.py", "machinery.py"),  # frozen into the executable
     "concurrent/futures": ("process.py",),  # needs multiprocessing
     "ctypes": ("macholib", "_aix.py", "wintypes.py"),
     "http": ("cookiejar.py",),
-    "logging": ("config.py",),
+    "json": ("tool.py", "__main__.py"),
+    "logging": ("config.py", "handlers.py"),
     "sysconfig": ("__main__.py",),
     "urllib": ("robotparser.py",),
+    "wsgiref": ("validate.py",),
     "zoneinfo": ("_zoneinfo.py",),  # the C module is there
 }
 
@@ -90,6 +95,7 @@ DEPENDENCY_FILES_WITHOUT = (
     "pydantic/v1", "pydantic/mypy.py", "aiohttp/test_utils.py", "aiohttp/pytest_plugin.py", "aiohttp/worker.py",
     "pydantic/color.py", "pydantic/experimental/pipeline.py", "annotated_types/test_cases.py", "yarl/_quoting_py.py",
     "prometheus_client/django", "prometheus_client/aiohttp", "prometheus_client/openmetrics/parser.py",
+    "prometheus_client/parser.py", "prometheus_client/bridge/graphite.py",
     "idna/cli.py", "dotenv/cli.py", "obstore/auth", "obstore/fsspec.py", "grpclib/plugin", "grpclib/testing.py",
     "psutil/_psaix.py", "psutil/_psbsd.py", "psutil/_psosx.py", "psutil/_pssunos.py", "psutil/_pswindows.py",
     # The only thing that needs libstdc++ (2.4 MB, 1.4 MB of it resident); falls back to Python, and is used for a few
@@ -233,7 +239,9 @@ def build_programs(home: Path, source: Path, loader: str) -> None:
     main = build / "Programs/python.o"
     run("gcc", "-fno-pie", *strict, f"-I{build}", f"-I{source}/Include", "-c", str(HERE / "main.c"), "-o", str(main))
     # RPATH, not RUNPATH: it holds for the libraries of extension modules too, and comes before LD_LIBRARY_PATH.
-    options = f"-Wl,--disable-new-dtags,-rpath,$ORIGIN/../lib,--dynamic-linker={home}/lib/{loader}"
+    without = build / "no_zstd.o"
+    run("gcc", "-fno-pie", *strict, "-c", str(HERE / "no_zstd.c"), "-o", str(without))
+    options = f"{without} -Wl,--disable-new-dtags,-rpath,$ORIGIN/../lib,--dynamic-linker={home}/lib/{loader}"
     subprocess.run(["sh", "link"], cwd=build, env={**os.environ, "OPTIONS": options}, check=True)
     shutil.copy2(build / "python", home / "libexec/arbitrium-agent")
     run("strip", str(home / "libexec/arbitrium-agent"))

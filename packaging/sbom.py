@@ -20,7 +20,7 @@ from typing import Any
 PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"  # built from the source package of that name
 Component = dict[str, Any]
 # What the copied libraries do not tell: where the certificates are from, and the static libraries that were linked in.
-LINKED_IN = ("ca-certificates", "libffi-dev", "libssl-dev", "libzstd-dev", "musl-dev", "zlib1g-dev", PYTHON)
+LINKED_IN = ("ca-certificates", "libffi-dev", "libssl-dev", "musl-dev", "zlib1g-dev", PYTHON)
 COPYRIGHT = "/usr/share/doc/{}/copyright"
 
 
