@@ -54,7 +54,7 @@ Validator: Any = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
 
 
 class Contract:
-    """The document, with its references resolved and OpenAPI 3.0's `nullable` said as JSON Schema says it."""
+    """The document's operations, and whether an answer is one of theirs."""
 
     def __init__(self) -> None:
         self._document: dict[str, Any] = load()
@@ -76,7 +76,7 @@ class Contract:
 
     def schema(self, name: str) -> dict[str, Any]:
         """A named schema, as JSON Schema."""
-        return dict(self._resolved(self._document["components"]["schemas"][name]))
+        return dict(resolved(self._document["components"]["schemas"][name]))
 
     def check(self, method: str, path: str, status: int, body: Any) -> None:
         """Assert that an answer is one that the document describes.
@@ -93,31 +93,55 @@ class Contract:
         operation = self._document["paths"].get(template, {}).get(method.lower())
         if operation is None:
             assert status in {404, 405, 501}, f"{method} {path} is no operation of the document, and answered {status}"
-            self._validate(self.schema("Error"), body)
+            _validate(_judge_of_errors(), body)
             return
         response = operation["responses"].get(str(status))
         assert response is not None, f"{method} {path} answered {status}, which is not documented: {body}"
         content = response.get("content")
         if content is not None:
-            schema = self._resolved(content["application/json"]["schema"])
-            self._validate(schema, body)
+            schema, validator = _judge(template, method.lower(), str(status))
+            _validate(validator, body)
             undeclared = list(_undeclared(schema, body, ""))
             assert not undeclared, (
                 f"{method} {path} answered with members that the document does not have: {undeclared}"
             )
 
-    def _validate(self, schema: dict[str, Any], body: Any) -> None:
-        jsonschema.validate(body, schema, cls=Validator, format_checker=FORMATS)
 
-    def _resolved(self, schema: Any) -> Any:
-        if isinstance(schema, list):
-            return [self._resolved(each) for each in schema]
-        if not isinstance(schema, dict):
-            return schema
-        if "$ref" in schema:
-            return self._resolved(self._document["components"]["schemas"][schema["$ref"].rpartition("/")[2]])
-        resolved = {name: self._resolved(each) for name, each in schema.items() if name != "nullable"}
-        return {"anyOf": [resolved, {"type": "null"}]} if schema.get("nullable") else resolved
+def resolved(schema: Any) -> Any:
+    """A schema of the document with its references replaced and `nullable` said as JSON Schema says it."""
+    if isinstance(schema, list):
+        return [resolved(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return resolved(load()["components"]["schemas"][schema["$ref"].rpartition("/")[2]])
+    plain = {name: resolved(each) for name, each in schema.items() if name != "nullable"}
+    return {"anyOf": [plain, {"type": "null"}]} if schema.get("nullable") else plain
+
+
+def _validator(schema: dict[str, Any]) -> Any:
+    """Takes tens of milliseconds: the schema is checked against the schema of schemas."""
+    Validator.check_schema(schema)
+    return Validator(schema, format_checker=FORMATS)
+
+
+@functools.cache
+def _judge(template: str, method: str, status: str) -> tuple[dict[str, Any], Any]:
+    """The schema of an operation's answer, and its validator."""
+    content = load()["paths"][template][method]["responses"][status]["content"]
+    schema = resolved(content["application/json"]["schema"])
+    return schema, _validator(schema)
+
+
+@functools.cache
+def _judge_of_errors() -> Any:
+    return _validator(resolved(load()["components"]["schemas"]["Error"]))
+
+
+def _validate(validator: Any, body: Any) -> None:
+    error = jsonschema.exceptions.best_match(validator.iter_errors(body))
+    if error is not None:
+        raise error
 
 
 def _undeclared(schema: dict[str, Any], value: Any, where: str) -> Iterator[str]:

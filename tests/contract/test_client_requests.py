@@ -17,7 +17,7 @@ from agent.edgegap.client import EdgegapClient
 from agent.edgegap.filters import OPERATORS, Field, Operator, Query
 from agent.edgegap.limits import Limit
 from agent.edgegap.wire import Wire
-from tests.contract.openapi import Contract, load
+from tests.contract.openapi import Contract, load, resolved
 from tests.edgegap_fakes import serving
 
 CONTRACT = Contract()
@@ -226,7 +226,7 @@ async def test_each_method_sends_what_the_document_describes(operation_id: str) 
         assert body is None
         return
     assert request.content_type == "application/json"
-    described = CONTRACT._resolved(operation["requestBody"]["content"]["application/json"]["schema"])
+    described = resolved(operation["requestBody"]["content"]["application/json"]["schema"])
     jsonschema.validate(body, described, cls=jsonschema.Draft202012Validator)
     assert set(body) <= _properties(described), "the client sends fields that the document does not have"
 

@@ -20,6 +20,7 @@ import zstandard
 
 from tests.process.harness import COMMAND, Launcher, Run, eventually, everything_written, game
 from tests.stores import BUCKET, Line, S3Server, s3_server
+from tests.variants import one_fast
 
 DEPLOYMENT = "23c01225b99d"
 TOKEN = "3f1c9a7be2d84d0c9a7be2d84d0c11aa"
@@ -110,7 +111,8 @@ def test_the_platforms_own_case(launch: Launcher, server: S3Server, line: Line) 
 
 
 @pytest.mark.parametrize(
-    ("code", "kind"), [("exit 0", "clean"), ("exit 7", "exit_code"), ("kill -SEGV $$", "signal"), ("wait", "stop")]
+    ("code", "kind"),
+    one_fast(("kill -SEGV $$", "signal"), ("exit 0", "clean"), ("exit 7", "exit_code"), ("wait", "stop")),
 )
 def test_on_every_way_out_the_rest_is_shipped(launch: Launcher, server: S3Server, code: str, kind: str) -> None:
     """Clean exit, crash, signal, SIGTERM: the last line is in the store, and the commands show it."""

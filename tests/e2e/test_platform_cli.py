@@ -62,6 +62,7 @@ class Shell:
         return json.loads(out)
 
 
+@pytest.mark.slow
 async def test_a_deployment_by_hand(emulator: Emulator, tmp_path: Path) -> None:
     """Deploy and wait, look, tag, draw, stop and wait, read."""
     shell = Shell(emulator)

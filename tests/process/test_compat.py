@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.process.harness import Launcher, Mode, Run, agent_process, eventually, free_port, game
+from tests.variants import one_fast
 
 HOSTS = ("agones", "multiplay", "playfab")
 PORTS = {f"AGENT_{listener}_PORT": "0" for listener in ("AGONES_HTTP", "AGONES_GRPC", "MULTIPLAY", "PLAYFAB")}
@@ -53,7 +54,7 @@ def test_a_platform_stop_reaches_the_game_in_its_hosts_way(launch: Launcher, mod
     assert turn["acknowledged"] is (host == "playfab")
 
 
-@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("host", one_fast(*HOSTS))
 def test_a_game_ends_itself_as_such_games_do(launch: Launcher, host: str) -> None:
     """Shutdown, Terminating, or simply its end: never a crash."""
     run = play(launch, host, "ends", AGENT_STOP=f"{host},signal:SIGTERM")
@@ -63,7 +64,7 @@ def test_a_game_ends_itself_as_such_games_do(launch: Launcher, host: str) -> Non
     assert found["exit_code"] == 0
 
 
-@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("host", one_fast(*HOSTS))
 def test_a_crash_is_a_crash(launch: Launcher, host: str) -> None:
     """With the game's own exit code, and the same members in exit.json as of a native game."""
     run = play(launch, host, "crashes")

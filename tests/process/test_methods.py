@@ -10,6 +10,7 @@ import pytest
 
 from tests.process.harness import Finished, Launcher, Mode, Run, game
 from tests.unit.test_methods import RconServer
+from tests.variants import one_fast
 
 
 def turns(run: Run) -> list[dict[str, Any]]:
@@ -62,7 +63,7 @@ def test_half_a_command_does_not_spoil_the_line(launch: Launcher) -> None:
     assert world.exists()
 
 
-@pytest.mark.parametrize("hears", ["long poll", "sse", "socket"])
+@pytest.mark.parametrize("hears", one_fast("long poll", "sse", "socket"))
 def test_the_stop_event_is_heard(launch: Launcher, hears: str) -> None:
     """`notify`: the game hears of the stop on its own terms, and leaves before anything else is done to it."""
     run = launch(game("hears_stop_event", "leave"), env={"AGENT_STOP": "notify,signal:SIGINT", "HEARS": hears})

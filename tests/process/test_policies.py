@@ -11,6 +11,7 @@ import pytest
 
 from tests.fakes import FakePlatform
 from tests.process.harness import Launcher, Run, eventually, free_port, game
+from tests.variants import one_fast
 
 LISTENS = (
     "import socket, time, sys; print('up', flush=True); time.sleep(0.3); "
@@ -96,7 +97,7 @@ def test_the_maximum_duration(launch: Launcher) -> None:
     assert "the maximum duration is over in 1 s" in run.stderr.text
 
 
-@pytest.mark.parametrize("kind", ["SOCK_STREAM", "SOCK_DGRAM"])
+@pytest.mark.parametrize("kind", one_fast("SOCK_DGRAM", "SOCK_STREAM"))
 def test_ready_when_a_port_of_the_mapping_listens(launch: Launcher, kind: str) -> None:
     """TCP that listens, UDP that is bound."""
     port = free_port()
@@ -109,6 +110,7 @@ def test_ready_when_a_port_of_the_mapping_listens(launch: Launcher, kind: str) -
     run.stop()
 
 
+@pytest.mark.slow
 def test_somebody_elses_port_is_not_the_games(launch: Launcher) -> None:
     """The socket has to belong to the game."""
     with socket.socket() as other:
@@ -154,7 +156,7 @@ def test_players_are_counted_by_connections(launch: Launcher) -> None:
     run.stop()
 
 
-@pytest.mark.parametrize("stays", [False, True])
+@pytest.mark.parametrize("stays", one_fast(False, True))
 def test_a_port_probe_does_not_arm_the_empty_timeout(launch: Launcher, stays: bool) -> None:
     """A health check that connects and leaves is nobody who played; who stayed is."""
     port = free_port()

@@ -20,6 +20,7 @@ from tests.process.harness import (
     everything_written,
     game,
 )
+from tests.variants import one_fast
 
 CONTEXT_TOKEN = "b0a7b0a7b0a7b0a7b0a7b0a7b0a7b0a7"
 ROUTES = [
@@ -63,7 +64,7 @@ def answers_of(run: Run) -> bytes:
     return said + run.http("GET", "/metrics", url=run.game_environment["AGENT_METRICS_URL"]).body
 
 
-@pytest.mark.parametrize("intercept", ["on", "off"])
+@pytest.mark.parametrize("intercept", one_fast("on", "off"))
 def test_the_token_is_nowhere(launch: Launcher, intercept: str) -> None:
     """Through a whole life with errors from the platform, nothing that the agent says or writes holds a secret."""
     store = launch.files / "store"
@@ -128,7 +129,7 @@ def test_with_interception_the_game_never_has_the_token(launch: Launcher, platfo
     assert_absent(done.stdout, "what the game could print")
 
 
-@pytest.mark.parametrize("name", ["calls_vendor_url", "calls_vendor_url.sh"])
+@pytest.mark.parametrize("name", one_fast("calls_vendor_url", "calls_vendor_url.sh"))
 def test_the_vendors_own_call_is_intercepted(launch: Launcher, platform: FakePlatform, name: str) -> None:
     """Code that calls the vendor's URL with what it was given gets a 2xx and a proper stop; the platform one call."""
     if name.endswith(".sh") and not shutil.which("curl"):

@@ -8,6 +8,7 @@ import pytest
 
 from tests.fakes import TOKEN, FakePlatform, Reply
 from tests.process.harness import Launcher, Mode, Run, eventually, game
+from tests.variants import one_fast
 
 PATH = f"/v1/self/stop/{FakePlatform.deployment_id}/{FakePlatform.stop_key}"
 
@@ -108,7 +109,7 @@ def test_the_container_may_just_exit(
     assert not platform.calls
 
 
-@pytest.mark.parametrize("status", [200, 202, 410])
+@pytest.mark.parametrize("status", one_fast(202, 200, 410))
 def test_confirmed_answers(launch: Launcher, status: int) -> None:
     """200, 202 and 410 all mean that it is, or will be, stopped: one call is enough."""
     with FakePlatform([Reply(status)]) as platform:
@@ -156,7 +157,7 @@ def test_a_platform_that_refuses_connections_at_first(launch: Launcher) -> None:
         assert run.stop().code == 0
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404])
+@pytest.mark.parametrize("status", one_fast(403, 400, 401, 404))
 def test_a_refusal_is_held(launch: Launcher, status: int) -> None:
     """A refusal is said without the token, and held: an exit would be started again, and billed again."""
     with FakePlatform([Reply(status)] * 5) as platform:
@@ -222,6 +223,7 @@ def test_a_deployment_without_a_token_is_not_called(launch: Launcher, platform: 
     assert re.search(r"ARBITRIUM_DELETE_TOKEN", done.stderr)
 
 
+@pytest.mark.slow
 def test_a_query_in_the_injected_url_is_kept(launch: Launcher, platform: FakePlatform) -> None:
     """Whatever the platform put into the URL is sent back as it was, with the log storage added to it."""
     url = f"{platform.delete_url}?region=eu%2Fwest"
@@ -245,6 +247,7 @@ def test_the_token_does_not_follow_a_redirect(launch: Launcher) -> None:
         assert not [call for call in elsewhere.calls if call.authorization]
 
 
+@pytest.mark.slow
 def test_retry_after_as_a_date(launch: Launcher) -> None:
     """`Retry-After` may be a date; the next call does not come before it."""
     date = email.utils.formatdate(time.time() + 8, usegmt=True)
@@ -256,6 +259,7 @@ def test_retry_after_as_a_date(launch: Launcher) -> None:
         assert run.stop().code == 0
 
 
+@pytest.mark.slow
 def test_sigterm_ends_a_long_retry_after(launch: Launcher) -> None:
     """Told to come back in an hour, the agent still leaves when the platform sends SIGTERM."""
     with FakePlatform([Reply(429, {"Retry-After": "3600"})]) as platform:

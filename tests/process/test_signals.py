@@ -16,6 +16,7 @@ from tests.process.harness import (
     game,
     state_of,
 )
+from tests.variants import one_fast
 
 STOPPING = {signal.SIGTERM, signal.SIGINT}
 SUSPENDING = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
@@ -75,7 +76,7 @@ def test_a_signal_reaches_the_whole_group(launch: Launcher) -> None:
     run.wait_for("shell heard\n", "\n10\n")
 
 
-@pytest.mark.parametrize("signum", sorted(STOPPING))
+@pytest.mark.parametrize("signum", one_fast(*sorted(STOPPING, reverse=True)))
 def test_sigterm_and_sigint_stop_a_polite_game(launch: Launcher, mode: Mode, signum: int) -> None:
     """Both are a stop: the game is told with its stop signal, SIGTERM, and its own exit code is passed on."""
     run = launch(game("polite", "9"), mode=mode)
@@ -86,7 +87,7 @@ def test_sigterm_and_sigint_stop_a_polite_game(launch: Launcher, mode: Mode, sig
     assert done.stdout == b"ready\nbye\n"
 
 
-@pytest.mark.parametrize("signum", sorted(STOPPING))
+@pytest.mark.parametrize("signum", one_fast(*sorted(STOPPING)))
 def test_a_second_signal_skips_what_waits(launch: Launcher, signum: int) -> None:
     """With an hour of grace and a deaf game, the second SIGTERM or SIGINT ends it with SIGKILL, at once."""
     run = launch(game("ignores_sigterm"), env={"AGENT_GRACE_SECONDS": "3600"})

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.process.harness import PYTHON, Launcher, descendants, eventually, free_port, game, state_of, status_of
+from tests.variants import one_fast
 
 GRACE = {"AGENT_GRACE_SECONDS": "6"}
 GAMES = Path(__file__).parent.parent / "games"
@@ -99,7 +100,7 @@ def test_a_helper_ends_after_the_server(launch: Launcher) -> None:
 
 
 @pytest.mark.parametrize(
-    "launcher", ["bash -c '{} & wait'", "{python} -c 'import subprocess; subprocess.call(\"{}\", shell=True)'"]
+    "launcher", one_fast("bash -c '{} & wait'", "{python} -c 'import subprocess; subprocess.call(\"{}\", shell=True)'")
 )
 def test_a_launcher_that_leaves_on_the_signal(launch: Launcher, launcher: str) -> None:
     """Its server, which is saving, keeps its share, and gets no other signal before its time."""
@@ -111,7 +112,7 @@ def test_a_launcher_that_leaves_on_the_signal(launch: Launcher, launcher: str) -
     assert saved(world) == [INT]
 
 
-@pytest.mark.parametrize("stop", ["signal:SIGTERM", "stdin:save"])
+@pytest.mark.parametrize("stop", one_fast("signal:SIGTERM", "stdin:save"))
 def test_a_server_that_is_suspended_is_woken(launch: Launcher, stop: str) -> None:
     """An auto-pause is SIGSTOP: whatever the method, it could not hear it otherwise."""
     world = launch.files / "world"
@@ -191,7 +192,7 @@ def test_the_plan_says_who_was_asked(launch: Launcher) -> None:
     assert turn["asked"][0].startswith("python"), turn
 
 
-@pytest.mark.parametrize(("target", "heard"), [("main", False), ("group", True)])
+@pytest.mark.parametrize(("target", "heard"), one_fast(("group", True), ("main", False)))
 def test_the_target_can_be_named(launch: Launcher, target: str, heard: bool) -> None:
     """`signal:SIGTERM:main` asks the main process alone, whether it passes the signal on or not."""
     world = launch.files / "world"

@@ -172,11 +172,6 @@ def check(tmp_path: Path, cells: list[Cell]) -> None:
     assert not faulty, table(faulty)
 
 
-def test_a_corner_of_the_matrix(tmp_path: Path) -> None:
-    """The platform's own five seconds with each way of taking SIGTERM."""
-    check(tmp_path, [Cell("platform", "signal:SIGTERM", behaviour, 5.0) for behaviour in BEHAVIOURS])
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("grace", [5.0, 30.0])

@@ -10,6 +10,7 @@ import pytest
 
 from tests.fakes import TOKEN, FakePlatform
 from tests.process.harness import Launcher, Mode, eventually, game, state_of
+from tests.variants import one_fast
 
 
 def test_the_whole_stop_fits_into_the_grace(launch: Launcher, platform: FakePlatform, mode: Mode) -> None:
@@ -55,6 +56,7 @@ def test_a_game_that_saves_its_world_has_the_time_for_it(launch: Launcher, mode:
     assert done.seconds <= 5.0
 
 
+@pytest.mark.slow
 def test_a_longer_grace_is_given_to_the_game(launch: Launcher) -> None:
     """With `AGENT_GRACE_SECONDS=30` a game that saves for six seconds ends by itself."""
     run = launch(game("slow_on_sigterm", "6"), env={"AGENT_GRACE_SECONDS": "30"})
@@ -166,7 +168,7 @@ def test_a_stop_requested_before_the_game_is_ready(launch: Launcher) -> None:
     assert run.finish().code == 0
 
 
-@pytest.mark.parametrize("asks", ["POST", "DELETE"])
+@pytest.mark.parametrize("asks", one_fast("POST", "DELETE"))
 def test_the_game_may_already_be_gone(launch: Launcher, platform: FakePlatform, asks: str) -> None:
     """A stop request during the hold, when the game is gone and the platform was told, is answered, not an error."""
     run = launch(game("exits", "0", "when-told"), env=platform.environment(), stdin=-1)

@@ -13,6 +13,7 @@ import pytest
 
 from tests.fakes import FakePlatform
 from tests.process.harness import Launcher, Mode, Run, eventually, everything_written, game
+from tests.variants import one_fast
 
 
 def with_store(launch: Launcher) -> tuple[Path, dict[str, str]]:
@@ -135,7 +136,7 @@ def s3_at(port: int) -> dict[str, str]:
     }
 
 
-@pytest.fixture(params=["refuses", "hangs"])
+@pytest.fixture(params=one_fast("hangs", "refuses"))
 def bad_store(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
     """Settings for a store that refuses connections, or takes them and never says a word."""
     with socket.socket() as store:

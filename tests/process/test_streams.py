@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.process.harness import PYTHON, Launcher, Mode, Stream, eventually, game, status_of
+from tests.variants import one_fast
 
 MEGABYTES = 64
 QUIET = {"AGENT_LOG_LEVEL": "error"}
@@ -208,7 +209,7 @@ def test_the_games_last_words_are_never_cut(launch: Launcher, mode: Mode) -> Non
     assert done.stdout == b"x" * 60000
 
 
-@pytest.mark.parametrize("name", ["stdout", "stderr"])
+@pytest.mark.parametrize("name", one_fast("stdout", "stderr"))
 def test_nobody_reads_the_output(launch: Launcher, mode: Mode, name: str) -> None:
     """A log pipe that nobody empties, full to the brim with the game's output, keeps the agent from nothing."""
     reading, writing = os.pipe()
