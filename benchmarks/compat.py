@@ -1,4 +1,7 @@
-"""What answering for another host costs in memory: the agent's own process before and after a listener's first use."""
+"""What answering for another host costs: instructions of a start, and the memory of a listener's first use.
+
+Memory is that of the agent's own process, before and after. Instructions are counted as in `benchmarks.instructions`.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ from benchmarks._tools import (
     running,
     stamp,
 )
+from benchmarks.instructions import instructions_of
 
 # Listener, its setting, the host, and a first request; gRPC is imported when somebody connects.
 LISTENERS = (
@@ -30,11 +34,13 @@ LISTENERS = (
     ("multiplay", "AGENT_MULTIPLAY_PORT", "multiplay", b"GET /token HTTP/1.1\r\nHost: localhost\r\n\r\n"),
     ("playfab", "AGENT_PLAYFAB_PORT", "playfab", b"GET /v1 HTTP/1.1\r\nHost: localhost\r\n\r\n"),
 )
+HOSTS = ("agones", "multiplay", "playfab", "auto")
+START = "instructions of a start, other hosts"
 
 
 def measure(quick: bool) -> list[Row]:
     """Measures fresh processes."""
-    rows = []
+    rows = [] if quick else _starts()
     for listener, setting, host, request in LISTENERS:
         what = f"PSS, first use of {listener}"
         grown: list[float] = []
@@ -48,6 +54,24 @@ def measure(quick: bool) -> list[Row]:
             rows.append(skipped(what, "agent", "MB", str(problem)))
         else:
             rows.append(summary(what, "agent", grown, "MB", note="growth of the agent's own process"))
+    return rows
+
+
+def _starts() -> list[Row]:
+    """A start with an answer, with nothing of this, and with each of it."""
+    rows = []
+    for host in ("off", *HOSTS):
+        control = free_port()
+        with tempfile.TemporaryDirectory() as home:
+            environment = agent_environment(control, 0)
+            if host != "off":
+                environment |= {name: "0" for _, name, _, _ in LISTENERS}
+                environment |= {"AGENT_COMPAT": host, "HOME": home, "TMPDIR": home}
+            try:
+                value = instructions_of([AGENT, "run", "--", stamp(), "wait", new_file(), "0"], environment, control)
+            except CannotMeasureError as problem:
+                return [skipped(START, "agent", "M", str(problem))]
+            rows.append(Row(START, f"AGENT_COMPAT={host}", value / 1e6, "M"))
     return rows
 
 

@@ -40,7 +40,7 @@ def measure(quick: bool) -> list[Row]:
     """Counts a life of each subject, and, where there is time, one more for each operation."""
     try:
         stamp()
-        floor = _count([sys.executable, "-c", "pass"], {}, 0, "", "", 0)
+        floor = instructions_of([sys.executable, "-c", "pass"], {}, 0, "", "", 0)
         ours, theirs = _agent("", "", 0), _bare("", "", 0)
         rows = [
             _row(START, "agent", ours, 1.25 * theirs),
@@ -68,18 +68,28 @@ def _agent(method: str, path: str, times: int) -> int:
     control = free_port()
     environment = agent_environment(control, 0)
     command = [AGENT, "run", "--", stamp(), "wait", new_file(), "0"]
-    return _count(command, environment, control, method, path, times)
+    return instructions_of(command, environment, control, method, path, times)
 
 
 def _bare(method: str, path: str, times: int) -> int:
     port = free_port()
     # As long as the agent's own answer about its status, within a few bytes.
     command = [sys.executable, "-m", "benchmarks._bare", str(port), "body=700"]
-    return _count(command, {}, port, method, path, times)
+    return instructions_of(command, {}, port, method, path, times)
 
 
-def _count(command: Sequence[str], environment: dict[str, str], port: int, method: str, path: str, times: int) -> int:
+def instructions_of(
+    command: Sequence[str], environment: dict[str, str], port: int, method: str = "", path: str = "", times: int = 0
+) -> int:
     """Runs a program under valgrind, asks it, and ends it.
+
+    Args:
+        command: the program.
+        environment: of an agent; empty for the bare server.
+        port: where it answers; 0: it ends by itself.
+        method: what is asked, once the first answer has come.
+        path: likewise.
+        times: how often.
 
     Returns:
         The instructions of the program and of the processes that it forked.

@@ -12,12 +12,10 @@ import contextlib
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from aiohttp import WSCloseCode, WSMsgType, web
-
-from agent import log
+from agent import log, web
 from agent.api.models import AckInput, Nothing
 from agent.api.problems import OperationError
 from agent.compat import http
@@ -27,12 +25,17 @@ from agent.compat.prepare import write_json
 from agent.game.files import open_regular
 from agent.lifecycle.states import Phase
 
+if TYPE_CHECKING:
+    from aiohttp.web_ws import WebSocketResponse
+
 Json = dict[str, Any]
 
 ALLOCATE_AFTER = 10.0
 """Seconds after which the server is allocated where nobody has subscribed."""
 SEND_SECONDS = 5.0
 """How long a client may take to read an event before it is closed."""
+_GOING_AWAY = 1001
+"""RFC 6455, section 7.4.1."""
 _DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?[hms])+")
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)([hms])")
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
@@ -252,10 +255,15 @@ class Multiplay:
         return await server.start(sock)
 
     async def _on_websocket(self, request: web.BaseRequest, _fields: dict[str, str]) -> web.StreamResponse:
-        socket = web.WebSocketResponse(heartbeat=PING_SECONDS, max_msg_size=http.BODY_LIMIT, compress=False)
+        # Imported for the game that wants it: it takes longer than all the rest of this module.
+        from aiohttp.http import WSCloseCode, WSMsgType  # noqa: PLC0415
+        from aiohttp.web_exceptions import HTTPException  # noqa: PLC0415
+        from aiohttp.web_ws import WebSocketResponse  # noqa: PLC0415
+
+        socket = WebSocketResponse(heartbeat=PING_SECONDS, max_msg_size=http.BODY_LIMIT, compress=False)
         try:
             await socket.prepare(request)
-        except web.HTTPException as wrong:
+        except HTTPException as wrong:
             raise _wrong(wrong.status, "cannot open a WebSocket: the request is no handshake for one") from None
         client = _Client(socket, Session(lambda channel: channel == self.channel))
         self._clients.add(client)
@@ -308,7 +316,7 @@ class Multiplay:
 class _Client:
     """A WebSocket client. What is sent waits in a queue, so that a slow one holds up nobody."""
 
-    def __init__(self, socket: web.WebSocketResponse, session: Session) -> None:
+    def __init__(self, socket: WebSocketResponse, session: Session) -> None:
         self.session = session
         self._socket = socket
         self._queue: asyncio.Queue[str] = asyncio.Queue(maxsize=256)
@@ -338,7 +346,7 @@ class _Client:
                 async with asyncio.timeout(SEND_SECONDS):
                     await self._socket.send_str(text)
             except (TimeoutError, ConnectionError):
-                await self._socket.close(code=WSCloseCode.GOING_AWAY)
+                await self._socket.close(code=_GOING_AWAY)
                 return
 
 

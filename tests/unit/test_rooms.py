@@ -141,6 +141,8 @@ def test_the_agent_answers_before_it_imports_what_the_first_answer_does_not_need
     code = (
         "import sys; before = set(sys.modules); import agent.init.main, agent.runtime.app\n"
         "print(*sorted(name for name in set(sys.modules) - before))\n"
+        "import agent.compat.agones, agent.compat.multiplay, agent.compat.playfab\n"
+        "assert 'aiohttp.client' not in sys.modules\n"
         "import aiohttp; from aiohttp import web, hdrs\n"
         "assert aiohttp.ClientSession and aiohttp.__version__[0].isdigit() and not hasattr(aiohttp, 'nothing')\n"
         "import agent.web; assert web.Response is agent.web.Response"
