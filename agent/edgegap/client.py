@@ -17,7 +17,7 @@ from agent.edgegap import models
 from agent.edgegap.errors import InvalidArgumentError, UnexpectedAnswerError
 from agent.edgegap.filters import Query
 from agent.edgegap.limits import Limit, Limiter
-from agent.edgegap.pages import Page, Pages, RawPage, next_number
+from agent.edgegap.pages import Page, Pages, RawPage
 from agent.edgegap.transport import Answer, Call, Transport
 from agent.edgegap.waiting import Progress, wait_until_ready, wait_until_terminated
 from agent.edgegap.wire import Wire
@@ -476,10 +476,10 @@ class EdgegapClient:
         call = self._call("list locations", "GET", "/v1/locations", query=query)
         return self._list(models.CloudLocation, "locations", call, page_size)
 
-    async def list_beacons(self, page: int | None = None, page_size: int | None = None) -> models.BeaconList:
-        """List ping beacons; the answer does not say whether there are further pages."""
-        call = self._call("list beacons", "GET", "/v1/locations/beacons", query={"page": page, "limit": page_size})
-        return await self._ask(models.BeaconList, call)
+    def list_beacons(self, page_size: int | None = None) -> Pages[models.PingBeacon]:
+        """List ping beacons; an answer does not say whether there are further pages, so the next one is asked for."""
+        call = self._call("list beacons", "GET", "/v1/locations/beacons")
+        return self._list(models.PingBeacon, "locations", call, page_size, required=False)
 
     async def create_relay_session(self, request: models.RelaySessionCreate) -> models.RelaySession:
         """Begin a relay session; it is usable once `get_relay_session` says that it is ready."""
@@ -553,7 +553,8 @@ class EdgegapClient:
     def list_image_tags(self, image_name: str, page_size: int | None = None) -> Pages[models.ImageTag]:
         """List the tags of an image; slashes in its name are part of the path."""
         action = f"list the tags of image {image_name}"
-        return self._list(models.ImageTag, "data", self._image_call(action, "GET", image_name), page_size)
+        call = self._image_call(action, "GET", image_name)
+        return self._list(models.ImageTag, "data", call, page_size, required=False)
 
     async def delete_image_tag(self, image_name: str, tag_name: str) -> models.ImageTagDeleted:
         """Delete a tag of an image."""
@@ -590,20 +591,27 @@ class EdgegapClient:
         return (await self._transport.call(call)).read_as(model, call)
 
     def _list(
-        self, model: type[Item], key: str, call: Call, page_size: int | None, *, paged: bool = True
+        self,
+        model: type[Item],
+        key: str,
+        call: Call,
+        page_size: int | None,
+        *,
+        paged: bool = True,
+        required: bool = True,
     ) -> Pages[Item]:
         async def fetch(number: int) -> Page[Item]:
             page = {"page": number, "limit": page_size} if paged or number > 1 else {}
             asked = replace(call, query={**call.query, **page})
             answer = await self._transport.call(asked)
             about = answer.read_as(RawPage, asked)
-            content = answer.content.get(key)
+            content = answer.content.get(key, None if required else [])
             if not isinstance(content, list):
                 raise UnexpectedAnswerError(call.action, f"the answer has no list {key!r}", answer.status)
             items = [Answer(answer.status, item).read_as(model, asked) for item in content]
-            return Page(number, items, about.total_count, next_number(number, about.pagination, items))
+            return Page(number, items, about.total_count, about.pagination)
 
-        return Pages(fetch)
+        return Pages(call.action, fetch, page_size)
 
 
 def _below(action: str, url: URL, path: str, *names: str) -> URL:

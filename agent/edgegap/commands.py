@@ -342,8 +342,8 @@ async def storages_delete(platform: EdgegapClient, args: argparse.Namespace, out
 async def locations(platform: EdgegapClient, args: argparse.Namespace, out: Output) -> None:
     """List locations, or beacons."""
     if args.beacons:
-        beacons = await platform.list_beacons()
-        out.model(beacons, lambda: tables.beacons(beacons.locations))
+        beacons = await platform.list_beacons().first()
+        out.models(beacons, lambda: tables.beacons(beacons))
         return
     if (args.app is None) != (args.app_version is None):
         raise given.UsageError("cannot choose by one of --app and --app-version; give both, or neither")

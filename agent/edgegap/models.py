@@ -640,13 +640,6 @@ class PingBeacon(Wire):
     location: Location | None = None
 
 
-class BeaconList(Wire):
-    """The beacons of one page."""
-
-    locations: list[PingBeacon] = Field(default_factory=list)
-    count: int = 0
-
-
 class RelayUser(Wire):
     """A player to let into a relay session, by public address."""
 

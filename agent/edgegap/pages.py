@@ -4,9 +4,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from agent.edgegap.errors import BadRequestError, NotFoundError, UnexpectedAnswerError
 from agent.edgegap.wire import Wire
 
 Item = TypeVar("Item", bound=Wire)
+MOST_PAGES = 10_000
+"""Pages of one list; a platform that goes on giving pages for ever is broken."""
 
 
 class Pagination(Wire):
@@ -14,7 +17,7 @@ class Pagination(Wire):
 
     number: int | None = None
     next_page_number: int | None = None
-    has_next: bool = False
+    has_next: bool | None = None
 
 
 class RawPage(Wire):
@@ -32,13 +35,18 @@ class Page(Generic[Item]):
         number: counted from 1.
         items: what it holds.
         total_count: of items on all pages, None where the platform does not say.
-        next_number: of the page that follows, None on the last one.
+        pagination: what the platform says about pages; None where it says nothing.
     """
 
     number: int
     items: list[Item]
-    total_count: int | None
-    next_number: int | None
+    total_count: int | None = None
+    pagination: Pagination | None = None
+
+    @property
+    def promises_more(self) -> bool:
+        """Whether the platform said that a page follows."""
+        return bool(self.pagination and self.pagination.has_next)
 
 
 class Pages(Generic[Item]):
@@ -50,9 +58,19 @@ class Pages(Generic[Item]):
     What changes on the platform between two pages can be missed or seen twice.
     """
 
-    def __init__(self, fetch: Callable[[int], Awaitable[Page[Item]]]) -> None:
-        """Take what gets a page by its number; nothing is asked yet."""
+    def __init__(
+        self, action: str, fetch: Callable[[int], Awaitable[Page[Item]]], page_size: int | None = None
+    ) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            action: what is done, for errors: "list deployments".
+            fetch: gets a page by its number.
+            page_size: how many items a page has that is not the last; None where nobody knows.
+        """
+        self._action = action
         self._fetch = fetch
+        self._page_size = page_size
 
     async def pages(self) -> AsyncIterator[Page[Item]]:
         """Give page after page.
@@ -60,11 +78,25 @@ class Pages(Generic[Item]):
         Raises:
             EdgegapError: a page could not be had.
         """
+        page: Page[Item] | None = None
         number: int | None = 1
+        seen = asked = 0
         while number is not None:
-            page = await self._fetch(number)
+            if asked == MOST_PAGES:
+                raise UnexpectedAnswerError(self._action, f"the list has more than {MOST_PAGES} pages")
+            asked += 1
+            try:
+                following = await self._fetch(number)
+            except (BadRequestError, NotFoundError):
+                if page is None or page.promises_more:
+                    raise
+                return  # how some servers answer for a page behind the last
+            if page is not None and following.items == page.items:
+                return  # a server that knows no pages gives the same items for every number
+            page = following
             yield page
-            number = page.next_number
+            seen += len(page.items)
+            number = next_number(page, seen, self._page_size)
 
     async def __aiter__(self) -> AsyncIterator[Item]:
         """Give item after item, over all pages."""
@@ -86,12 +118,27 @@ class Pages(Generic[Item]):
         return items
 
 
-def next_number(number: int, pagination: Pagination | None, items: list[Any]) -> int | None:
-    """Decide which page follows, so that no answer, however wrong, makes the iteration endless.
+def next_number(page: Page[Any], seen: int, page_size: int | None) -> int | None:
+    """Decide which page follows, so that every list is read whole, and none is endless whatever an answer says.
 
-    The live API leaves the pagination out of some lists: then there is one page.
+    Some lists have no `pagination`, and of these some have no `total_count` either (documented): then the next page is
+    asked for until one is empty, short, or the same again.
+
+    Args:
+        page: the last one that was had.
+        seen: how many items there were, with those of this page.
+        page_size: how many were asked for at once; None: the platform decided.
+
+    Returns:
+        Its number, greater than that of the page; None where there is none.
     """
-    if pagination is None or not pagination.has_next or not items:
+    if not page.items:
         return None
-    following = pagination.next_page_number
-    return following if following is not None and following > number else number + 1
+    if page.pagination is not None and page.pagination.has_next is not None:
+        if not page.pagination.has_next:
+            return None
+        following = page.pagination.next_page_number
+        return following if following is not None and following > page.number else page.number + 1
+    if page.total_count is not None:
+        return page.number + 1 if seen < page.total_count else None
+    return page.number + 1 if page_size is None or len(page.items) >= page_size else None

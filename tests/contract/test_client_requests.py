@@ -135,7 +135,7 @@ CALLS: dict[str, Call] = {
     "unlinkPullProfile": lambda client, _: client.unlink_pull_profile("logs", "p", "game", "1"),
     "getPublicIp": lambda client, _: client.get_public_ip(),
     "listLocations": lambda client, _: client.list_locations("game", "1", page_size=5).first(),
-    "listBeacons": lambda client, _: client.list_beacons(1, 5),
+    "listBeacons": lambda client, _: client.list_beacons(page_size=5).first(),
     "createRelaySession": lambda client, _: client.create_relay_session(
         models.RelaySessionCreate(
             users=[models.RelayUser(ip="203.0.113.7")], filters=[PLACES], webhook_url="https://hook.example.com"

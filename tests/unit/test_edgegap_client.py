@@ -13,7 +13,7 @@ from aiohttp import web
 from pydantic import SecretStr
 from yarl import URL
 
-from agent.edgegap import errors, models
+from agent.edgegap import errors, models, pages
 from agent.edgegap.client import EdgegapClient
 from agent.edgegap.filters import Field, Filter, Operator, Order, OrderField, Query
 from agent.edgegap.limits import Limiter
@@ -289,20 +289,68 @@ async def test_a_list_iterates_over_all_pages() -> None:
 
 
 @pytest.mark.parametrize(
-    "pagination",
-    [None, {}, {"has_next": False}, {"has_next": True, "next_page_number": 1}, {"has_next": True}],
+    ("said", "behind", "page_size"),
+    [
+        ({}, 200, None),
+        ({}, 404, None),
+        ({}, 400, None),
+        ({}, 200, 2),
+        ({"pagination": None}, 200, None),
+        ({"pagination": {}}, 200, None),
+        ({"pagination": {}, "total_count": 5}, 500, None),
+        ({"total_count": 5}, 500, None),
+        ({"pagination": {"has_next": True}}, 200, None),
+        ({"pagination": {"has_next": True, "next_page_number": 1}}, 200, None),
+    ],
 )
-async def test_no_pagination_however_wrong_makes_a_list_endless(pagination: object) -> None:
-    """Storages come without a pagination; a page that says it is followed by itself is passed by."""
+async def test_a_list_is_read_whole_whatever_it_says_of_its_pages(
+    said: dict[str, object], behind: int, page_size: int | None
+) -> None:
+    """Storages come without a pagination, and tags of images have a count alone; a page behind the last is no error."""
+    asked: list[int] = []
 
     async def page(got: web.Request) -> web.StreamResponse:
-        endpoints = [{"name": "logs"}] if int(got.query["page"]) < 4 else []
-        return web.json_response({"endpoints": endpoints, "pagination": pagination})
+        asked.append(int(got.query["page"]))
+        names = [["a", "b"], ["c", "d"], ["e"], []][min(asked[-1], 4) - 1]
+        status = 200 if names else behind
+        return web.json_response({"endpoints": [{"name": name} for name in names], **said}, status=status)
 
     async with serving(page) as base, client(base=base) as platform:
-        storages = await platform.list_storages().first()
-    assert {storage.name for storage in storages} == {"logs"}
-    assert len(storages) <= 3
+        storages = await platform.list_storages(page_size).first()
+    assert [storage.name for storage in storages] == ["a", "b", "c", "d", "e"]
+    assert len(asked) <= 4
+
+
+async def test_a_server_without_pages_gives_its_list_once() -> None:
+    """It answers the same for every number."""
+
+    async def page(_: web.Request) -> web.StreamResponse:
+        return web.json_response({"endpoints": [{"name": "a"}, {"name": "b"}]})
+
+    async with serving(page) as base, client(base=base) as platform:
+        assert [storage.name for storage in await platform.list_storages().first()] == ["a", "b"]
+
+
+async def test_a_list_that_never_ends_and_a_promised_page_that_is_missing_are_errors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Half a list would look like a whole one."""
+    monkeypatch.setattr(pages, "MOST_PAGES", 3)
+    last = 10**6
+
+    async def page(got: web.Request) -> web.StreamResponse:
+        number = int(got.query["page"])
+        more = {"pagination": {"has_next": True}}
+        return web.json_response(
+            {"endpoints": [{"name": got.query["page"]}], **more}, status=200 if number < last else 404
+        )
+
+    async with serving(page) as base, client(base=base) as platform:
+        with pytest.raises(errors.UnexpectedAnswerError, match="cannot list storages: the list has more than 3 pages"):
+            await platform.list_storages().first()
+        last = 2
+        with pytest.raises(errors.NotFoundError):
+            await platform.list_storages().first()
 
 
 async def test_a_list_without_its_field_is_an_unexpected_answer() -> None:

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from agent.edgegap import errors, waiting
+from agent.edgegap import errors, models, waiting
 from agent.edgegap.filters import OPERATORS, Field, Filter, Operator, Order, Query
 from agent.edgegap.limits import Limit, Limiter, SlidingWindow
 from agent.edgegap.models import DeploymentStatus, State
-from agent.edgegap.pages import Pagination, next_number
+from agent.edgegap.pages import Page, Pagination, next_number
 from agent.edgegap.tags import DeploymentTags
 from agent.retry import RetryPolicy
 from tests.edgegap_fakes import FakeSleep, serving
@@ -145,13 +145,14 @@ async def test_those_who_wait_pass_in_the_order_in_which_they_came() -> None:
 @given(
     st.integers(1, 1000),
     st.none() | st.builds(Pagination, has_next=st.booleans(), next_page_number=st.none() | st.integers(-5, 2000)),
-    st.lists(st.just(1), max_size=2),
+    st.none() | st.integers(-1, 5),
+    st.lists(st.just(models.RelayUser(ip="203.0.113.7")), max_size=2),
 )
 def test_the_next_page_always_has_a_greater_number(
-    number: int, pagination: Pagination | None, items: list[int]
+    number: int, pagination: Pagination | None, total: int | None, items: list[models.RelayUser]
 ) -> None:
     """So that no list is endless because of what a server says."""
-    following = next_number(number, pagination, items)
+    following = next_number(Page(number, items, total, pagination), len(items), None)
     assert following is None or following > number
 
 
