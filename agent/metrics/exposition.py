@@ -24,6 +24,9 @@ LabelPairs: TypeAlias = tuple[tuple[str, str], ...]
 
 TEXT = CONTENT_TYPE_PLAIN_0_0_4
 
+_MOST_FORMATS = 4
+_ZERO = " 0.0"
+
 
 class Exemplar(NamedTuple):
     """One observation that stands for others of its bucket, and how to find what it belongs to.
@@ -126,20 +129,110 @@ def number(value: float) -> str:
     return written
 
 
-def negotiate(accept: str) -> tuple[Callable[[Iterable[Family]], bytes], str]:
-    """The format that is asked for.
+class Formats:
+    """The formats that were asked for, with what is known of their lines. Not for two threads at once."""
 
-    Args:
-        accept: the `Accept` header; one that makes no sense gets the text format 0.0.4.
+    def __init__(self) -> None:
+        """None yet."""
+        self._writers: dict[str, _Writer] = {}
 
-    Returns:
-        What writes families in it, and its content type.
+    def negotiate(self, accept: str) -> tuple[Callable[[Iterable[Family]], bytes], str]:
+        """The format that is asked for.
+
+        Args:
+            accept: the `Accept` header; one that makes no sense gets the text format 0.0.4.
+
+        Returns:
+            What writes families in it, and its content type.
+        """
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # a version that is none
+            encode, content_type = choose_encoder("")
+        writer = self._writers.get(content_type)
+        if writer is None:
+            if len(self._writers) >= _MOST_FORMATS:  # the header may name any version
+                self._writers.clear()
+            writer = self._writers[content_type] = _Writer(encode)
+        return writer.write, content_type
+
+
+class _Template(NamedTuple):
+    """A family as the library wrote it, without its numbers: the same at each scrape.
+
+    Attributes:
+        kind, help: of the family.
+        header: the lines that come before its samples.
+        lines: suffix and labels of each sample, and its line up to the number.
     """
-    try:
-        write, content_type = choose_encoder(accept)
-    except (TypeError, ValueError):  # a version that is none
-        write, content_type = choose_encoder("")
-    return lambda families: write(_Collected(families)), content_type
+
+    kind: Kind
+    help: str
+    header: str
+    lines: Sequence[tuple[str, LabelPairs, str]]
+
+
+class _Writer:
+    """Writes families in one format.
+
+    The library takes longer to write what never changes (names, labels, help, each checked and escaped anew) than the
+    agent takes to find the numbers, twice so in OpenMetrics. So it writes each family once, and then numbers only; a
+    family that has become another one, or has an exemplar, is written by it as a whole.
+    """
+
+    def __init__(self, encode: Callable[[Collector], bytes]) -> None:
+        self._encode = encode
+        self._end = encode(_Collected(())).decode()  # OpenMetrics ends with a line of its own
+        self._templates: dict[str, _Template] = {}
+
+    def write(self, families: Iterable[Family]) -> bytes:
+        """Everything, as the library would write it."""
+        known, self._templates = self._templates, {}
+        out: list[str] = []
+        for family in families:
+            template = known.get(family.name)
+            text = _fill(template, family) if template is not None else None
+            if text is None:
+                template = self._learn(family)
+                text = _fill(template, family) if template is not None else None
+            if template is not None:
+                self._templates[family.name] = template
+            out.append(self._whole(family) if text is None else text)
+        out.append(self._end)
+        return "".join(out).encode()
+
+    def _whole(self, family: Family) -> str:
+        return self._encode(_Collected((family,))).decode().removesuffix(self._end)
+
+    def _learn(self, family: Family) -> _Template | None:
+        """The template of a family; None where the library does not write one line for each sample, in their order."""
+        zeros = [Sample(it.suffix, it.labels, 0.0) for it in family.samples]
+        lines = self._whole(family._replace(samples=zeros)).split("\n")[:-1]
+        header = lines[: len(lines) - len(zeros)]
+        starts = lines[len(header) :]
+        if any(line.startswith("#") or not line.endswith(_ZERO) for line in starts):
+            return None
+        return _Template(
+            family.kind,
+            family.help,
+            "".join(f"{line}\n" for line in header),
+            [(it.suffix, it.labels, line.removesuffix("0.0")) for it, line in zip(zeros, starts, strict=True)],
+        )
+
+
+def _fill(template: _Template, family: Family) -> str | None:
+    """The text of a family; None where it is not the one of the template any more, or has an exemplar."""
+    _, kind, documentation, samples = family
+    if kind != template.kind or len(samples) != len(template.lines) or documentation != template.help:
+        return None
+    out = [template.header]
+    for (suffix, labels, value, exemplar), (known_suffix, known_labels, start) in zip(
+        samples, template.lines, strict=True
+    ):
+        if exemplar is not None or labels != known_labels or suffix != known_suffix:
+            return None
+        out.append(f"{start}{floatToGoString(value)}\n")  # type: ignore[no-untyped-call]
+    return "".join(out)
 
 
 def text_format(families: Iterable[Family]) -> bytes:

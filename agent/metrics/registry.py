@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from agent.lifecycle.game_report import Fact
     from agent.metrics.collector import Collector
     from agent.metrics.container import ContainerReading
-    from agent.metrics.exposition import Family
+    from agent.metrics.exposition import Family, Formats
     from agent.metrics.network import Network
     from agent.metrics.server import MetricsServer
     from agent.metrics.statsd import StatsdListener
@@ -105,6 +105,7 @@ class Metrics:
         self._begun = 0
         self._next = 0.0
         self._latest: _Collected | None = None
+        self._formats: Formats | None = None
         # What was before the agent's process, or before it was started again, counts as well.
         self._counted.joined, self._counted.heartbeats = report.count, report.heartbeats
         if (stop := state().stop) is not None:
@@ -211,7 +212,9 @@ class Metrics:
         collected = await self._collected()
         from agent.metrics import exposition  # noqa: PLC0415 - imported with the first scrape, as all that collects
 
-        write, content_type = exposition.negotiate(accept)
+        if self._formats is None:
+            self._formats = exposition.Formats()
+        write, content_type = self._formats.negotiate(accept)
         if content_type not in collected.written:
             collected.written[content_type] = write(collected.families)
         return collected.written[content_type], content_type

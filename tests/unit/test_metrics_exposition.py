@@ -1,0 +1,56 @@
+"""What is written from templates is what the client library writes, whatever changed since the last scrape."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.exposition import choose_encoder
+
+from agent.metrics import exposition
+from agent.metrics.exposition import Exemplar, Family, Formats, Kind, Sample
+
+ACCEPTED = st.sampled_from(
+    [
+        "",
+        "text/plain;version=1.0.0;escaping=allow-utf-8",
+        "application/openmetrics-text;version=1.0.0",
+        "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8,text/plain;version=0.0.4;q=0.5",
+    ]
+)
+KINDS: list[Kind] = ["counter", "gauge", "unknown"]
+NAMES = st.sampled_from(["a", "a_created", "b_total", "c_gsum"])
+LABELS = st.lists(
+    st.tuples(st.sampled_from(["le", "why", "zone"]), st.text(max_size=4)), max_size=3, unique_by=lambda pair: pair[0]
+).map(tuple)
+EXEMPLARS = st.none() | st.just(Exemplar((("trace_id", "1f"),), 0.25))
+VALUES = st.one_of(st.floats(), st.booleans(), st.integers(-(2**70), 2**70))
+
+
+@st.composite
+def families(draw: st.DrawFn) -> list[Family]:
+    """A few families with names that are the same now and then."""
+    found = []
+    for name in draw(st.lists(NAMES, max_size=4, unique=True)):
+        kind: Kind = draw(st.sampled_from(KINDS))
+        suffix, exemplars = ("_total", EXEMPLARS) if kind == "counter" else ("", st.none())
+        samples = draw(st.lists(st.builds(Sample, st.just(suffix), LABELS, VALUES, exemplars), max_size=3))
+        found.append(Family(name, kind, draw(st.sampled_from(["Help.", "Two\nlines \\"])), samples))
+    return found
+
+
+@given(ACCEPTED, st.lists(families(), min_size=1, max_size=4))
+def test_it_is_what_the_library_writes(accept: str, scrapes: list[list[Family]]) -> None:
+    """Values change, and labels, kinds, help and exemplars as well."""
+    formats = Formats()
+    encode, _ = choose_encoder(accept)
+    for each in scrapes:
+        again = [it._replace(samples=[s._replace(value=3.5) for s in it.samples]) for it in each]
+        for found in (each, again):
+            write, _ = formats.negotiate(accept)
+            assert write(found) == encode(exposition._Collected(found))
+
+
+def test_a_crowd_of_formats_is_forgotten() -> None:
+    """The header may name any version: what is kept for each is bounded."""
+    formats = Formats()
+    for number in range(50):
+        formats.negotiate(f"application/openmetrics-text;version=1.{number}.0")
+    assert len(formats._writers) <= exposition._MOST_FORMATS
