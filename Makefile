@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 WORKERS ?= 4
 
-.PHONY: help demo test test-slow chaos conformance test-image lint format bench docs lock clean image release audit bump
+.PHONY: help demo test test-slow chaos fuzz conformance test-image lint format bench docs lock clean image release audit bump
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
@@ -34,11 +34,14 @@ test-slow: $(VENV)/.dev ## the long suites
 
 LIVES ?= 1000
 RUNS ?= 100
-INPUTS ?= 100000
-chaos: $(VENV)/.dev ## random lives, a lost agent, fuzzed parsers: the figures of docs/reliability.md (LIVES, RUNS, INPUTS)
+chaos: $(VENV)/.dev ## random lives and a lost agent: the figures of docs/reliability.md (LIVES, RUNS)
 	CHAOS_LIVES=$(LIVES) $(BIN)/pytest -q -m slow tests/chaos
 	AGENT_LOSS_RUNS=$(RUNS) $(BIN)/pytest -q -m slow tests/e2e/test_agent_loss.py
-	FUZZ_INPUTS=$(INPUTS) $(BIN)/pytest -q tests/unit/test_fuzz.py
+
+INPUTS ?= 100000
+fuzz: $(VENV)/.dev ## fuzz each parser, guided by coverage (INPUTS; needs atheris, for CPython 3.11 to 3.13 on Linux)
+	@$(PIP) install --quiet atheris
+	$(BIN)/python -m tests.chaos.fuzz --inputs $(INPUTS)
 
 conformance: $(VENV)/.dev ## schemathesis over the platform's contract against the running emulator
 	$(BIN)/python -m tests.conformance

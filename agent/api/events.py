@@ -14,7 +14,7 @@ from functools import cached_property
 
 from pydantic import BaseModel
 
-from agent.api.models import GapEvent
+from agent.api.models import EventName, GapEvent
 
 QUEUE = 256
 """Events that wait for one subscriber at most."""
@@ -156,7 +156,7 @@ class EventBus:
         """Calls back whenever somebody begins or ends to listen."""
         self._on_listeners = callback
 
-    def publish(self, type: str, data: BaseModel) -> Event:  # noqa: A002 - the name of the attribute of an event
+    def publish(self, type: EventName, data: BaseModel) -> Event:  # noqa: A002 - the name of the attribute of an event
         """Tells everybody, without waiting for anybody."""
         self.last_id += 1
         event = Event(self.last_id, type, data)

@@ -435,6 +435,10 @@ class Subscribed(Output):
 # Events -----------------------------------------------------------------------------------------------------------
 
 
+EventName = Literal["state", "stop", "players", "warning", "text", "tags", "upload", "gap"]
+"""What an event can be; the OpenAPI document describes each."""
+
+
 class StateEvent(Output):
     """The deployment entered a phase; or, at the start of a subscription, is in it."""
 

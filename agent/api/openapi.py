@@ -13,7 +13,7 @@ from agent.api import models
 from agent.api.problems import Kind
 from agent.api.table import OPERATIONS, Operation
 
-_EVENTS: dict[str, type[BaseModel]] = {
+EVENTS: dict[models.EventName, type[BaseModel]] = {
     "state": models.StateEvent,
     "stop": models.StopEvent,
     "players": models.PlayersEvent,
@@ -54,7 +54,7 @@ def document() -> dict[str, Any]:
     for operation in OPERATIONS:
         wanted[operation.takes, "validation"] = None
         wanted[operation.gives, "serialization"] = None
-    for event in _EVENTS.values():
+    for event in EVENTS.values():
         wanted[event, "serialization"] = None
     _, schemas = models_json_schema(list(wanted), ref_template=_REF)
     paths: dict[str, dict[str, Any]] = {}
@@ -141,7 +141,7 @@ def _problem(kind: Kind) -> dict[str, Any]:
 
 
 def _events() -> dict[str, Any]:
-    lines = "; ".join(f"`{name}` ({(model.__doc__ or '').strip()})" for name, model in _EVENTS.items())
+    lines = "; ".join(f"`{name}` ({(model.__doc__ or '').strip()})" for name, model in EVENTS.items())
     return {
         "operationId": "events",
         "summary": "Server-sent events: the current state first, then what happens.",

@@ -113,8 +113,11 @@ def read(reader: str, answer: Any) -> Tally:
         AgentError: there is no number of players in it, or it is none.
     """
     try:
-        return _READERS[reader](answer)
-    except (KeyError, ValueError, TypeError, AttributeError) as problem:
+        tally = _READERS[reader](answer)
+        if tally.players < 0:
+            raise ValueError(f"{tally.players} players")
+        return tally
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as problem:
         raise AgentError(f"cannot read the number of players from what the game answered: {problem!r}") from None
 
 

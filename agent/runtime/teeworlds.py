@@ -63,7 +63,7 @@ def read_info_6(data: bytes) -> tuple[int, int]:
     # token, version, name, map, game type, flags, players, players at most, clients, clients at most
     parts = data.split(b"\0")
     try:
-        return int(parts[8]), int(parts[9])
+        return _counts(int(parts[8]), int(parts[9]))
     except (IndexError, ValueError):
         raise TeeworldsError(f"cannot read what the game answered ({data[:40]!r})") from None
 
@@ -82,9 +82,16 @@ def read_info_7(data: bytes) -> tuple[int, int]:
         for _ in range(6):  # flags, skill level, players, players at most, clients, clients at most
             number, at = _unpack(data, at)
             numbers.append(number)
+        return _counts(numbers[4], numbers[5])
     except (IndexError, ValueError):
         raise TeeworldsError(f"cannot read what the game answered ({data[:40]!r})") from None
-    return numbers[4], numbers[5]
+
+
+def _counts(clients: int, capacity: int) -> tuple[int, int]:
+    """Both, or `ValueError` for numbers that the protocol's own 32 bits and common sense do not have."""
+    if not (0 <= clients < 2**31 and 0 <= capacity < 2**31):
+        raise ValueError("takes numbers from 0")
+    return clients, capacity
 
 
 def _unpack(data: bytes, at: int) -> tuple[int, int]:

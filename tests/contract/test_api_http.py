@@ -9,13 +9,15 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import aiohttp
 import jsonschema
 import pytest
 
 from agent.api import http, http_input
+from agent.api.models import EventName
+from agent.api.openapi import EVENTS
 from agent.api.problems import Kind
 from agent.api.table import OPERATIONS
 from agent.lifecycle.states import ApplyStop, GameExited, GameGone, Phase
@@ -593,6 +595,14 @@ class TestDocument:
         text = json.dumps(document)
         for reference in {part.split('"')[0] for part in text.split('"#/components/schemas/')[1:]}:
             assert reference in document["components"]["schemas"]
+
+    async def test_it_describes_each_event(self, document: dict[str, Any]) -> None:
+        """Those that can be published, by the type that mypy holds the publishers to."""
+        assert set(EVENTS) == set(get_args(EventName))
+        described = document["paths"]["/v1/events"]["get"]["description"]
+        for name, model in EVENTS.items():
+            assert model.__name__ in document["components"]["schemas"]
+            assert name in described
 
     async def test_answers_are_as_it_says(
         self, agent: Agent, document: dict[str, Any], session: aiohttp.ClientSession

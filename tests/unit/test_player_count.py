@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import importlib
 import json
+import math
 import pkgutil
 import struct
 import typing
@@ -304,7 +305,14 @@ def test_names_are_taken_in_any_case() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reader", "answer"), [("quake3", {"sv_maxclients": "8"}), ("minecraft", {"version": {}}), ("minecraft", None)]
+    ("reader", "answer"),
+    [
+        ("quake3", {"sv_maxclients": "8"}),
+        ("quake3", {"clients": "-3", "sv_maxclients": "8"}),
+        ("minecraft", {"version": {}}),
+        ("minecraft", {"players": {"online": math.inf, "max": 20}}),
+        ("minecraft", None),
+    ],
 )
 def test_an_answer_without_the_number_is_an_error(reader: str, answer: object) -> None:
     """And not zero."""
@@ -318,7 +326,8 @@ def test_teeworlds_answers_that_cannot_be_read() -> None:
         3,
         16,
     )
-    for data in (b"", b"\0abc", b"\x80"):
+    less_than_none = bytes([0, 1, 2, 8, 0x43, 0x50 & 0x3F])
+    for data in (b"", b"\0abc", b"\x80", b"\0" + zero("0.7.5", "my", "host", "ctf1", "CTF") + less_than_none):
         with pytest.raises(TeeworldsError):
             read_info_7(data)
         with pytest.raises(TeeworldsError):
