@@ -1,8 +1,8 @@
 """The agent's settings as a typed, frozen model (pydantic-settings), built from the table that the init reads as well.
 
-An option wins over its variable. Every wrong one is reported, all at once. A variable that is set to nothing counts as
-not set. pydantic-settings' own sources are not used: they take names in any case and parse tuples as JSON, and the
-init, which cannot import them, has to agree with the model to the letter.
+To add a setting, add a row to `agent.config.table` and a field here. An option wins over its variable, and an empty
+variable counts as not set. All wrong settings are reported at once. pydantic-settings' own sources are not used: they
+ignore the case of names and parse tuples as JSON, and the init, which cannot import them, must read the same values.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """The self-stop: the call that ends the deployment, and with it the bill.
 
-It stands alone on purpose: no part of the big client is imported, and aiohttp only when the call is made, because this
-runs when the game is gone and the container may have seconds left.
+It is separate from the client on purpose: it imports no part of `agent.edgegap.client`, and aiohttp only when the call
+is made, because it runs when the game is gone and the container may have seconds left.
 
-The loop never gives up by itself. Who runs it decides how long that is worth it, by cancelling the task.
+The loop never gives up by itself; the caller ends it by cancelling the task. The caller is `agent.runtime.app`
+(`_release`). Without the agent's process, `agent.init.release` makes the same call.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""Whether the game would hear a signal, read from /proc. Standard library only.
+"""Which signals the game's processes handle, read from /proc. Standard library only.
 
-A signal that no process of the game handles ends each of them in the middle of whatever it does; one that is ignored
-does nothing at all.
+A signal without a handler ends a process in the middle of its work; an ignored signal does nothing. The agent's own
+signals are handled in `agent.init.main` and `agent.init.supervisor`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The house keeps its shape: no import circle, no room that knows what it must not, nothing heavy in PID 1."""
+"""The structure: no import circle, no room that imports what it must not, nothing heavy in PID 1."""
 
 from __future__ import annotations
 
