@@ -50,7 +50,7 @@ class BrokenLinkError(Exception):
 
 def pack(message: Record, payload: bytes = b"") -> bytes:
     """A message as bytes."""
-    text = json.dumps(message, default=_plain, ensure_ascii=True).encode()
+    text = _ENCODER.encode(message).encode()
     return _HEADER.pack(len(text), len(payload)) + text + payload
 
 
@@ -89,7 +89,7 @@ def unpack(text: bytes) -> Record:
         BrokenLinkError: it is none.
     """
     try:
-        message = json.loads(text, object_hook=_record)
+        message = _DECODER.decode(text.decode())
     except (ValueError, TypeError, KeyError, RecursionError) as problem:
         raise BrokenLinkError(f"cannot read a message ({type(problem).__name__}: {problem})") from None
     if not isinstance(message, Record):
@@ -113,3 +113,8 @@ def _record(given: dict[str, Any]) -> Any:
         else:
             values[name] = tuple(value) if isinstance(value, list) else value
     return _RECORDS[kind](**values)
+
+
+# json.dumps and json.loads would make one for each message.
+_ENCODER = json.JSONEncoder(default=_plain)
+_DECODER = json.JSONDecoder(object_hook=_record)

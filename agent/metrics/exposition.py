@@ -67,20 +67,24 @@ def counter(name: str, documentation: str, names: Sequence[str], rows: Iterable[
         names: of the labels.
         rows: label values and number.
     """
-    samples = [Sample("_total", tuple(zip(names, values, strict=True)), number) for values, number in rows]
+    samples = [Sample("_total", _pairs(tuple(names), tuple(values)), number) for values, number in rows]
     return Family(name.removesuffix("_total"), "counter", documentation, samples)
 
 
 def gauge(name: str, documentation: str, value: float) -> Family:
     """A gauge without labels."""
-    return Family(name, "gauge", documentation, (Sample("", (), value),))
+    return Family(name, "gauge", documentation, [Sample("", (), value)])
 
 
 def gauges(name: str, documentation: str, names: Sequence[str], rows: Iterable[tuple[Sequence[str], float]]) -> Family:
     """A gauge with labels."""
-    return Family(
-        name, "gauge", documentation, [Sample("", tuple(zip(names, values, strict=True)), n) for values, n in rows]
-    )
+    samples = [Sample("", _pairs(tuple(names), tuple(values)), number) for values, number in rows]
+    return Family(name, "gauge", documentation, samples)
+
+
+@lru_cache(maxsize=2048)  # the same at each scrape
+def _pairs(names: tuple[str, ...], values: tuple[str, ...]) -> LabelPairs:
+    return tuple(zip(names, values, strict=True))
 
 
 def info(name: str, documentation: str, facts: dict[str, str]) -> Family:
@@ -157,82 +161,84 @@ class Formats:
         return writer.write, content_type
 
 
-class _Template(NamedTuple):
-    """A family as the library wrote it, without its numbers: the same at each scrape.
+class _Written:
+    """A family as it was written last.
 
     Attributes:
-        kind, help: of the family.
+        family: what was written.
+        text: how.
         header: the lines that come before its samples.
-        lines: suffix and labels of each sample, and its line up to the number.
+        starts: the line of each sample up to its number; empty where the library does not write one line for each.
+        lines: the whole lines.
     """
 
-    kind: Kind
-    help: str
-    header: str
-    lines: Sequence[tuple[str, LabelPairs, str]]
+    __slots__ = ("family", "header", "lines", "starts", "text")
+
+    def __init__(self, family: Family, text: str) -> None:
+        self.family = family
+        self.text = text
+        self.header = ""
+        self.starts: list[str] = []
+        self.lines: list[str] = []
+
+    def update(self, family: Family) -> bool:
+        """Writes the numbers that have changed; False where more than numbers has, or there is an exemplar."""
+        last = self.family
+        if family.kind != last.kind or family.help != last.help or len(family.samples) != len(self.starts):
+            return False
+        lines = self.lines
+        for index, (it, before) in enumerate(zip(family.samples, last.samples, strict=True)):
+            suffix, labels, value, exemplar = it
+            if exemplar is not None or labels != before.labels or suffix != before.suffix:
+                return False
+            if value != before.value:
+                lines[index] = f"{self.starts[index]}{number(value)}\n"
+        self.family = family
+        self.text = self.header + "".join(lines)
+        return True
 
 
 class _Writer:
     """Writes families in one format.
 
     The library takes longer to write what never changes (names, labels, help, each checked and escaped anew) than the
-    agent takes to find the numbers, twice so in OpenMetrics. So it writes each family once, and then numbers only; a
-    family that has become another one, or has an exemplar, is written by it as a whole.
+    agent takes to find the numbers, twice so in OpenMetrics. So it writes each family once, and of those that follow
+    only the numbers that have changed are written; a family that has become another one, or has an exemplar, is written
+    by the library as a whole.
     """
 
     def __init__(self, encode: Callable[[Collector], bytes]) -> None:
         self._encode = encode
         self._end = encode(_Collected(())).decode()  # OpenMetrics ends with a line of its own
-        self._templates: dict[str, _Template] = {}
+        self._known: dict[str, _Written] = {}
 
     def write(self, families: Iterable[Family]) -> bytes:
         """Everything, as the library would write it."""
-        known, self._templates = self._templates, {}
-        out: list[str] = []
+        before, self._known = self._known, {}
         for family in families:
-            template = known.get(family.name)
-            text = _fill(template, family) if template is not None else None
-            if text is None:
-                template = self._learn(family)
-                text = _fill(template, family) if template is not None else None
-            if template is not None:
-                self._templates[family.name] = template
-            out.append(self._whole(family) if text is None else text)
-        out.append(self._end)
-        return "".join(out).encode()
+            known = before.get(family.name)
+            if known is None or not (known.family == family or known.update(family)):
+                known = self._learn(family)
+            self._known[family.name] = known
+        return "".join([*(it.text for it in self._known.values()), self._end]).encode()
 
     def _whole(self, family: Family) -> str:
         return self._encode(_Collected((family,))).decode().removesuffix(self._end)
 
-    def _learn(self, family: Family) -> _Template | None:
-        """The template of a family; None where the library does not write one line for each sample, in their order."""
+    def _learn(self, family: Family) -> _Written:
+        """Has the library write a family, and what of that stays the same: its lines with zeros for numbers."""
+        known = _Written(family, self._whole(family))
         zeros = [Sample(it.suffix, it.labels, 0.0) for it in family.samples]
         lines = self._whole(family._replace(samples=zeros)).split("\n")[:-1]
-        header = lines[: len(lines) - len(zeros)]
-        starts = lines[len(header) :]
-        if any(line.startswith("#") or not line.endswith(_ZERO) for line in starts):
-            return None
-        return _Template(
-            family.kind,
-            family.help,
-            "".join(f"{line}\n" for line in header),
-            [(it.suffix, it.labels, line.removesuffix("0.0")) for it, line in zip(zeros, starts, strict=True)],
-        )
-
-
-def _fill(template: _Template, family: Family) -> str | None:
-    """The text of a family; None where it is not the one of the template any more, or has an exemplar."""
-    _, kind, documentation, samples = family
-    if kind != template.kind or len(samples) != len(template.lines) or documentation != template.help:
-        return None
-    out = [template.header]
-    for (suffix, labels, value, exemplar), (known_suffix, known_labels, start) in zip(
-        samples, template.lines, strict=True
-    ):
-        if exemplar is not None or labels != known_labels or suffix != known_suffix:
-            return None
-        out.append(f"{start}{floatToGoString(value)}\n")  # type: ignore[no-untyped-call]
-    return "".join(out)
+        first = len(lines) - len(zeros)
+        if not any(line.startswith("#") or not line.endswith(_ZERO) for line in lines[first:]):
+            known.header = "".join(f"{line}\n" for line in lines[:first])
+            known.starts = [line.removesuffix("0.0") for line in lines[first:]]
+            # Those with an exemplar are not written from here; without one they are.
+            known.lines = [
+                f"{begin}{number(it.value)}\n" for begin, it in zip(known.starts, family.samples, strict=True)
+            ]
+        return known
 
 
 def text_format(families: Iterable[Family]) -> bytes:

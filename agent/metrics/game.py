@@ -114,9 +114,9 @@ class ProcessTable:
 
     def __init__(self) -> None:
         """Nothing was read yet."""
-        # Processes beside the init, by pid, with the number of the inode of their directory, which listing /proc gives
-        # without another call, and which a later process of the same pid does not get.
-        self._beside: dict[int, int] = {}
+        # What in /proc is beside the init, by name, with the number of the inode of its directory, which listing /proc
+        # gives without another call, and which a later process of the same pid does not get.
+        self._beside: dict[str, int] = {}
 
     def read(self, root: int) -> Stats:
         """Every process that is visible, by id. In a container these are the container's own.
@@ -129,19 +129,18 @@ class ProcessTable:
             root: the init.
         """
         found: Stats = {}
-        inodes: dict[int, int] = {}
+        seen: dict[str, int] = {}
+        beside = self._beside
         with os.scandir("/proc") as entries:
             for entry in entries:
-                if not entry.name.isdigit():
-                    continue
-                pid, inode = int(entry.name), entry.inode()
-                inodes[pid] = inode
-                if self._beside.get(pid) != inode and (stat := read_stat(pid)) is not None:
-                    found[pid] = stat
-        if root == 1:
-            return found
-        ours = {root, os.getpid(), *below(found, root)}
-        self._beside = {pid: inode for pid, inode in inodes.items() if pid not in ours}
+                name, inode = entry.name, entry.inode()
+                seen[name] = inode
+                if beside.get(name) != inode and name.isdigit() and (stat := read_stat(int(name))) is not None:
+                    found[stat.pid] = stat
+        if root != 1:
+            for pid in (root, os.getpid(), *below(found, root)):
+                seen.pop(str(pid), None)
+            self._beside = seen
         return found
 
 

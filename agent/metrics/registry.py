@@ -180,14 +180,14 @@ class Metrics:
     async def _read(self) -> list[Family]:
         if self._collector is None:
             self._collector = await asyncio.to_thread(self._make_collector)
-        refreshed, reading = await asyncio.gather(
-            asyncio.wait_for(self._logs.refresh(), _REFRESH_SECONDS),
-            asyncio.to_thread(self._collector.read),
-            return_exceptions=True,
-        )
-        if isinstance(reading, BaseException):
-            raise reading
-        return self._collector.families(reading, refreshed if isinstance(refreshed, Exception) else None)
+        failed = None
+        try:
+            async with asyncio.timeout(_REFRESH_SECONDS):
+                await self._logs.refresh()
+        except Exception as problem:  # the other metrics are to be had all the same
+            failed = problem
+        reading = await asyncio.to_thread(self._collector.read)
+        return self._collector.families(reading, failed)
 
     async def listen_statsd(self, listening: socket.socket) -> StatsdListener:
         """Takes the game's figures from a datagram socket that is bound already.
