@@ -7,7 +7,6 @@ cannot be written at once is dropped and counted. No secret passes: what `hide` 
 """
 
 import os
-import select
 import time
 
 TYPE_CHECKING = False
@@ -119,6 +118,8 @@ def _write(level: str, message: str, fields: "dict[str, object]") -> None:
 
 
 def _write_now(data: bytes) -> bool:
+    import select  # noqa: PLC0415 - not on the way to the game, where nothing is said
+
     poll = select.poll()
     poll.register(2, select.POLLOUT)
     view = memoryview(data)

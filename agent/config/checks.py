@@ -8,9 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from agent.config.game_ports import game_ports
 from agent.config.table import TABLE
-from agent.game.files import open_regular
 from agent.lifecycle.stop_methods import HOSTS
 
 TYPE_CHECKING = False
@@ -70,6 +68,8 @@ def players(value: Callable[[str], Any], environ: Mapping[str, str]) -> Iterator
     """
     kind, _, rest = value("players_from").partition(":")
     if kind == "tcp" and not rest:
+        from agent.config.game_ports import game_ports  # noqa: PLC0415 - most count another way, or name the port
+
         if all(port.protocol == "UDP" for port in game_ports(environ).values()):
             yield "players_from", "takes tcp:PORT here, since no mapping names a TCP port"
     elif kind == "query":
@@ -121,6 +121,7 @@ def unset_in_templates(value: Callable[[str], Any], environ: Mapping[str, str]) 
         environ: what is set.
     """
     from agent.config.templates import names  # noqa: PLC0415 - most games do without
+    from agent.game.files import open_regular  # noqa: PLC0415 - likewise
 
     found: dict[str, None] = {}
     for source, _ in value("template"):
@@ -146,6 +147,8 @@ def _cannot_serve_tls(certificate: str | None, key: str | None) -> str:
 
 
 def _cannot_read(path: str) -> str:
+    from agent.game.files import open_regular  # noqa: PLC0415 - most games have no templates
+
     try:
         os.close(open_regular(path))
     except OSError as problem:

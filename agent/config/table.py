@@ -55,7 +55,7 @@ _ROWS = (
     Setting(
         "stop",
         stop_methods.parse,
-        stop_methods.parse(stop_methods.DEFAULT),
+        (stop_methods.SIGTERM,),
         (
             "How the game is asked to end, in this order, separated by commas: notify, stdin:LINE, signal:NAME, "
             "command:PROGRAM ARGS, rcon:COMMAND, agones, multiplay or playfab (as that host does it), each with a "

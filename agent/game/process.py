@@ -5,9 +5,7 @@ The init's main thread is the only one that uses this: starting a process, notin
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import time
 
 from agent.errors import EXIT_CANNOT_EXECUTE, CannotStartError
@@ -17,7 +15,7 @@ from agent.game.tree import descendants
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import signal
 
     from agent.game.cgroup import CgroupReading
     from agent.game.reaper import Reaper
@@ -25,6 +23,8 @@ if TYPE_CHECKING:
     from agent.game.stdin import StdinPipe
     from agent.game.user import User
     from agent.logs.capture import Capture
+else:
+    import _signal as signal  # the C part: see agent.game.spawn
 
 # The kernel takes the process with the highest score when memory runs out: that is to be the game, which the agent can
 # tell of, and never the agent. In thousandths of the memory there is (man 5 proc, oom_score_adj).
@@ -49,7 +49,8 @@ class GameProcess:
         user: whom it runs as, or None for the agent's user.
         stdin: its stdin, where a stop method writes to it; else None, and it has the container's.
         tty: whether its captured stdout is a pseudo terminal in any case.
-        capture: what reads its output, or None with AGENT_CAPTURE=off.
+        captured: whether its output is read: not with AGENT_CAPTURE=off.
+        capture: what reads it; None before the first start, see `read_output`.
         reaper: the only one that waits for processes.
         ignored: signals that were ignored when the agent was started (`nohup`): the game has to find them so.
         blocked: signals that were blocked then, likewise.
@@ -66,6 +67,7 @@ class GameProcess:
         self.user: User | None = None
         self.stdin: StdinPipe | None = None
         self.tty = False
+        self.captured = True
         self.capture: Capture | None = None
         self.ignored: list[int] = []
         self.blocked: set[int] = set()
@@ -75,7 +77,7 @@ class GameProcess:
 
     def start(self) -> None:
         """Starts the game; a failure is kept in `failure` for the lifecycle to deal with. Raises nothing."""
-        first, self.game, self.failure = self.game is None and self.cgroup is None, None, None
+        self.game, self.failure = None, None
         read_end: int | None = None
         # What is ignored stays ignored through exec, and what has a handler does not; the mask stays as it is.
         handlers = {number: signal.signal(number, signal.SIG_IGN) for number in self.ignored}
@@ -84,16 +86,19 @@ class GameProcess:
             self.cgroup = read_cgroup()
             if self.stdin is not None:
                 read_end = self.stdin.renew()
-            with _preferred_by_oom_killer():
+            score = _raise_oom_score()
+            try:
                 self.game = spawn(
                     self.command,
                     self.env,
                     cwd=self.workdir,
-                    capture=self.capture is not None,
+                    capture=self.captured,
                     stdin=read_end,
                     tty=self.tty,
                     user=self.user,
                 )
+            finally:
+                _lower_oom_score(score)
         except CannotStartError as failure:
             self.failure = failure
             return
@@ -113,7 +118,13 @@ class GameProcess:
         if self.stdin is not None:
             self.stdin.start()
         if self.capture is not None:
-            (self.capture.start if first else self.capture.attach)(self.game.streams)
+            self.capture.attach(self.game.streams)
+
+    def read_output(self, capture: Capture | None) -> None:
+        """Has the output read from the first start on. What came before waits in the pipes, so this can come after."""
+        self.capture = capture
+        if capture is not None and self.game is not None:
+            capture.start(self.game.streams)
 
     def pids(self) -> list[int]:
         """Every process of the game."""
@@ -162,24 +173,28 @@ class GameProcess:
         return sum(send(pid, signal.SIGKILL) for pid in left)
 
 
-@contextlib.contextmanager
-def _preferred_by_oom_killer() -> Iterator[None]:
-    """What is started meanwhile inherits a higher score than this process has (man 5 proc, oom_score_adj).
+def _raise_oom_score() -> int | None:
+    """What is started from now on inherits a higher score than this process had (man 5 proc, oom_score_adj).
 
-    This process has it back afterwards, which needs no privilege: only going below one's first value does.
+    Returns:
+        What it had, for `_lower_oom_score`; None in a sandbox where there is none.
     """
     try:
         with open(_OOM_FILE) as file:
             own = int(file.read())
         _write_score(min(own + _OOM_MORE, _OOM_MOST))
     except (OSError, ValueError):
-        yield  # a sandbox without it
-        return
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            _write_score(own)
+        return None
+    return own
+
+
+def _lower_oom_score(score: int | None) -> None:
+    """Gives this process back what it had, which needs no privilege: only going below one's first value does."""
+    if score is not None:
+        try:  # noqa: SIM105 - contextlib is not imported before the game is started
+            _write_score(score)
+        except OSError:
+            pass
 
 
 def _write_score(score: int) -> None:

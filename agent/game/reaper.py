@@ -94,9 +94,7 @@ def forbid_new_privileges() -> bool:
 
 def name_process(name: str) -> bool:
     """Sets what `ps` and `top` show for this process, at most 15 bytes (man 2 prctl, PR_SET_NAME)."""
-    import ctypes  # noqa: PLC0415 - 3 ms
-
-    return _prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()))
+    return _prctl(_PR_SET_NAME, name.encode())
 
 
 def die_with_parent() -> bool:
@@ -104,10 +102,17 @@ def die_with_parent() -> bool:
     return _prctl(_PR_SET_PDEATHSIG, 9)
 
 
-def _prctl(option: int, value: object) -> bool:
+def _prctl(option: int, value: int | bytes) -> bool:
     try:
-        import ctypes  # noqa: PLC0415 - 3 ms
+        # What `ctypes` itself calls; importing that would take as long as a quarter of the start of the game. A Python
+        # where it is called otherwise goes the usual way.
+        import _ctypes  # noqa: PLC0415 - an interpreter may be built without it
+
+        program = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]  # the program itself, as ctypes.CDLL takes it
+        return bool(_ctypes.call_cdeclfunction(_ctypes.dlsym(program, "prctl"), (option, value, 0, 0, 0)) == 0)
+    except (AttributeError, TypeError):
+        import ctypes  # noqa: PLC0415 - see above
 
         return bool(ctypes.CDLL(None).prctl(option, value, 0, 0, 0) == 0)
-    except (ImportError, OSError, AttributeError):
+    except (ImportError, OSError):
         return False

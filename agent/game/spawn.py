@@ -7,7 +7,6 @@ pseudo terminal instead, so that it sees no difference.
 
 import errno
 import os
-import subprocess
 import time
 
 from agent.errors import EXIT_CANNOT_EXECUTE, EXIT_NOT_FOUND, CannotStartError
@@ -15,7 +14,12 @@ from agent.game import terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal
+    from collections.abc import Callable
+
     from agent.game.user import User
+else:
+    import _signal  # the C part of `signal`, which would import `enum` first: half as long as an interpreter's start
 
 
 class Game:
@@ -30,18 +34,14 @@ class Game:
             terminal both go through "stdout".
     """
 
-    __slots__ = ("_popen", "command", "main_pid", "pid", "started_at", "streams")
+    __slots__ = ("command", "main_pid", "pid", "started_at", "streams")
 
-    def __init__(self, popen: "subprocess.Popen[bytes]", command: "list[str]", streams: "dict[str, int]") -> None:
+    def __init__(self, pid: int, command: "list[str]", streams: "dict[str, int]") -> None:
         """Takes a process that runs."""
-        self.pid = self.main_pid = popen.pid
+        self.pid = self.main_pid = pid
         self.command = command
         self.started_at = time.monotonic()
         self.streams = streams
-        # Popen waits for its process when it is thrown away or asked; with an exit code it believes that it did. The
-        # reaper is the only one that waits.
-        popen.returncode = 0
-        self._popen = popen
 
     def groups(self) -> "list[int]":
         """The process groups that signals go to: its own, and that of its main process where that made another."""
@@ -85,13 +85,89 @@ def spawn(
     try:
         if capture:
             streams, ours = terminal.open_streams(terminal=tty)
-        who = {}
-        if user is not None:
-            from agent.game.user import identity  # noqa: PLC0415 - most games run as the agent does
+        # A game whose stdin is a pipe of ours leaves the terminal to the agent: Ctrl-C is a stop like any other then,
+        # beginning with the line that the pipe is for.
+        take_terminal = terminal.taking_over() if stdin is None else None
+        if cwd is None and user is None and take_terminal is None and _keep_descriptors():
+            pid = _execute(command, env, stdin, ours)
+        else:
+            pid = _execute_as(command, env, stdin, ours, cwd, user, take_terminal)
+    except (OSError, ValueError) as problem:
+        for fd in streams.values():
+            os.close(fd)
+        raise _cannot_start(command, cwd, problem) from None
+    finally:
+        for fd in set(ours.values()):
+            os.close(fd)
+    return Game(pid, command, streams)
 
-            user.own({*ours.values(), *(() if stdin is None else (stdin,))})
-            who = identity(user)
-        popen = subprocess.Popen(
+
+def _execute(command: "list[str]", env: "dict[str, str]", stdin: "int | None", ours: "dict[str, int]") -> int:
+    """Executes the game as it is usual; without `subprocess`, whose import takes longer than an interpreter's start.
+
+    As `subprocess` does it: in a session of its own, with the signals that Python ignores set back to the default.
+    """
+    given = {0: stdin, 1: ours.get("stdout"), 2: ours.get("stderr")}
+    places = [(os.POSIX_SPAWN_DUP2, fd, as_fd) for as_fd, fd in given.items() if fd is not None]
+    program = command[0]
+    paths = [program] if "/" in program else [os.path.join(folder, program) for folder in _search_path(env)]
+    failure: OSError | None = None
+    for path in paths:
+        try:
+            return os.posix_spawn(
+                path, command, env, file_actions=places, setsid=True, setsigdef=(_signal.SIGPIPE, _signal.SIGXFSZ)
+            )
+        except (FileNotFoundError, NotADirectoryError) as problem:
+            failure = failure or problem
+        except OSError as problem:
+            # A program that is there and cannot be executed says more than the folders where there is none.
+            if failure is None or failure.errno in (errno.ENOENT, errno.ENOTDIR):
+                failure = problem
+    raise failure or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), program)
+
+
+def _search_path(env: "dict[str, str]") -> "list[str]":
+    return env.get("PATH", os.defpath).split(":")
+
+
+def _keep_descriptors() -> bool:
+    """Keeps the game from what this process was given beside the first three; False where that cannot be seen.
+
+    What Python opens itself is closed when something is executed (PEP 446).
+    """
+    try:
+        open_ones = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:
+        return False
+    for fd in open_ones:
+        try:
+            if fd > 2 and os.get_inheritable(fd):
+                os.set_inheritable(fd, False)
+        except OSError:
+            continue  # the one that the list was read from
+    return True
+
+
+def _execute_as(
+    command: "list[str]",
+    env: "dict[str, str]",
+    stdin: "int | None",
+    ours: "dict[str, int]",
+    cwd: "str | None",
+    user: "User | None",
+    take_terminal: "Callable[[], None] | None",
+) -> int:
+    """Executes the game in another directory, as somebody else, or on a terminal that it takes over."""
+    import subprocess  # noqa: PLC0415 - see above
+
+    who = {}
+    if user is not None:
+        from agent.game.user import identity  # noqa: PLC0415 - most games run as the agent does
+
+        user.own({*ours.values(), *(() if stdin is None else (stdin,))})
+        who = identity(user)
+    try:
+        process = subprocess.Popen(
             command,
             env=env,
             cwd=cwd,
@@ -100,18 +176,14 @@ def spawn(
             stderr=ours.get("stderr"),
             start_new_session=True,
             **who,
-            # A game whose stdin is a pipe of ours leaves the terminal to the agent: Ctrl-C is a stop like any other
-            # then, beginning with the line that the pipe is for.
-            preexec_fn=terminal.taking_over() if stdin is None else None,  # noqa: PLW1509 - with a terminal; one ioctl
+            preexec_fn=take_terminal,  # noqa: PLW1509 - one ioctl
         )
-    except (OSError, ValueError, subprocess.SubprocessError) as problem:
-        for fd in streams.values():
-            os.close(fd)
-        raise _cannot_start(command, cwd, problem) from None
-    finally:
-        for fd in set(ours.values()):
-            os.close(fd)
-    return Game(popen, command, streams)
+    except subprocess.SubprocessError as problem:
+        raise ValueError(str(problem)) from None
+    # Popen waits for its process when it is thrown away or asked; with an exit code it believes that it did. The
+    # reaper is the only one that waits.
+    process.returncode = 0
+    return process.pid
 
 
 def _cannot_start(command: "list[str]", cwd: "str | None", problem: Exception) -> CannotStartError:

@@ -5,9 +5,11 @@ it would find without the agent: a terminal where the agent has one, a pipe wher
 terminal of a pipe, for servers that keep their lines back on one.
 """
 
-import contextlib
 import os
-from collections.abc import Callable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def open_streams(*, terminal: bool = False) -> "tuple[dict[str, int], dict[str, int]]":
@@ -95,7 +97,9 @@ def taking_over() -> "Callable[[], None] | None":
             signal.signal(signal.SIGHUP, before)
 
     def take() -> None:
-        with contextlib.suppress(OSError):  # another session has it
+        try:  # noqa: SIM105 - contextlib is not imported before the game is started
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        except OSError:
+            pass  # another session has it
 
     return take

@@ -103,6 +103,11 @@ class Inputs:
             self.problems.append(Problem(spelt, got, takes))
 
     @property
+    def redacted_variables(self) -> list[str]:
+        """The values of the variables that AGENT_REDACT names."""
+        return [self.environ[word] for word in self.setting("redact") if self.environ.get(word)]
+
+    @property
     def log_style(self) -> tuple[str, str]:
         """Level and format of the agent's own log; what is wrong is for the model to say."""
         level = (self.raw("log_level") or "info").lower()

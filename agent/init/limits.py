@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import resource
 
 _WATCHED = (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC, resource.RLIMIT_AS)
@@ -27,8 +26,10 @@ def restore_limits() -> None:
             resource.setrlimit(which, (soft, hard))
         except (OSError, ValueError):
             now = resource.getrlimit(which)[1]
-            with contextlib.suppress(OSError, ValueError):
+            try:  # noqa: SIM105 - contextlib is not imported before the game is started
                 resource.setrlimit(which, (now, now))
+            except (OSError, ValueError):
+                pass
 
 
 def _at_least(now: int, before: int) -> bool:

@@ -41,9 +41,7 @@ class Output:
         """Makes them; nothing is read before the game is started."""
         words = inputs.setting("redact")
         patterns = [word[1:-1] for word in words if word.startswith("/")]
-        named = [inputs.environ[word] for word in words if inputs.environ.get(word)]
-        self.redactor = Redactor([*inputs.secrets, *named], patterns)
-        log.hide(named)
+        self.redactor = Redactor([*inputs.secrets, *inputs.redacted_variables], patterns)
         memory_limit = read_memory_limit()
         buffer = _buffer(BUFFER, memory_limit)
         self._stderr = Sink(2, lambda: None, buffer)

@@ -11,8 +11,6 @@ import os
 from agent import log
 from agent.config.names import game_environment, matching, variable
 from agent.game.process import GameProcess
-from agent.game.stdin import StdinPipe
-from agent.init.output import Output
 from agent.init.sockets import Port, Sockets, TakenError, listen_notify, listen_statsd, listen_tcp, listen_unix
 from agent.logs.target import is_store_variable
 
@@ -47,12 +45,14 @@ def bind_sockets(inputs: Inputs) -> Sockets:
     return sockets
 
 
-def prepare_game(inputs: Inputs, sockets: Sockets, output: Output, reaper: Reaper) -> GameProcess:
+def prepare_game(inputs: Inputs, sockets: Sockets, reaper: Reaper) -> GameProcess:
     """Everything that the game is started with."""
     process = GameProcess(inputs.command, reaper)
-    process.capture = output.capture
+    process.captured = inputs.setting("capture")
     process.workdir = inputs.setting("workdir")
     if any(method.kind == "stdin" for method in inputs.setting("stop")):
+        from agent.game.stdin import StdinPipe  # noqa: PLC0415 - most games are stopped by a signal
+
         process.stdin = StdinPipe()
     process.tty = inputs.setting("tty")
     if inputs.setting("core"):
@@ -166,10 +166,10 @@ def _exported(inputs: Inputs, sockets: Sockets) -> dict[str, str]:
 
 def _reachable(port: Port) -> str:
     """The address at which the game reaches a listener."""
-    host = port.sock.getsockname()[0]
+    host = port.host
     if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
         return _LOOPBACK if host == "0.0.0.0" else "[::1]"  # noqa: S104 - as above
-    return f"[{host}]" if ":" in host else str(host)
+    return f"[{host}]" if ":" in host else host
 
 
 def _intercept(inputs: Inputs, process: GameProcess, sockets: Sockets) -> None:

@@ -4,23 +4,26 @@ From then on a connection is accepted by the kernel and waits in the backlog unt
 call can take a moment, but is never refused.
 """
 
-import contextlib
 import errno
 import os
-import socket
 import stat
-import struct
+import sys
 
 from agent.config.homes import home
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
+    import socket as _socket
+
     from agent.compat.prepare import Prepared
+else:
+    import _socket  # the C part of `socket`, which would make enumerations of its constants: an interpreter's start
 
 BACKLOG = 1024
 SO_PASSRIGHTS = 83
 """Whether descriptors may come over a socket (asm-generic/socket.h); Python has no name for it yet."""
-_UCRED = struct.Struct("iII")  # man 7 unix
+_UCRED_SIZE = 12  # three integers (man 7 unix)
 RUN_DIR = "/run/arbitrium-agent"
 
 
@@ -28,21 +31,50 @@ class TakenError(Exception):
     """An address that cannot be used; `str()` is the rest of a sentence that begins with the setting's name."""
 
 
-class Port:
+class Bound:
+    """A bound socket that does not block."""
+
+    __slots__ = ("_plain", "_sock")
+
+    def __init__(self, plain: "_socket.socket") -> None:
+        """Takes the socket of the C module."""
+        self._plain = plain
+        self._sock: socket.socket | None = None
+
+    @property
+    def sock(self) -> "socket.socket":
+        """The socket as everybody else knows sockets. Not asked for before the game is started: that is an import."""
+        if self._sock is None:
+            import socket  # noqa: PLC0415 - see above
+
+            self._sock = socket.socket(fileno=self._plain.detach())
+            self._sock.setblocking(False)
+        return self._sock
+
+    def close(self) -> None:
+        """Closes it."""
+        if self._sock is not None:
+            self._sock.close()
+        self._plain.close()  # nothing where it was detached
+
+
+class Port(Bound):
     """A bound and listening TCP socket.
 
     Attributes:
-        sock: the socket.
+        host: the address that it listens on.
         number: its port.
         instead_of: the default port that was taken, or None.
     """
 
-    __slots__ = ("instead_of", "number", "sock")
+    __slots__ = ("host", "instead_of", "number")
 
-    def __init__(self, sock: socket.socket, instead_of: "int | None" = None) -> None:
+    def __init__(self, plain: "_socket.socket", instead_of: "int | None" = None) -> None:
         """Takes a bound socket."""
-        self.sock = sock
-        self.number: int = sock.getsockname()[1]
+        super().__init__(plain)
+        self.host: str
+        self.number: int
+        self.host, self.number = plain.getsockname()[:2]
         self.instead_of = instead_of
 
 
@@ -65,11 +97,11 @@ def listen_tcp(host: str, port: int, *, explicit: bool) -> Port:
         raise TakenError(_why(problem, port)) from None
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+def _bind(host: str, port: int) -> "_socket.socket":
+    sock = _socket.socket(_socket.AF_INET6 if ":" in host else _socket.AF_INET, _socket.SOCK_STREAM)
     try:
         # Without it a port whose connections are still in TIME_WAIT could not be used again after a restart.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
         sock.bind((host, port))
         sock.listen(BACKLOG)
         sock.setblocking(False)
@@ -91,34 +123,35 @@ def _why(problem: OSError, port: int) -> str:
             return f"cannot be used: {os.strerror(problem.errno or 0).lower()}"
 
 
-class UnixSocket:
-    """The control socket.
+class UnixSocket(Bound):
+    """The control socket: bound and listening, mode 0660.
 
     Attributes:
-        sock: bound and listening, mode 0660.
         path: where it is.
         instead_of: the default path that another agent has, or None.
     """
 
-    __slots__ = ("_lock", "instead_of", "path", "sock")
+    __slots__ = ("_lock", "instead_of", "path")
 
-    def __init__(self, sock: socket.socket, path: str, lock: int, instead_of: "str | None" = None) -> None:
+    def __init__(self, plain: "_socket.socket", path: str, lock: int, instead_of: "str | None" = None) -> None:
         """Takes a bound socket and the lock that says it is in use."""
-        self.sock = sock
+        super().__init__(plain)
         self.path = path
         self.instead_of = instead_of
         self._lock = lock
 
     def close(self) -> None:
         """Takes the socket away, its files included."""
-        if self.sock.type == socket.SOCK_DGRAM:
+        if self.sock.type == _socket.SOCK_DGRAM:
             # Closing descriptors that came with a datagram nobody has read can block (man 7 socket, SO_LINGER), but not
             # at the end of a process, which follows.
             self.sock.detach()
-        self.sock.close()
+        super().close()
         for leftover in (self.path, self.path + ".lock"):
-            with contextlib.suppress(OSError):
+            try:  # noqa: SIM105 - contextlib is not imported before the game is started
                 os.unlink(leftover)
+            except OSError:
+                pass
         os.close(self._lock)
 
 
@@ -129,11 +162,9 @@ def listen_notify(beside: "UnixSocket") -> "tuple[UnixSocket | None, str]":
         The socket or None, and why there is none (or "").
     """
     try:
-        bound = _bind_unix(_notify_path(beside.path), socket.SOCK_DGRAM)
+        bound = _bind_unix(_notify_path(beside.path), _socket.SOCK_DGRAM, credentials=True)
     except OSError as problem:
         return None, problem.strerror or str(problem)
-    # Before anybody sends: the credentials of a datagram are kept only where they are wanted when it is sent.
-    bound.sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     return bound, ""
 
 
@@ -151,11 +182,12 @@ def listen_statsd(where: "int | str") -> "tuple[socket.socket, UnixSocket | None
     """
     if isinstance(where, str):
         try:
-            bound = _bind_unix(where, socket.SOCK_DGRAM)
+            bound = _bind_unix(where, _socket.SOCK_DGRAM, refuse=True)
         except OSError as problem:
             raise TakenError(_why_not(problem)) from None
-        _refuse_descriptors(bound.sock)
         return bound.sock, bound
+    import socket  # noqa: PLC0415 - most games send no StatsD
+
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
         sock.bind(("127.0.0.1", where))
@@ -226,16 +258,19 @@ def _own_directory(path: str) -> None:
             raise PermissionError(errno.EACCES, "not writable", path) from None
 
 
-def peer_credentials(connection: socket.socket) -> "tuple[int, int, int]":
+def peer_credentials(connection: "socket.socket") -> "tuple[int, int, int]":
     """Process, user and group at the other end of a Unix socket, as they were when it connected (SO_PEERCRED).
 
     Raises `OSError` where the connection is gone.
     """
-    pid, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    found = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _UCRED_SIZE)
+    pid, uid, gid = (int.from_bytes(found[at : at + 4], sys.byteorder) for at in range(0, _UCRED_SIZE, 4))
     return pid, uid, gid
 
 
-def _bind_unix(path: str, kind: int = socket.SOCK_STREAM) -> UnixSocket:
+def _bind_unix(
+    path: str, kind: int = _socket.SOCK_STREAM, *, credentials: bool = False, refuse: bool = False
+) -> UnixSocket:
     import fcntl  # noqa: PLC0415 - this is the only use
 
     # The lock says whether an agent lives behind the path; a socket file alone outlives its process.
@@ -249,15 +284,19 @@ def _bind_unix(path: str, kind: int = socket.SOCK_STREAM) -> UnixSocket:
                 os.unlink(path)
         except FileNotFoundError:
             pass
-        sock = socket.socket(socket.AF_UNIX, kind)
+        sock = _socket.socket(_socket.AF_UNIX, kind)
         try:
             before = os.umask(0o117)
             try:
                 sock.bind(path)
             finally:
                 os.umask(before)
-            if kind == socket.SOCK_STREAM:
+            if credentials:
+                # Before anybody sends: those of a datagram are kept only where they are wanted when it is sent.
+                sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
+            if refuse or kind == _socket.SOCK_STREAM:
                 _refuse_descriptors(sock)
+            if kind == _socket.SOCK_STREAM:
                 sock.listen(BACKLOG)
             sock.setblocking(False)
         except BaseException:
@@ -269,13 +308,15 @@ def _bind_unix(path: str, kind: int = socket.SOCK_STREAM) -> UnixSocket:
     return UnixSocket(sock, path, lock)
 
 
-def _refuse_descriptors(sock: socket.socket) -> None:
+def _refuse_descriptors(sock: "_socket.socket") -> None:
     """Has the kernel refuse descriptors that are sent here, and to what is accepted, where it can (since Linux 6.16).
 
     The socket for sd_notify takes them: BARRIER=1 comes with one.
     """
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
+    try:  # noqa: SIM105 - contextlib is not imported before the game is started
+        sock.setsockopt(_socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
+    except OSError:
+        pass
 
 
 def _why_not(problem: OSError) -> str:
@@ -305,7 +346,7 @@ class Sockets:
             self.compat.close()
         for port in (self.control, self.metrics):
             if port is not None:
-                port.sock.close()
+                port.close()
         if self.statsd is not None:
             self.statsd.close()
         for unix in (self.unix, self.notify, self.statsd_path):

@@ -25,6 +25,7 @@ from agent.init.limits import restore_limits
 from agent.init.notify import NotifySocket
 from agent.init.policy_timer import PolicyTimer
 from agent.init.release import LightRelease
+from agent.init.signals import STOP_SIGNALS
 from agent.init.spool_service import SpoolService
 from agent.init.stop_actions import StopActions
 from agent.init.stop_sequence import StopSequence
@@ -85,7 +86,6 @@ if TYPE_CHECKING:
     from agent.lifecycle.record import Record
     from agent.lifecycle.states import Event
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # The last steps of the way out: closing, and the agent's own way out.
 _CLOSE_SECONDS = 1.0
 _LEAVE_SECONDS = 0.3

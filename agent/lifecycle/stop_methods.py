@@ -7,9 +7,6 @@ share is over and the game still lives, the next one has its turn. SIGTERM comes
 SIGKILL is not a method but what follows when the time is over.
 """
 
-import re
-import signal
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,8 +17,8 @@ KINDS = ("notify", "stdin", "signal", "command", "rcon", *HOSTS)
 _BARE = ("notify", *HOSTS)  # those without an argument
 DEFAULT = "signal:SIGTERM"
 _TARGETS = ("main", "group", "port")
-_PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?)%")
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(s|ms|m)")
+_PERCENT = r"([0-9]+(?:\.[0-9]+)?)%"
+_DURATION = r"([0-9]+(?:\.[0-9]+)?)(s|ms|m)"
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 _TAKES = (
     "takes methods separated by commas: notify, stdin:LINE, signal:NAME, command:PROGRAM ARGS, rcon:COMMAND, "
@@ -79,6 +76,8 @@ class Method:
     @property
     def signum(self) -> int:
         """The number of its signal; for `signal` only."""
+        import signal  # noqa: PLC0415 - not before the game is started
+
         return int(signal.Signals[self.argument])
 
     def __str__(self) -> str:
@@ -144,6 +143,8 @@ def _method(text: str) -> Method:
             raise ValueError(
                 f"takes signal:NAME or signal:NAME:TARGET with one of {', '.join(_TARGETS)}; {text!r} is neither"
             )
+        import signal  # noqa: PLC0415 - only where one is named
+
         argument = argument.strip()
         argument = argument.upper() if argument.upper().startswith("SIG") else f"SIG{argument.upper()}"
         if argument not in signal.Signals.__members__ or argument in ("SIGKILL", "SIGSTOP", "SIGCHLD"):
@@ -159,14 +160,18 @@ def _method(text: str) -> Method:
 
 
 def _share(text: str) -> "tuple[str, float | None, float | None]":
-    body, _, share = text.rpartition("@")
-    if percent := _PERCENT.fullmatch(share):
+    body, at, share = text.rpartition("@")
+    if not at:
+        return text, None, None
+    import re  # noqa: PLC0415 - only where there is a share
+
+    if percent := re.fullmatch(_PERCENT, share):
         if not 0 < float(percent[1]) <= 100:
             raise ValueError(f"takes shares of more than 0% and at most 100%, and {share} is none")
         return body.strip(), float(percent[1]) / 100, None
-    if seconds := _DURATION.fullmatch(share):
+    if seconds := re.fullmatch(_DURATION, share):
         return body.strip(), None, float(seconds[1]) * _SECONDS[seconds[2]]
-    return text, None, None  # an @ that belongs to a line or a command, or none
+    return text, None, None  # an @ that belongs to a line or a command
 
 
 # SIGTERM where nobody listed it: with a small share, so that the methods that were chosen have the time.

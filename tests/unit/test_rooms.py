@@ -30,6 +30,9 @@ MAY_IMPORT = {
 COMMANDS = {"demo", "doctor", "emulator", "discover", "fleet"}
 # `python -X importtime -c "import agent.init.main"` shows them; each costs the game's start.
 HEAVY = {"asyncio", "dataclasses", "inspect", "typing", "logging", "http", "ssl", "email", "urllib.request", "uuid"}
+# Before the game is executed, nor these: the first is half of an interpreter's start, and the others import it.
+SLOW = {"enum", "functools", "collections", "contextlib", "re", "json", "signal", "socket", "subprocess", "threading"}
+SLOW |= {"ctypes"}
 
 
 def module_of(path: Path) -> str:
@@ -112,16 +115,35 @@ def test_rooms_import_only_what_they_may_know() -> None:
 
 
 def test_nothing_of_third_parties_is_imported_before_the_game() -> None:
-    """PID 1 is the standard library's, and little of that: what it imports is listed, and nothing heavy is in it."""
-    code = "import sys; before = set(sys.modules); import agent.init.main; print(*sorted(set(sys.modules) - before))"
+    """PID 1 is the standard library's, and little of that; before the game is executed least of all."""
+    code = """if True:
+        import sys; before = set(sys.modules)
+        import os, agent.init.main
+        def shown():
+            return " ".join(sorted(set(sys.modules) - before))
+        def executed(*_, **__):
+            early = shown()
+            import agent.init.loop, agent.init.output, agent.init.supervisor
+            print(early, shown(), sep="\\n", flush=True)
+            os._exit(0)
+        os.posix_spawn = executed
+        agent.init.main.main(["--", "/bin/true"])
+        """
     done = subprocess.run(
-        [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent, env={}
+        [sys.executable, "-S", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT.parent,
+        env={"AGENT_SOCKET_PATH": "off", "AGENT_CONTROL_PORT": "0", "AGENT_METRICS_PORT": "0"},
     )
-    loaded = set(done.stdout.split())
+    before_the_game, loaded = (set(line.split()) for line in done.stdout.splitlines())
     foreign = {name for name in loaded if name.partition(".")[0] not in {*sys.stdlib_module_names, "agent"}}
     assert not foreign
     assert not loaded & HEAVY, "imported late, where it is needed"
+    assert not before_the_game & SLOW, "imported when the game has been executed"
     own = sorted(name for name in loaded if name.startswith("agent"))
+    print(f"{len(before_the_game)} modules before the game: {' '.join(sorted(before_the_game))}")
     print(f"{len(loaded)} modules, {len(own)} of our own: {' '.join(own)}")
     assert not {name for name in own if room_of(name) in {"runtime", "api", "metrics", "edgegap", *COMMANDS}}
 
