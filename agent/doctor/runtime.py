@@ -13,8 +13,7 @@ from agent.doctor.findings import Finding, error, note, ok, warning
 from agent.doctor.image import shell_form_of
 from agent.doctor.places import ENTRYPOINT
 from agent.errors import AgentError
-from agent.game import signal_handling
-from agent.game.tree import descendants
+from agent.game import signal_handling, stop_signal, tree
 from agent.lifecycle import stop_methods
 
 _DEFAULT_GRACE = 5.0  # seconds
@@ -29,6 +28,7 @@ class Process:
         argv: its command line.
         uid: its effective user.
         caught, ignored: signals that it handles and ignores, as bit masks (`SigCgt`, `SigIgn`).
+        parent: its parent's id.
         core_limit: soft limit of a core file in bytes; None is unlimited.
         program: the name of its executable, "" where that cannot be seen.
     """
@@ -40,6 +40,7 @@ class Process:
     ignored: int
     core_limit: int | None
     program: str = ""
+    parent: int = 0
 
     @property
     def name(self) -> str:
@@ -69,15 +70,9 @@ def read_process(pid: int, proc: str = "/proc") -> Process | None:
         caught=int(status["SigCgt"], 16),
         ignored=int(status["SigIgn"], 16),
         core_limit=core,
-        program=_program(f"{proc}/{pid}/exe"),
+        program=tree.executable(f"{proc}/{pid}/exe"),
+        parent=int(status["PPid"]),
     )
-
-
-def _program(link: str) -> str:
-    try:
-        return os.path.basename(os.readlink(link)).removesuffix(" (deleted)")
-    except OSError:
-        return ""
 
 
 def check_runtime(environ: Mapping[str, str], proc: str = "/proc") -> list[Finding]:
@@ -99,7 +94,7 @@ def check_runtime(environ: Mapping[str, str], proc: str = "/proc") -> list[Findi
     except (AgentError, RefusedError) as problem:
         findings.append(error("agent", str(problem), "look at the container's log"))
     if game is not None:
-        others = [read_process(pid, proc) for pid in (descendants(game.pid) if proc == "/proc" else [])]
+        others = [read_process(pid, proc) for pid in (tree.descendants(game.pid) if proc == "/proc" else [])]
         findings += check_game(game, [other for other in others if other], environ.get("AGENT_STOP", ""))
         findings += check_core(game, _quietly(f"{proc}/sys/kernel/core_pattern"))
     findings += check_grace(environ)
@@ -168,8 +163,10 @@ def _hearing(first: stop_methods.Method, processes: Sequence[Process]) -> Iterat
     if first.kind != "signal":
         yield ok("signals", f"the game is asked to end by {first}")
         return
-    listeners = [signal_handling.Listener(one.name, one.caught, one.ignored) for one in processes]
-    found = signal_handling.judge(listeners, first.signum)
+    seen = [
+        tree.Process(one.pid, one.parent, caught=one.caught, ignored=one.ignored, file=one.name) for one in processes
+    ]
+    found = stop_signal.judge(seen, processes[0].pid, first.signum, target=first.target)
     if wrong := signal_handling.verdict(found, first.signum):
         yield warning("signals", wrong, signal_handling.REMEDY)
     elif unclear := signal_handling.unclear(found, first.signum):

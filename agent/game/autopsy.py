@@ -64,7 +64,7 @@ class OtherEnd(Record):
         code: its exit code, or None when a signal ended it.
         signal: the number of that signal, or None.
         seconds_before_end: how long before the game's end that was.
-        helper: whether it only stands beside the server, as `tee` does; see `signal_handling.is_helper`.
+        helper: whether it only stands beside the server, as `tee` does; see `stop_signal.is_helper`.
     """
 
     name: str

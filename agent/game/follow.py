@@ -6,7 +6,7 @@ Standard library only.
 from __future__ import annotations
 
 from agent.game.ports import owners
-from agent.game.signal_handling import is_helper
+from agent.game.stop_signal import is_helper
 from agent.game.tree import look
 
 TYPE_CHECKING = False
@@ -40,7 +40,7 @@ class Follow:
         if self._kind == "port":
             found = [one.pid for one in sorted(look(owners(self._ports, pids)), key=lambda one: one.started)]
             return found[0] if found else None
-        servers = [one for one in look(pids) if not is_helper(one.name)]
+        servers = [one for one in look(pids) if not is_helper(one.program)]
         if len(servers) > 1 and (owning := set(owners(self._ports, [one.pid for one in servers]))):
             servers = [one for one in servers if one.pid in owning]
         return max(servers, key=lambda one: (one.started, one.pid)).pid if servers else None

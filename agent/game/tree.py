@@ -22,6 +22,8 @@ class Process(Record):
         name: of its program, at most 15 bytes.
         caught: the signals that it has a handler for, as a bit mask.
         ignored: those that it ignores, likewise.
+        file: the name of its executable, "" where that cannot be seen: a runtime may rename its main thread, and a
+            script has its own name, not the shell's.
     """
 
     pid: int
@@ -32,6 +34,12 @@ class Process(Record):
     name: str = ""
     caught: int = 0
     ignored: int = 0
+    file: str = ""
+
+    @property
+    def program(self) -> str:
+        """What runs: `bash` for a script, `node` for a server in Node.js."""
+        return self.file or self.name.partition(":")[0]
 
     def handles(self, signum: int) -> bool:
         """Whether it has a handler for a signal."""
@@ -118,9 +126,18 @@ def look(pids: list[int]) -> list[Process]:
                 name=name,
                 caught=masks["SigCgt"],
                 ignored=masks["SigIgn"],
+                file=executable(f"/proc/{pid}/exe"),
             )
         )
     return found
+
+
+def executable(link: str) -> str:
+    """The name of the file that a process runs (`/proc/<pid>/exe`); "" where that cannot be seen."""
+    try:
+        return os.path.basename(os.readlink(link)).removesuffix(" (deleted)")
+    except OSError:
+        return ""
 
 
 def name_of(pid: int) -> str:

@@ -9,7 +9,7 @@ from collections import deque
 from agent import log
 from agent.game.main_process import MainProcess
 from agent.game.process import send
-from agent.game.signal_handling import is_helper
+from agent.game.stop_signal import is_helper
 from agent.game.tree import look
 
 TYPE_CHECKING = False
@@ -102,7 +102,7 @@ class Attempt:
 
     def _sweep_now(self) -> None:
         pids = self._process.pids()
-        servers = [one for one in look(pids) if not is_helper(one.name)]
+        servers = [one for one in look(pids) if not is_helper(one.program)]
         self.left_behind = tuple(f"{one.name} (process {one.pid})" for one in servers)
         left = [pid for pid in pids if pid not in self.actions.asked]
         for pid in left:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from agent.game.process import GameProcess
+    from agent.game.tree import Process
     from agent.init.stop_sequence import Turn
     from agent.lifecycle.driver import Clock, TimerHandle
     from agent.lifecycle.states import State
@@ -179,13 +180,7 @@ class StopActions:
     def _ask(self, turn: Turn, number: int, *, target: str = "") -> bool:
         """Signals those who are to be asked now, of all that were not in this turn; False where there is nobody."""
         processes = [one for one in look(self._process.pids()) if one.pid not in self._in_turn]
-        chosen = stop_signal.choose(
-            processes,
-            self._process.main_pid,
-            number,
-            owners=owners(self._ports, [one.pid for one in processes]),
-            target=target,
-        )
+        chosen = self._judge(processes, number, target).asked
         names = {one.pid: one.name for one in processes}
         if not processes and not self._in_turn and not can_list():
             chosen = [self._process.main_pid] if self._process.main_pid else []
@@ -194,6 +189,14 @@ class StopActions:
         self.asked |= dict.fromkeys(told, number)
         turn.asked += [f"{names.get(pid, '?')} ({pid})" for pid in told]
         return bool(told)
+
+    def judge(self, method: Method) -> stop_signal.Judgement:
+        """Whom a method's signal would reach now, and how the game would take it."""
+        return self._judge(look(self._process.pids()), method.signum, method.target)
+
+    def _judge(self, processes: list[Process], number: int, target: str) -> stop_signal.Judgement:
+        found = owners(self._ports, [one.pid for one in processes])
+        return stop_signal.judge(processes, self._process.main_pid, number, owners=found, target=target)
 
     # A hook ----------------------------------------------------------------------------------------------------------
 

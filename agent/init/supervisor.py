@@ -380,7 +380,7 @@ class Supervisor:
         """A game that would not hear its stop is told of while there is time to mend it."""
         first = self.inputs.setting("stop")[0]
         if first.kind == "signal":
-            found = signal_handling.judge(signal_handling.listeners(self.process.pids()), first.signum)
+            found = self._effects.attempt.actions.judge(first)
             if sentence := signal_handling.advice(found, first.signum):
                 log.warning(sentence)
             elif sentence := signal_handling.unclear(found, first.signum):

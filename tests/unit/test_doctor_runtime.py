@@ -175,7 +175,7 @@ def test_a_container_without_an_agent_is_looked_at_as_far_as_that_goes(
 ) -> None:
     """Nothing fails for what is missing; the missing agent is the error."""
     add = made_proc(tmp_path)
-    add(1, "/usr/bin/tini -- x", "Uid:\t0\t0\t0\t0\nSigCgt:\t0000000000000000\nSigIgn:\t0000000000000000\n")
+    add(1, "/usr/bin/tini -- x", "Uid:\t0\t0\t0\t0\nPPid:\t0\nSigCgt:\t0000000000000000\nSigIgn:\t0000000000000000\n")
     (tmp_path / "net").mkdir()
     (tmp_path / "net/tcp").write_text(TCP + "\n   0: 0100007F:1F90 00000000:0000 0A 0 0 0\n")
     monkeypatch.setenv("AGENT_SOCKET", str(tmp_path / "none.sock"))
