@@ -74,6 +74,7 @@ class Settings(BaseSettings):
     game_user: str | None = _row("game_user")
     template: tuple[tuple[str, str], ...] = _row("template")
     env_hide: tuple[str, ...] = _row("env_hide")
+    env_show: tuple[str, ...] = _row("env_show")
     intercept: bool = _row("intercept")
     no_new_privs: bool = _row("no_new_privs")
     capture: bool = _row("capture")

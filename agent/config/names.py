@@ -60,11 +60,16 @@ def secret_values(environ: "Mapping[str, str]") -> "list[str]":
         else:
             found.append(value)
     for name, value in environ.items():
-        if name.startswith(_OTLP) and name.endswith("HEADERS"):
+        if is_otlp_headers(name):
             found += _header_secrets(value)
         elif name.startswith(_OTLP) and name.endswith("ENDPOINT"):
             found += url_secrets(value)
     return [value for value in found if value]
+
+
+def is_otlp_headers(name: str) -> bool:
+    """Whether a variable holds what OpenTelemetry's SDK identifies itself with: for all signals, or for one."""
+    return name.startswith(_OTLP) and name.endswith("HEADERS")
 
 
 def _header_secrets(text: str) -> "list[str]":

@@ -293,6 +293,15 @@ _ROWS = (
         "Variables that the game does not get, separated by commas; a * at the end is for anything.",
     ),
     Setting(
+        "env_show",
+        parsers.names,
+        (),
+        (
+            "Variables that the game gets although the agent uses them and keeps them from it: the store's credentials "
+            "(AWS_*), OpenTelemetry's headers (OTEL_*)."
+        ),
+    ),
+    Setting(
         "intercept",
         parsers.boolean,
         False,

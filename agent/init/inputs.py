@@ -26,6 +26,13 @@ OTLP_ENDPOINTS = (
 )
 
 
+def installed(package: str) -> bool:
+    """Whether a package is there; it is not imported."""
+    from importlib.machinery import PathFinder  # noqa: PLC0415 - only where an extra is asked for
+
+    return PathFinder.find_spec(package) is not None
+
+
 class Inputs:
     """Command, options and environment, and what is wrong with them.
 
@@ -68,6 +75,12 @@ class Inputs:
     def exports_last(self) -> bool:
         """Whether metrics or traces are sent somewhere when the game has ended."""
         return bool(self.raw("metrics_push_url")) or any(self.environ.get(name) for name in OTLP_ENDPOINTS)
+
+    @property
+    def exports_otlp(self) -> bool:
+        """Whether the agent itself exports to OpenTelemetry: it was told where to, and its SDK is installed."""
+        disabled = self.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+        return not disabled and any(self.environ.get(name) for name in OTLP_ENDPOINTS) and installed("opentelemetry")
 
     def setting(self, name: str) -> Any:
         """The value of a setting; a wrong one is noted and the default taken, since nothing starts then anyway."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from agent import log
-from agent.config.names import game_environment, matching, variable
+from agent.config.names import game_environment, is_otlp_headers, matching, variable
 from agent.game.process import GameProcess
 from agent.init.sockets import Port, Sockets, TakenError, listen_notify, listen_statsd, listen_tcp, listen_unix
 from agent.logs.target import is_store_variable
@@ -59,10 +59,7 @@ def prepare_game(inputs: Inputs, sockets: Sockets, reaper: Reaper) -> GameProces
         from agent.game.core import permit_core  # noqa: PLC0415 - most games do without
 
         permit_core()
-    log_url = inputs.raw("log_url")
-    hidden = [name for name in inputs.environ if is_store_variable(name, log_url, inputs.environ)]
-    hidden += matching(inputs.environ, inputs.setting("env_hide"))
-    process.env = game_environment(inputs.environ, _exported(inputs, sockets), hidden)
+    process.env = game_environment(inputs.environ, _exported(inputs, sockets), hidden_names(inputs))
     _user(inputs, process, sockets)
     if inputs.setting("intercept"):
         _intercept(inputs, process, sockets)
@@ -70,6 +67,24 @@ def prepare_game(inputs: Inputs, sockets: Sockets, reaper: Reaper) -> GameProces
         _compat(inputs, process, sockets)
     _files(inputs, process)
     return process
+
+
+def hidden_names(inputs: Inputs) -> list[str]:
+    """The variables that the game does not get: what only the agent needs, and what AGENT_ENV_HIDE names."""
+    environ, log_url = inputs.environ, inputs.raw("log_url")
+    own = [name for name in environ if is_store_variable(name, log_url, environ)]
+    headers = [name for name in environ if is_otlp_headers(name)]
+    shown = matching(environ, inputs.setting("env_show"))
+    if headers and inputs.exports_otlp:
+        own += headers
+        # A game with an SDK of its own would be refused by the collector without a hint to why.
+        if kept_back := [name for name in headers if name not in shown]:
+            names = ",".join(kept_back)
+            log.info(
+                f"the game does not get {names}, which the agent exports with; should it export too, set "
+                f"AGENT_ENV_SHOW={names}"
+            )
+    return [name for name in own if name not in shown] + matching(environ, inputs.setting("env_hide"))
 
 
 def _user(inputs: Inputs, process: GameProcess, sockets: Sockets) -> None:

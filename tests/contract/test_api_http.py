@@ -203,10 +203,23 @@ class TestHosts:
         assert (await exchange(agent, line.encode())).split()[1] == status
         assert agent.conductor.state.phase is phase
 
-    @pytest.mark.parametrize("origin", ["http://evil.example", "https://localhost.evil.example", "null", "file://"])
-    async def test_a_page_from_elsewhere(self, agent: Agent, session: aiohttp.ClientSession, origin: str) -> None:
-        """A browser's page from another machine may not even send what needs no preflight."""
-        async with session.post("/v1/stop", data="{}", headers={"Origin": origin}) as response:
+    @pytest.mark.parametrize(
+        "origins",
+        [
+            ["http://evil.example"],
+            ["https://localhost.evil.example"],
+            ["null"],
+            ["file://"],
+            ["http://localhost", "http://evil.example"],
+            ["http://evil.example", "http://localhost"],
+        ],
+    )
+    async def test_a_page_from_elsewhere(
+        self, agent: Agent, session: aiohttp.ClientSession, origins: list[str]
+    ) -> None:
+        """A browser's page from another machine may not even send what needs no preflight; every Origin counts."""
+        headers = [("Origin", origin) for origin in origins]
+        async with session.post("/v1/stop", data="{}", headers=headers) as response:
             await is_problem(response, 403)
         assert agent.conductor.state.phase is Phase.STARTING
 
