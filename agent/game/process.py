@@ -143,9 +143,12 @@ class GameProcess:
             signal_group(group, signal.SIGSTOP if number in _SUSPENDING else number)
 
     def wake(self) -> None:
-        """Continues what was suspended (SIGSTOP): it could not obey otherwise."""
+        """Continues the game's groups, where they were suspended (SIGSTOP): they could not obey otherwise."""
         for group in self.game.groups() if self.game is not None else ():
             signal_group(group, signal.SIGCONT)
+
+    def wake_all(self) -> None:
+        """Continues every process of the game, in whatever group it is."""
         for pid in self.pids():
             send(pid, signal.SIGCONT)
 

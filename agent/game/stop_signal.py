@@ -164,9 +164,14 @@ def _choose(processes: Sequence[Process], main: int, signum: int, owners: Collec
     return [one.pid for one in hearing]
 
 
+def hears(process: Process, signum: int) -> bool:
+    """Whether a process gets the signal before those below it are looked at: as the main one, it gets it alone."""
+    return process.handles(signum) and process.program not in _PASSED_OVER
+
+
 def _nearest(process: Process, processes: Sequence[Process], signum: int, *, at_root: bool = False) -> list[Process]:
     """Those at or below a process that handle the signal and have none above them that does."""
-    if process.handles(signum) and process.program not in _PASSED_OVER and (at_root or process.program not in _BESIDE):
+    if hears(process, signum) and (at_root or process.program not in _BESIDE):
         return [process]
     children = (one for one in processes if one.parent == process.pid)
     return [found for child in children for found in _nearest(child, processes, signum)]

@@ -78,6 +78,8 @@ class StopActions:
     def prepare(self) -> float:
         """Wakes a game that is suspended, and says how long listeners need."""
         self._process.wake()
+        # Whatever of the game has left its groups: finding that takes longer than asking the main process to end.
+        self._clock.call_at(self._clock.time(), self._process.wake_all)
         return _SETTLE if self._remote.heard else 0.0
 
     def apply(self, turn: Turn, method: Method, state: State, ends: float, failed: Callable[[str], None]) -> str:
@@ -141,7 +143,7 @@ class StopActions:
         number = method.signum
         everyone = now + (ends - now) * _PASSES_NOTHING_ON
         self._in_turn = set()
-        if not self._ask(turn, number, target=method.target):
+        if not self._ask_main(turn, number, method.target) and not self._ask(turn, number, target=method.target):
             return "no process of the game is left"
         self._timer = self._clock.call_at(now + _LOOK_EVERY, self._follow_up, turn, number, everyone, now)
         return ""
@@ -177,6 +179,16 @@ class StopActions:
             self._in_turn |= self.asked.keys()
             self._ask(turn, ended_by)
 
+    def _ask_main(self, turn: Turn, number: int, target: str) -> bool:
+        """Signals the main process where the choice cannot be another one, whatever else there is; False where it can.
+
+        Most games are like that, and need not wait until all processes that are visible were looked at.
+        """
+        main = look([self._process.main_pid]) if target in ("", "main") else []
+        if not main or not (target or stop_signal.hears(main[0], number)):
+            return False
+        return self._tell(turn, number, [main[0].pid], {main[0].pid: main[0].name})
+
     def _ask(self, turn: Turn, number: int, *, target: str = "") -> bool:
         """Signals those who are to be asked now, of all that were not in this turn; False where there is nobody."""
         processes = [one for one in look(self._process.pids()) if one.pid not in self._in_turn]
@@ -184,6 +196,9 @@ class StopActions:
         names = {one.pid: one.name for one in processes}
         if not processes and not self._in_turn and not can_list():
             chosen = [self._process.main_pid] if self._process.main_pid else []
+        return self._tell(turn, number, chosen, names)
+
+    def _tell(self, turn: Turn, number: int, chosen: list[int], names: dict[int, str]) -> bool:
         told = [pid for pid in chosen if send(pid, number)]
         self._in_turn |= set(told)
         self.asked |= dict.fromkeys(told, number)
