@@ -1,8 +1,8 @@
-"""Runs the agent as a process of its own, and starts it again when it falls or hangs. Standard library only.
+"""Runs the agent as a separate process, and restarts it when it crashes or hangs. Standard library only.
 
-The agent is forked from the init, so that it starts without an interpreter's start and shares the init's pages, and
-finds everything that the init knows in its memory. It can be lost at any moment: nothing that the init does for the
-game waits for it longer than a bounded time.
+The agent is forked from the init: this saves the start of an interpreter, shares the init's memory pages, and gives the
+agent everything that the init knows. The agent can be lost at any moment: nothing that the init does for the game waits
+for it longer than a bounded time.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ if TYPE_CHECKING:
 
     Handler = Callable[[Record, bytes], object]
 
-# An agent that is being imported does not answer; on a twentieth of a CPU that takes a while.
+# While the agent imports its modules it does not answer; on a twentieth of a CPU that takes a while.
 _START_SECONDS = 120.0
-# One that does not answer for so long is given up, and one that does not for this long is not waited for.
+# After the first time without an answer the agent is ended; after the second, nothing waits for it.
 _HUNG_SECONDS = 15.0
 _ABSENT_SECONDS = 1.0
 _PING_EVERY = 0.5
 _BACKOFF = (0.1, 0.5, 2.0, 5.0, 15.0, 30.0)
 _STABLE_SECONDS = 60.0
-# Bytes that wait for an agent that does not read; with more it counts as hung.
+# The most bytes that are queued for an agent that does not read; with more it counts as hung.
 _MOST_UNSENT = 32 * 1024 * 1024
 _READ = 256 * 1024
 
@@ -56,9 +56,9 @@ class AgentProcess:
 
     Attributes:
         serving: whether the agent is up: its API answers.
-        heard: whether anybody listens to events.
+        heard: whether any client is subscribed to events.
         starts: how often it was started.
-        failed_starts: how many of the last ones in a row ended before it was up.
+        failed_starts: how many of the latest starts in a row failed before the agent was up.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class AgentProcess:
             loop: watches the link.
             reaper: the process is a helper of the init's, not the game's.
             target: what the forked process does with its end of the link; it never returns.
-            before_fork: called first: the forked process finds what it leaves, and may not ask for more.
+            before_fork: called before the fork, to prepare data that the forked process reads from its memory.
         """
         self.serving = False
         self.heard = False
@@ -106,7 +106,7 @@ class AgentProcess:
         self._on_down: list[Callable[[], None]] = []
 
     def handle(self, kind: type[Record], handler: Handler) -> None:
-        """Has messages of a kind handled: `handler(message, payload)`."""
+        """Registers the handler for a type of message: `handler(message, payload)`."""
         self._handlers[kind] = handler
 
     def on_up(self, callback: Callable[[], None]) -> None:
@@ -114,7 +114,7 @@ class AgentProcess:
         self._on_up.append(callback)
 
     def on_back(self, callback: Callable[[], None]) -> None:
-        """Calls back each time the agent says something again that was suspended, or did not get to it."""
+        """Calls back each time an agent that was suspended or too busy answers again."""
         self._on_back.append(callback)
 
     def on_down(self, callback: Callable[[], None]) -> None:
@@ -134,7 +134,7 @@ class AgentProcess:
     # Starting and losing it ------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Forks the agent; where that fails it is tried again later."""
+        """Forks the agent; if that fails, tries again later."""
         self._again = None
         if self._leaving or self._forbidden or self._link is not None:
             return
@@ -166,25 +166,25 @@ class AgentProcess:
         self._ping_timer = self._loop.call_later(_PING_EVERY, self._look)
 
     def forbid(self) -> None:
-        """It is not started again: the settings are wrong."""
+        """Does not restart the agent: the settings are wrong."""
         self._forbidden = True
 
     def ended(self, pid: int, status: int) -> None:
-        """A helper of the init's was reaped."""
+        """Handles the end of the agent's process, which was reaped."""
         if pid != self._pid or self._link is None:
             return
-        self._read()  # what it said before it fell counts
+        self._read()  # messages that it sent before it crashed still count
         code = os.waitstatus_to_exitcode(status)
         how = f"signal {-code}" if code < 0 else f"code {code}"
         self._lost(f"the agent's process has ended with {how}")
 
     def kill(self) -> None:
-        """Ends it at once."""
+        """Kills the agent's process."""
         if self._pid and self._link is not None:
             send(self._pid, signal.SIGKILL)
 
     def leave(self) -> None:
-        """The init leaves: the agent closes what is open, and is not started again."""
+        """The init is about to exit: the agent closes its connections, and is not restarted."""
         self._leaving = True
         self.tell(Leave())
 
@@ -226,7 +226,7 @@ class AgentProcess:
         return True
 
     def tell_fact(self, fact: Record) -> None:
-        """Sends what the game has said to the init itself."""
+        """Sends the agent what the game told the init directly (sd_notify)."""
         self.tell(FactTold(fact))  # type: ignore[arg-type]  # a fact is a record
 
     def _write(self) -> None:
@@ -242,7 +242,7 @@ class AgentProcess:
                 log.error("the agent's process does not read what it is told; ending it")
                 self.kill()
         except OSError:
-            pass  # it has fallen: the end of the process tells
+            pass  # it has crashed: handled when the process is reaped
 
     def _read(self) -> None:
         link = self._link
@@ -256,7 +256,7 @@ class AgentProcess:
             data = b""
         if not data:
             self._loop.remove_reader(link.fileno())
-            # Its end follows; one that closed the link and lives on is of no use.
+            # The process normally ends next; one that closed the link and is still running is of no use.
             self.kill()
             return
         self._note_heard()
@@ -298,9 +298,9 @@ class AgentProcess:
     # Whether it answers ----------------------------------------------------------------------------------------------
 
     def caught_up(self, then: Callable[[], None]) -> None:
-        """Calls back once the agent has read what had come when this was asked; never, where it falls before that.
+        """Calls back once the agent has read all input that had arrived at this moment; never, if it crashes before.
 
-        An agent that is not there will say so itself when it is (`on_up`).
+        If the agent is not running, `on_up` is called when it is.
         """
         if self.serving:
             self._ping += 1
@@ -317,13 +317,13 @@ class AgentProcess:
             then()
 
     def _look(self) -> None:
-        """Asks whether it is there; gives up one that does not answer."""
+        """Pings the agent; ends one that does not answer."""
         restore_limits()
         now = self._loop.time()
         patience = _HUNG_SECONDS if self.serving else _START_SECONDS
         late = now - (self._ping_timer.at if self._ping_timer is not None else now)
         if late > _ABSENT_SECONDS:
-            self._heard_at = now  # nobody ran meanwhile, the init did not either
+            self._heard_at = now  # the whole container was suspended, the init too
         elif now - self._heard_at > patience:
             log.error(f"the agent's process has not answered for {patience:g} s; ending it")
             self.kill()
@@ -335,7 +335,7 @@ class AgentProcess:
     # Stop methods that need it ---------------------------------------------------------------------------------------
 
     def ask_method(self, method: Method, ends: float, failed: Callable[[str], None]) -> str:
-        """Has the agent apply a method; see `agent.init.stop_actions.Remote`."""
+        """Asks the agent to apply a stop method; see `agent.init.stop_actions.Remote`."""
         if not self.present or (self.serving and not self.responsive):
             return "the agent's process is not there"
         self._turn += 1
@@ -346,7 +346,7 @@ class AgentProcess:
         return ""
 
     def end_method(self) -> None:
-        """The turn of the method is over."""
+        """Tells the agent that the method's time slot is over."""
         if self._failed is not None:
             self._failed = None
             self.tell(MethodEnded(self._turn))

@@ -1,4 +1,4 @@
-"""Everything that belongs to one start of the game, replaced as a whole when the game is started again."""
+"""Everything that belongs to one start of the game; a restart of the game replaces it as a whole."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from agent.lifecycle.driver import TimerHandle
     from agent.lifecycle.states import ExitStatus, State
 
-    # Makes the stop of this start: plans its turns.
+    # Plans the stop of this start.
     MakeSequence = Callable[[StopActions, State], StopSequence]
 
 # A game that starts thousands of short helpers must not fill the memory, or exit.json, with them.
@@ -38,9 +38,10 @@ class Attempt:
         main: its main process; None where it could not be started.
         actions: what stop methods do to it.
         sequence: its stop, planned or under way; None before that.
-        flushing: whether its end is being looked into.
+        flushing: whether its end is being handled (autopsy and shipping).
         at_stop: what the container's cgroup had counted when its stop was announced; None before that.
-        left_behind: what the main process left running and did not end by itself, without helpers, by name.
+        left_behind: names of the processes that the main process left running, and that did not end by themselves;
+            helpers are not included.
         document: the content of its `exit.json`, once the game is gone.
     """
 
@@ -59,7 +60,7 @@ class Attempt:
         self._sweeping: TimerHandle | None = None
 
     def take(self, ended: Mapping[int, int], *, left: bool, names: Mapping[int, str], at: float) -> ExitStatus | None:
-        """Looks at what was reaped; how the game ended, once.
+        """Handles reaped processes; returns how the game ended, once.
 
         Args:
             ended: wait statuses by process.
@@ -76,7 +77,7 @@ class Attempt:
         return self.main.take(ended, left=left) if self.main is not None else None
 
     def others(self, end: float) -> tuple[OtherEnd, ...]:
-        """Processes of the game, besides the main one, whose end was seen and was not with code 0; the last ones.
+        """The latest processes of the game, besides the main one, that were seen to end without exit code 0.
 
         Args:
             end: when the game was gone, in seconds of the monotonic clock.
@@ -96,7 +97,7 @@ class Attempt:
         )
 
     def sweep(self, call_later: Callable[..., TimerHandle], seconds: float) -> None:
-        """Asks what the main process left behind to end, unless it ends by itself in so many seconds."""
+        """After so many seconds, asks the processes that the main process left behind to end."""
         if self._sweeping is None:
             self._sweeping = call_later(seconds, self._sweep_now)
 
@@ -127,12 +128,12 @@ class Attempt:
         self._killing = call_later(every, self.kill, call_later, every)
 
     def end_methods(self) -> None:
-        """No stop method has its turn any more."""
+        """Ends the stop sequence: no further stop method is applied."""
         if self.sequence is not None:
             self.sequence.end()
 
     def close(self) -> None:
-        """The game is gone: nothing is done to it any more."""
+        """The game is gone: cancels everything that was planned for it."""
         self.end_methods()
         for timer in (self._killing, self._sweeping):
             if timer is not None:

@@ -1,6 +1,6 @@
 """Executes the lifecycle's effects: signals to the game, flush, self-stop, the next start. Standard library only.
 
-Each returns at once. What takes time is a timer, or goes on in the agent's process, and ends in an event.
+Each effect returns at once. Longer work is a timer or runs in the agent's process, and its end is reported by an event.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ if TYPE_CHECKING:
             """Writes `exit.json`, ships; calls `done` when that is over."""
 
         def hurry(self, until: float) -> None:
-            """The end of the flush has moved."""
+            """Moves the deadline of the flush."""
 
         def release(self, state: State, settled: Callable[[Literal["confirmed", "refused"]], None]) -> None:
             """Calls the platform's self-stop until it is settled."""
 
         def prepare(self) -> None:
-            """The game is asked to end: what follows may be made ready."""
+            """Prepares for the end of the game, which has just been asked to stop."""
 
 
-# A process that forks while the others are killed may slip away: what is left is listed and killed again this often.
+# A process that forks during the kill may be missed: the remaining processes are listed and killed again this often.
 _KILL_AGAIN = 0.02
-# The game hears its first method before anything is imported for its end.
+# The first stop method is applied before the modules for the end are imported, which takes time.
 _PREPARE_AFTER = 0.1
-# What the main process left behind may end by itself: `tee` at the end of its input, a helper that looks.
+# Processes that the main process left behind may end by themselves, such as `tee` at the end of its input.
 _SWEEP_AFTER = 0.3
 
 
@@ -62,7 +62,7 @@ class Effects:
     """Executes effects on the present start of the game.
 
     Attributes:
-        driver: set right after both exist.
+        driver: the lifecycle's driver; set right after both objects exist.
         attempt: the present start.
     """
 
@@ -117,7 +117,7 @@ class Effects:
                 raise AssertionError(f"the driver does this itself: {effect}")
 
     def begin(self) -> None:
-        """Tells the driver of the game that was just started, or could not be."""
+        """Tells the driver that the game was started, or could not be started."""
         self.attempt = self._new_attempt()
         game, failure = self._process.game, self._process.failure
         if game is not None:
@@ -132,7 +132,7 @@ class Effects:
             attempt.sequence = self._new_sequence(attempt, state)
         elif not attempt.sequence.started:
             attempt.sequence.plan(state)
-        # A game that ended by itself is asked nothing; a SIGTERM while its remains end has a deadline all the same.
+        # A game that ended by itself is not asked to stop; a SIGTERM while its last processes end still has a deadline.
         why = f"{request.source} asked, {request.reason}" if request is not None else "the platform asked"
         words = f' ("{request.message}")' if request is not None and request.message else ""
         methods = ", ".join(f"{turn.method} {turn.seconds:.2f} s" for turn in attempt.sequence.planned)
@@ -149,7 +149,7 @@ class Effects:
             self._loop.call_later(_PREPARE_AFTER, self._ending.prepare)
 
     def _sweep(self, state: State) -> None:
-        """The main process has ended: what it left is asked in time, and nobody twice."""
+        """The main process has ended: asks the processes that it left behind to end, each of them once."""
         sequence = self.attempt.sequence
         if sequence is not None and sequence.turns:
             ended_by = state.exit.signal if state.exit is not None else None

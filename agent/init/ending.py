@@ -1,7 +1,8 @@
 """What follows the game's end: `exit.json`, shipping by the agent, the self-stop. Standard library only.
 
-A first `exit.json` is on disk as soon as the game's last output has been read, whatever becomes of the rest. Then the
-agent ships; where it is not there, or falls, the end does not wait for it longer than its time.
+A first `exit.json` is written as soon as the game's last output has been read, so that it exists whatever fails later.
+Then the agent ships the logs. If the agent is not running or crashes, the init does not wait longer than the time
+planned for shipping.
 """
 
 from __future__ import annotations
@@ -35,21 +36,21 @@ if TYPE_CHECKING:
     from agent.lifecycle.record import Record
     from agent.lifecycle.states import State
 
-# Output that is still on its way gets this part of the time for shipping; the rest is for what is on disk already.
+# The share of the shipping time that is spent on reading the last output; the rest is for what is on disk already.
 _DRAIN_SHARE = 0.3
 _LOOK_EVERY = 0.01
-# `exit.json` is written by then, or its disk hangs.
+# Longest wait for `exit.json` to be written; after that its disk is assumed to hang.
 _WRITE_SECONDS = 0.3
-# What is left of the flush for an agent that has to start again first; with less, nothing is shipped.
+# The least time for shipping by an agent that has to restart first; with less, nothing is shipped.
 _WORTH_A_START = 1.5
 EXIT = "exit.json"
 
 
 class Ending:
-    """Sees to the end of each start of the game, and of the deployment.
+    """Handles the end of each start of the game, and the end of the deployment.
 
     Attributes:
-        deployment: what the platform injected, without secrets, as JSON; the agent says it once it is up.
+        deployment: what the platform injected, without secrets, as JSON; the agent sends it once it is up.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Ending:
         agent: AgentProcess,
         light: LightRelease,
     ) -> None:
-        """Takes what the end is made of."""
+        """Takes the parts that it works with."""
         self.deployment = ""
         self._loop = loop
         self._inputs = inputs
@@ -83,7 +84,7 @@ class Ending:
         agent.on_down(self._agent_is_down)
 
     def prepare(self) -> None:
-        """Imports what the end needs while the game is still ending: afterwards the time is short."""
+        """Imports the modules for the end while the game is still stopping, since there is little time afterwards."""
         from agent.init import exit_document  # noqa: F401, PLC0415 - nothing before the game's end needs it
 
     # Flush -----------------------------------------------------------------------------------------------------------
@@ -96,7 +97,7 @@ class Ending:
         self._wait_for_output(attempt, state, now + (until - now) * _DRAIN_SHARE)
 
     def hurry(self, until: float) -> None:
-        """The end of the flush has moved."""
+        """Moves the deadline of the flush."""
         self._until = min(self._until, until)
         if self._flush is not None:
             self._agent.tell(FlushMoved(self._until))
@@ -111,7 +112,7 @@ class Ending:
         self._write_down(attempt, state)
 
     def _write_down(self, attempt: Attempt, state: State) -> None:
-        """The first `exit.json`, and who goes on from there."""
+        """Writes the first `exit.json`, then hands over to the agent where there is something to ship."""
         from agent.init.exit_document import exit_document  # noqa: PLC0415 - nothing before the game's end needs it
 
         document, crashed = exit_document(
@@ -216,7 +217,7 @@ class Ending:
     # The agent -------------------------------------------------------------------------------------------------------
 
     def _agent_is_up(self) -> None:
-        """What was under way when it fell is its work again; a self-stop that a helper makes stays with the helper."""
+        """Gives the restarted agent its unfinished work again; a helper that makes the self-stop keeps doing so."""
         if self._flush is not None:
             self._agent.tell(
                 FlushAsked(self._until, self._flush.document, self._flush.crashed, self._flush.again), self._tail

@@ -1,6 +1,6 @@
-"""What `exit.json` says, as far as the init knows it: the cause, the stop, what was planned and what happened.
+"""Builds the content of `exit.json` that the init knows: the cause, the stop, its plan and what really happened.
 
-Imported when the game is asked to end, since nothing before that needs it. Standard library only.
+Imported only when the game is asked to stop, to keep the start fast. Standard library only.
 """
 
 from __future__ import annotations
@@ -51,18 +51,18 @@ def exit_document(
         inputs: what the agent was started with.
         process: the game that is gone.
         output: its output.
-        report: what it said of itself.
-        sequence: how it was asked to end, or None where it was not.
+        report: what it reported about itself.
+        sequence: the stop sequence, or None if the game was not asked to stop.
         at_stop: what the container's cgroup had counted when its stop was announced, or None where none was.
         deployment: what the platform injected, without secrets, as JSON.
         now: the present moment, in seconds of the monotonic clock.
         agent_starts: how often the agent's process was started.
-        others: processes of the game whose end was seen, besides the main process.
+        others: other processes of the game that were seen to end.
         left_behind: names of those that the main process left running.
 
     Returns:
-        The content of `exit.json`, to which who ships adds what became of it; and whether the game crashed in a way
-        that may have left a core.
+        The content of `exit.json`, to which the agent later adds the result of shipping; and whether the game crashed
+        in a way that may have left a core.
     """
     turns = sequence.turns if sequence is not None else []
     before, after = process.cgroup, read_cgroup()
@@ -137,7 +137,7 @@ def _sent_signals(turns: Sequence[Turn]) -> tuple[str, ...]:
 
 
 def _shown(turn: Turn, state: State) -> dict[str, object]:
-    """A stop method's turn, beside the steps."""
+    """The entry of one stop method."""
     return {
         "method": turn.method,
         "after_seconds": round(max(0.0, turn.at - state.plan_began), 3),
@@ -160,7 +160,7 @@ def _plan(state: State, sequence: StopSequence | None) -> dict[str, object] | No
 
 
 def _happened(state: State) -> list[dict[str, object]]:
-    """How long each step before the flush really took, beside what it had."""
+    """For each step before the flush, the planned time and the time it really took."""
     if state.plan is None:
         return []
     bounds = [*state.history[1:], None]

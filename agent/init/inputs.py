@@ -42,10 +42,10 @@ class Inputs:
         environ: the container's environment.
         began: when the agent began, in seconds of the monotonic clock.
         wall_offset: seconds to add to a moment of the monotonic clock to get seconds since 1970, as the clocks stood
-            at the start: a clock that is set later does not change what happened when.
+            at the start: setting the clock later does not change the recorded times.
         secrets: the values that must be in no log.
         problems: what is wrong with the settings looked at so far.
-        substitute_token: what the game has in place of the delete token (AGENT_INTERCEPT), or None.
+        substitute_token: the token that the game gets instead of the delete token (AGENT_INTERCEPT), or None.
     """
 
     def __init__(self, command: list[str], options: dict[str, str], environ: dict[str, str]) -> None:
@@ -83,7 +83,7 @@ class Inputs:
         return not disabled and any(self.environ.get(name) for name in OTLP_ENDPOINTS) and installed("opentelemetry")
 
     def setting(self, name: str) -> Any:
-        """The value of a setting; a wrong one is noted and the default taken, since nothing starts then anyway."""
+        """The value of a setting; for a wrong one, notes the problem and returns the default: nothing starts then."""
         row = TABLE[name]
         text = self.raw(name)
         if text is None:
@@ -95,7 +95,7 @@ class Inputs:
             return row.default
 
     def check(self) -> None:
-        """Looks at every setting and option, and notes what is wrong."""
+        """Checks every setting and option, and notes the problems."""
         for name in TABLE:
             self.setting(name)
         value = self.setting
@@ -122,7 +122,7 @@ class Inputs:
 
     @property
     def log_style(self) -> tuple[str, str]:
-        """Level and format of the agent's own log; what is wrong is for the model to say."""
+        """Level and format of the agent's own log; wrong values are reported by the model."""
         level = (self.raw("log_level") or "info").lower()
         style = (self.raw("log_format") or "text").lower()
         return (level if level in log.LEVELS else "info"), ("json" if style == "json" else "text")
@@ -141,8 +141,8 @@ class Inputs:
 def read(argv: list[str]) -> Inputs:
     """Reads `[--option value ...] [--] COMMAND ...` and the environment.
 
-    Everything after the first word that is no option is the game's. What is wrong with the line is noted like what is
-    wrong with a setting.
+    The first word that is not an option begins the game's command. Problems with the command line are noted in the same
+    way as problems with settings.
     """
     options: dict[str, str] = {}
     wrong: list[Problem] = []
@@ -169,8 +169,8 @@ def read(argv: list[str]) -> Inputs:
 def _environment() -> dict[str, str]:
     """The container's environment, without what Python itself put there.
 
-    In the C locale Python sets LC_CTYPE for itself (PEP 538); a game must not find it. What the process was given at
-    its start stands in /proc/self/environ.
+    In the C locale Python sets LC_CTYPE for itself (PEP 538), which the game must not inherit. The original environment
+    of the process is in /proc/self/environ.
     """
     environ = dict(os.environ)
     if "LC_CTYPE" in environ:

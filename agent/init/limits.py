@@ -15,9 +15,9 @@ def remember_limits() -> None:
 
 
 def restore_limits() -> None:
-    """Gives this process back what it was started with, as far as it may: its end needs files and processes.
+    """Restores the limits of the start as far as permitted, because the end of the run needs files and processes.
 
-    A hard limit that was lowered stays so without CAP_SYS_RESOURCE; then the soft one is raised up to it.
+    Without CAP_SYS_RESOURCE a lowered hard limit cannot be raised; then the soft limit is raised up to it.
     """
     for which, (soft, hard) in _at_start.items():
         if _at_least(resource.getrlimit(which)[0], soft):

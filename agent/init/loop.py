@@ -1,7 +1,7 @@
 """The init's event loop: descriptors, timers, signals, calls from other threads. Standard library only.
 
-`asyncio` would do all of it, and takes 80 ms and 11 MB that PID 1 has no use for. Nothing that runs here may block; a
-callback that raises is logged and the loop goes on.
+`asyncio` could do all of it, but costs 80 ms and 11 MB. Callbacks must not block; a callback that raises is logged and
+the loop continues.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
-_MOST_AT_ONCE = 256  # callbacks in one round, so that signals and timers have their turn
+_MOST_AT_ONCE = 256  # most callbacks in one round, so that signals and timers are not delayed
 
 
 class TimerHandle:
-    """A timer; `cancel` lets it not fire."""
+    """A timer that can be cancelled."""
 
     __slots__ = ("args", "at", "callback", "cancelled")
 
     def __init__(self, at: float, callback: Callable[..., object], args: tuple[object, ...]) -> None:
-        """Takes its moment and what is called then."""
+        """Takes the time when it fires, and the callback."""
         self.at = at
         self.callback = callback
         self.args = args
         self.cancelled = False
 
     def cancel(self) -> None:
-        """Lets it not fire; harmless when it has."""
+        """Cancels the timer; does nothing if it has fired already."""
         self.cancelled = True
 
     def __lt__(self, other: TimerHandle) -> bool:
@@ -69,12 +69,12 @@ class Loop:
     # Signals ---------------------------------------------------------------------------------------------------------
 
     def note_signal(self, number: int, at: float) -> None:
-        """For signal handlers: takes a signal in with its moment, in seconds of the monotonic clock."""
+        """For signal handlers: queues a signal with the time it arrived, in seconds of the monotonic clock."""
         self._signals.append((number, at))
         self._wake()
 
     def on_signal(self, callback: Callable[[int, float], object]) -> None:
-        """Calls `callback(number, at)` for each signal, those that came before included."""
+        """Calls `callback(number, at)` for each signal, including those that arrived earlier."""
         self._on_signal = callback
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         self._wake()
@@ -112,13 +112,13 @@ class Loop:
     # Calls -----------------------------------------------------------------------------------------------------------
 
     def call_at(self, when: float, callback: Callable[..., object], *args: object) -> TimerHandle:
-        """Calls back at a moment of the monotonic clock."""
+        """Calls back at the given time of the monotonic clock."""
         handle = TimerHandle(when, callback, args)
         heapq.heappush(self._timers, handle)
         return handle
 
     def call_later(self, seconds: float, callback: Callable[..., object], *args: object) -> TimerHandle:
-        """Calls back after so many seconds."""
+        """Calls back after a number of seconds."""
         return self.call_at(self.time() + seconds, callback, *args)
 
     def call_soon(self, callback: Callable[..., object], *args: object) -> None:
@@ -133,7 +133,7 @@ class Loop:
     # Running ---------------------------------------------------------------------------------------------------------
 
     def run(self) -> int:
-        """Runs until `stop` is called, and returns what it was given."""
+        """Runs until `stop` is called, and returns the exit code that `stop` was given."""
         while self._code is None:
             self._round()
         return self._code
@@ -143,7 +143,7 @@ class Loop:
         self._code = code
 
     def run_until(self, condition: Callable[[], bool], deadline: float) -> bool:
-        """Runs until a condition holds or a moment has come; for the way out.
+        """Runs until a condition holds or a deadline has passed; used during shutdown.
 
         Returns:
             Whether it holds.
@@ -168,7 +168,7 @@ class Loop:
                 self._call(reader)
             if events & (select.POLLOUT | select.POLLERR | select.POLLHUP) and (writer := self._writers.get(fd)):
                 self._call(writer)
-        # Signals come before timers: what is due at the same moment as a stop happens after it.
+        # Signals are handled before timers, so that a stop comes before a timer that is due at the same moment.
         while self._signals:
             self._call(self._on_signal, *self._signals.popleft())
         now = self.time()
@@ -188,7 +188,7 @@ class Loop:
             heapq.heappop(self._timers)
         if not self._timers:
             return None
-        # Rounded up: a wait that is over too early would turn into a busy loop until the timer is due.
+        # Rounded up: with a wait that is too short the loop would spin until the timer is due.
         return max(0.0, (self._timers[0].at - self.time()) * 1000 + 0.5)
 
     def _call(self, callback: Callable[..., object], *args: object) -> None:

@@ -113,9 +113,9 @@ def _say_hello(inputs: Inputs) -> None:
 
 
 def _refuse(supervisor: Supervisor) -> int:
-    """Says everything that is wrong with the settings; on the platform, the deployment is stopped for it.
+    """Reports everything that is wrong with the settings; on the platform, also stops the deployment.
 
-    Exiting would let a restart policy start the container again, with the same end, and bill it.
+    If it only exited, a restart policy would start and bill the container again, with the same result.
     """
     inputs = supervisor.inputs
     if not inputs.command:
@@ -133,7 +133,7 @@ def _refuse(supervisor: Supervisor) -> int:
 
 
 def _keep_standard_streams() -> None:
-    """Where 0, 1 or 2 is closed, puts /dev/null there: the next pipe would take the number and become the game's."""
+    """Opens /dev/null as each of 0, 1, 2 that is closed, since a pipe could get that number and reach the game."""
     for fd in (0, 1, 2):
         try:
             os.fstat(fd)
@@ -170,5 +170,5 @@ def _run_agent(supervisor: Supervisor, link: socket.socket) -> NoReturn:
     except BaseException as problem:
         log.fault("cannot go on as the agent", problem)
     finally:
-        # Nothing of the init's may be flushed, closed or joined here.
+        # The forked process must not flush, close or join anything that belongs to the init.
         os._exit(code)
