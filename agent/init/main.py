@@ -1,9 +1,9 @@
 """From `arbitrium-agent run` to a running game, and on to the exit code. Standard library only.
 
-In this order: hold signals back until they can be kept, read and check the settings, bind the sockets, spawn the game.
-Only then is the rest of the init imported, and made, while the game starts: what it writes and what signals come wait
-in pipes and in a list. Then the lifecycle takes over (`agent.init.supervisor`), and the agent's process is forked,
-which imports everything heavy.
+In this order: record signals (`agent.init.signals`), read and check the settings, bind the sockets, spawn the game. The
+rest of the init is imported and created only then, while the game starts; output and signals that arrive meanwhile wait
+in pipes and in a list. Then the lifecycle takes over (`agent.init.supervisor`), and the agent's process is forked, which
+imports the large libraries.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def _keep_standard_streams() -> None:
 def _isolate() -> None:
     """Undoes in a forked process what belongs to the init: its signals, its session."""
     forget_signals()
-    # A session of its own: Ctrl-C and a terminal that hangs up are for the init and the game.
+    # A separate session, so that Ctrl-C and a hangup of the terminal reach the init and the game only.
     os.setsid()
     die_with_parent()
 
@@ -160,7 +160,7 @@ def _run_agent(supervisor: Supervisor, link: socket.socket) -> NoReturn:
         name_process("arbitrium-agent")
         log.send_to(None)
         gc.disable()  # as the init does at its start; the agent turns it on when it serves
-        # It would read the metadata of every package that is installed, and find none.
+        # pydantic would read the metadata of every installed package to look for plugins; there are none.
         os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
         from agent.runtime import app  # noqa: PLC0415 - this import is what the init and the game must not wait for
 

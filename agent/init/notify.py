@@ -1,10 +1,10 @@
 """`sd_notify`: the datagrams that games made for systemd send. Standard library only.
 
-Source of the protocol: man 3 sd_notify. With each datagram come its sender's credentials, which the kernel fills in
-(SO_PASSCRED, switched on where the socket is bound).
+The protocol is described in man 3 sd_notify. The kernel adds the sender's credentials to each datagram (SO_PASSCRED,
+switched on where the socket is bound).
 
-A thread reads, because descriptors that come with a datagram are closed by whoever reads it, and closing can block: a
-socket with SO_LINGER and unsent data does (man 7 socket). What a datagram says is taken in on the loop.
+A thread reads the socket, because the reader has to close descriptors that arrive with a datagram, and closing can
+block: a socket with SO_LINGER and unsent data does (man 7 socket). The content of a datagram is handled on the loop.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from agent.init.loop import Loop
 
     class Listener(Protocol):
-        """What notifications do; `agent.init.supervisor` has it."""
+        """What notifications do; implemented by `agent.init.supervisor`."""
 
         def notified_ready(self) -> None:
             """The game is ready for players."""
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
             """The game lives."""
 
         def notified_ending(self) -> None:
-            """The game is ending: by itself, or as it was asked."""
+            """The game is ending, by itself or because it was asked to."""
 
         def notified_text(self, text: str) -> None:
-            """How the game says it is."""
+            """The game's status text."""
 
         def notified_main(self, pid: int) -> None:
-            """The game's main process; raises ValueError where it is none."""
+            """Sets the game's main process; raises ValueError if the process is not one of the game's."""
 
         def notified_alarm(self) -> None:
-            """The game's own watchdog found that it hangs."""
+            """The game's own watchdog reports a hang."""
 
         def notified_more_time(self, seconds: float) -> None:
-            """The game is ending and wants more time; raises AgentError where it cannot have it."""
+            """The game is ending and asks for more time; raises AgentError if it cannot be granted."""
 
         def is_game(self, pid: int) -> bool:
             """Whether a process is part of the game."""
@@ -64,7 +64,7 @@ _BARRIER_SECONDS = 1.0
 
 
 def parse(datagram: bytes) -> dict[str, str]:
-    """The assignments of a datagram, a line each; what is none is left out, as systemd does."""
+    """The assignments of a datagram, one on each line; other lines are skipped, as in systemd."""
     found = {}
     for line in datagram.decode("utf-8", "replace").splitlines():
         name, equals, value = line.partition("=")
@@ -81,8 +81,8 @@ class NotifySocket:
 
         Args:
             sock: a bound Unix datagram socket.
-            loop: where notifications are taken in.
-            listener: what they do.
+            loop: where notifications are handled.
+            listener: what handles them.
             users: user ids that may send: the game's, the agent's, root.
         """
         self._sock = sock
@@ -93,11 +93,11 @@ class NotifySocket:
         self._busy = False
         sock.setblocking(True)
         thread = threading.Thread(target=self._run, name="notify", daemon=True)
-        with contextlib.suppress(RuntimeError):  # no more threads: sd_notify goes unheard, all else works
+        with contextlib.suppress(RuntimeError):  # no thread available: sd_notify is not read, everything else works
             thread.start()
 
     def idle(self) -> bool:
-        """Whether all that has come so far was taken in."""
+        """Whether everything that has arrived so far was handled."""
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
         return not self._busy and not poll.poll(0)
@@ -110,12 +110,12 @@ class NotifySocket:
             except InterruptedError:
                 continue
             except OSError:
-                return  # closed: the init leaves
+                return  # closed: the init is exiting
             self._busy = True
             sender, descriptors = _ancillary(ancillary)
             done = threading.Event()
             self._loop.call_soon_threadsafe(self._take, datagram, sender, done)
-            # BARRIER=1 waits for this: that the other end is closed says that all before it was taken in.
+            # The sender of BARRIER=1 waits until this is closed, which says that all earlier datagrams were handled.
             if descriptors:
                 done.wait(_BARRIER_SECONDS)
             for descriptor in descriptors:
@@ -158,7 +158,7 @@ class NotifySocket:
         try:
             call()
         except Exception as problem:
-            # Nobody hears an answer over this socket, so that it is said here.
+            # The socket has no way to answer, so the problem is logged.
             status = "invalid"
             self._say_once(f"cannot take a notification: {problem} (sd_notify)")
         self._listener.count_notification(operation, status)

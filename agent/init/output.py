@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from agent.init.inputs import Inputs
 
 
-# The buffers of a container with little memory take this part of it each; they are said to a game by waiting, or to
-# a reader of the log by what was dropped, where being killed would be said by nobody.
+# In a container with little memory, each buffer is limited to this share of it. A full buffer makes the game wait or
+# drops log lines, and both are reported; being killed for lack of memory would not be.
 _SHARE_OF_MEMORY = 64
 _LEAST_BUFFER = 256 * 1024
 
@@ -29,16 +29,16 @@ def _buffer(most: int, limit: int | None) -> int:
 
 
 class Output:
-    """The log rooms of one agent.
+    """The parts of one agent that handle logs.
 
     Attributes:
         redactor: knows the secrets.
-        spool: takes what is kept.
+        spool: stores the output on disk.
         capture: reads the game's output, or None with AGENT_CAPTURE=off.
     """
 
     def __init__(self, inputs: Inputs) -> None:
-        """Makes them; nothing is read before the game is started."""
+        """Creates them; reading begins when the game is started."""
         words = inputs.setting("redact")
         patterns = [word[1:-1] for word in words if word.startswith("/")]
         self.redactor = Redactor([*inputs.secrets, *inputs.redacted_variables], patterns)
@@ -75,7 +75,7 @@ class Output:
         self._stderr.put_line(line)
 
     def close(self, deadline: float) -> None:
-        """Passes on and writes down what is left, until a moment of the monotonic clock."""
+        """Passes on and stores the rest of the output, until a deadline of the monotonic clock."""
         log.send_to(None)
         if self.capture is not None:
             self.capture.close(deadline)
@@ -85,12 +85,12 @@ class Output:
 
 
 def default_spool() -> str:
-    """Where the spool is when nothing is set. It should outlive a restart of the container's processes, not a boot."""
+    """The default directory of the spool. It should survive a restart of the container's processes, not a reboot."""
     return f"{home(os.getuid())}/spool"
 
 
 def _advice(inputs: Inputs) -> str:
-    """What can be done about a spool that is full, and is not done already."""
+    """What the user can still do about a full spool, given the current settings."""
     if inputs.raw("log_url"):
         return "the store does not keep up: look at it, and raise AGENT_SPOOL_MAX"
     return (

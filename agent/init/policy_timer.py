@@ -1,7 +1,6 @@
 """Evaluates the policies and schedules the next evaluation. Standard library only.
 
-It knows the facts, owns one timer, and asks for the stop when one is due. An evaluation at the wrong time changes
-nothing.
+It collects the facts, owns one timer, and asks for the stop when one is due. An evaluation too early has no effect.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ if TYPE_CHECKING:
     from agent.lifecycle.game_report import Fact
     from agent.lifecycle.states import Event
 
-# A timer that fires so many seconds late says that nobody ran meanwhile (a paused container, a suspended machine): the
-# game could not have sent its heartbeat either, or it has not been read yet.
+# If a timer fires this many seconds late, nothing ran meanwhile (a paused container, a suspended machine): the game
+# could not have sent its heartbeat either, or it has not been read yet.
 _LATE = 1.0
-# These follow from what the game said, or did not: the agent, which hears it, has to have read all of it.
+# These depend on what the game reported: the agent must have read everything that arrived before they apply.
 _BY_REPORT = (Reason.HEARTBEAT_LOST, Reason.EMPTY, Reason.FIRST_PLAYER_TIMEOUT, Reason.NOT_READY)
 
 
 class PolicyTimer:
-    """Looks whenever a fact changes, and when the next thing is due."""
+    """Evaluates the policies when a fact changes, and when the next stop or warning is due."""
 
     def __init__(
         self,
@@ -50,12 +49,12 @@ class PolicyTimer:
             driver: gets the stop requests.
             report: what the game says.
             limits: the settings.
-            loop: its clock is that of all moments.
+            loop: its clock is used for all times.
             began: when the container began.
             expected_players: how many the match was made for, or None.
-            on_hang: called before the stop of a game whose heartbeat was lost: captures what can be captured.
-            warn: tells the game how many seconds it has.
-            caught_up: calls back once everything that the game has said so far is in the report.
+            on_hang: called before the stop of a game without heartbeat, to capture its stacks or a core.
+            warn: tells the game how many seconds it has left.
+            caught_up: calls back once everything that the game has reported so far is in `report`.
         """
         self._driver = driver
         self._report = report
@@ -66,7 +65,7 @@ class PolicyTimer:
         self._on_hang = on_hang
         self._warn = warn
         self._caught_up = caught_up
-        self._asked: tuple[Reason, float] | None = None  # what is due, and is confirmed at present
+        self._asked: tuple[Reason, float] | None = None  # the stop that is due and is being confirmed
         self._confirmed_at = -1.0
         self._warned: set[float] = set()
         self._seen_players = False
@@ -101,7 +100,7 @@ class PolicyTimer:
         )
 
     def look(self) -> None:
-        """Does what is due, and arms the timer for what comes next."""
+        """Asks for the stop or warning that is due, and arms the timer for the next one."""
         now = self._loop.time()
         if self._timer is not None:
             self._timer.cancel()
@@ -131,7 +130,7 @@ class PolicyTimer:
             self._timer = self._loop.call_at(self._timer_at, self.look)
 
     def _confirm(self, due: Due) -> None:
-        """Waits until what the game may have said before the deadline has been read."""
+        """Waits until everything that the game may have sent before the deadline has been read."""
         if self._asked == (due.reason, due.at):
             return
         self._asked = (due.reason, due.at)
@@ -145,7 +144,7 @@ class PolicyTimer:
         self._caught_up(confirmed)
 
     def resumed(self) -> None:
-        """What hears the game was away until now: its silence meanwhile means nothing."""
+        """The agent, which listens to the game, was not running until now: ignores the game's silence in that time."""
         self._resumed_at = self._loop.time()
         self._asked = None
         if self._empty_since is not None:
@@ -153,9 +152,9 @@ class PolicyTimer:
         self.look()
 
     def players_unknown(self, unknown: bool) -> None:
-        """Players cannot be counted at present: the server counts as occupied, and as empty only from when it can.
+        """Players cannot be counted now: the server counts as occupied, and as empty only once counting works.
 
-        A game that was never counted is still loading. Where counting worked before, somebody may have come meanwhile.
+        A game that was never counted is still loading. If counting worked before, somebody may have joined meanwhile.
         """
         now = self._loop.time()
         if unknown:
@@ -170,24 +169,24 @@ class PolicyTimer:
         self.look()
 
     def short_visit(self) -> None:
-        """Who has just left did not play: a port probe, a health check. It is as if nobody had come."""
+        """The visitor who just left was no player, but a port probe or a health check: ignores the visit."""
         self._seen_players, self._empty_since = self._before_visit
         self.look()
 
     def alarm(self, message: str) -> None:
-        """The game's own watchdog says that it hangs: as if its heartbeat were lost."""
+        """The game's own watchdog reports a hang: treated like a lost heartbeat."""
         if self._driver.state.phase in (Phase.STARTING, Phase.READY):
             now = self._loop.time()
             self._stop(Due(now, Reason.HEARTBEAT_LOST, message), now)
 
     def limit_health(self, seconds: float) -> None:
-        """How long the game may be silent, where the settings do not say it: its own host's rule."""
+        """Sets how long the game may be silent, by the rule of its host's SDK, unless a setting says it."""
         if not self._limits.health:
             self._limits = replace(self._limits, health=seconds)
             self.look()
 
     def hold(self, seconds: float | None) -> None:
-        """The game wants no stop for want of players for so long from now; None ends that."""
+        """For this many seconds, the game is not to be stopped for having no players; None ends that."""
         self._held_until = None if seconds is None else self._loop.time() + seconds
         self.look()
 
@@ -233,6 +232,6 @@ class PolicyTimer:
             self._loop.call_soon(self.look)
 
     def _nobody_left(self, at: float) -> None:
-        """A drain need not wait to its end when nobody plays any more."""
+        """Ends the drain early when no player is left."""
         if self._driver.state.phase is Phase.DRAINING and self._report.players_known and self._report.count == 0:
             self._driver.post(PlayersGone(at))

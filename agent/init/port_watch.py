@@ -1,8 +1,8 @@
-"""Notices that nothing listens on the game's ports any more while its main process lives on, and says so, once.
+"""Warns once if nothing listens on the game's ports any more while its main process is still running.
 
-A start script that goes on behind its server (the vendor's for Unreal ends in `sleep infinity`) hides the server's end:
-the deployment would be billed on with nobody on it. Only AGENT_MAIN=port acts on it, for a server may close a port on
-purpose. Standard library only.
+A start script that continues after its server has ended (the vendor's script for Unreal ends in `sleep infinity`) hides
+the end of the server: the empty deployment would still be billed. It is only a warning, because a server may close a
+port on purpose; AGENT_MAIN=port acts on it. Standard library only.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 # Four small files are read each time.
 _EVERY = 10.0
-# So many looks in a row find nothing before it is said: a server that changes its map may open its port anew.
+# This many checks in a row must fail before the warning: a server that changes its map may reopen its port.
 _LOOKS = 3
 
 
 class PortWatch:
-    """Looks at the ports of one start of the game."""
+    """Checks the ports of one start of the game."""
 
     def __init__(self, loop: Loop, ports: Sequence[int], lives: Callable[[], bool], *, every: float = _EVERY) -> None:
-        """Begins to look.
+        """Starts checking.
 
         Args:
             loop: for timers.
             ports: of the game, inside the container.
-            lives: whether this start of the game lives and is not being stopped.
-            every: seconds between two looks.
+            lives: whether this start of the game is running and is not being stopped.
+            every: seconds between two checks.
         """
         self._loop = loop
         self._ports = ports

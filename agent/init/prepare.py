@@ -1,7 +1,7 @@
-"""Prepares what the game is started with: sockets, log rooms, user, environment, files. Standard library only.
+"""Prepares what the game is started with: sockets, logs, user, environment, files. Standard library only.
 
-Everything here happens before the game is spawned. What is wrong with a setting is noted in the inputs; then nothing is
-started, and all of it is said at once.
+Everything here happens before the game is spawned. Wrong settings are noted in the inputs; then nothing is started, and
+all problems are reported at once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LOOPBACK = "127.0.0.1"
 
 
 def bind_sockets(inputs: Inputs) -> Sockets:
-    """Binds the listening sockets; one that cannot be had is a wrong setting, or said and done without."""
+    """Binds the listening sockets; a failure is a wrong setting, or a warning where the agent can run without it."""
     sockets = Sockets()
     sockets.control = _port(inputs, "control_port", _LOOPBACK)
     sockets.metrics = _port(inputs, "metrics_port", inputs.setting("metrics_host"), _metrics_port(inputs.environ))
@@ -94,7 +94,7 @@ def _user(inputs: Inputs, process: GameProcess, sockets: Sockets) -> None:
     from agent.game.user import find  # noqa: PLC0415 - most games run as the agent does
 
     process.user = user = find(name)
-    # A HOME that the image or the version sets on purpose is kept; the one that root has by default is not.
+    # A HOME set on purpose by the image or the version is kept; root's default one is replaced.
     kept = {"HOME"} if inputs.environ.get("HOME", "/root") not in ("", "/root", "/") else set()
     process.env |= {key: value for key, value in user.environment.items() if key not in kept}
     for unix in (sockets.unix, sockets.notify, sockets.statsd_path):
@@ -106,7 +106,7 @@ def _user(inputs: Inputs, process: GameProcess, sockets: Sockets) -> None:
 
 
 def _compat(inputs: Inputs, process: GameProcess, sockets: Sockets) -> None:
-    """What games built for other hosts look for."""
+    """Environment and files that games built for other hosts look for."""
     hosts = inputs.setting("compat")
     if inputs.problems:
         return
@@ -129,7 +129,7 @@ def _files(inputs: Inputs, process: GameProcess) -> None:
 
 
 def _metrics_port(environ: dict[str, str]) -> int | None:
-    """The port that the version declares under the name `metrics`, which is the one that is mapped to the outside."""
+    """The port that the version declares under the name `metrics`, which the platform maps to the outside."""
     declared = environ.get("ARBITRIUM_PORT_METRICS_INTERNAL", "")
     return int(declared) if declared.isascii() and declared.isdigit() and 0 < int(declared) < 65536 else None
 
@@ -170,7 +170,7 @@ def _exported(inputs: Inputs, sockets: Sockets) -> dict[str, str]:
     if sockets.notify is not None:
         exported["NOTIFY_SOCKET"] = sockets.notify.path
         if health := inputs.setting("health_timeout"):
-            # As systemd gives it: a library sends its heartbeats in half of this (man 3 sd_watchdog_enabled).
+            # As systemd sets it: a library sends a heartbeat every half of this time (man 3 sd_watchdog_enabled).
             exported["WATCHDOG_USEC"] = str(int(health * 1e6))
     if sockets.statsd_path is not None:
         exported["AGENT_STATSD_URL"] = f"unix://{sockets.statsd_path.path}"
@@ -188,7 +188,7 @@ def _reachable(port: Port) -> str:
 
 
 def _intercept(inputs: Inputs, process: GameProcess, sockets: Sockets) -> None:
-    """Gives the game a delete URL that leads to the agent, with the same path, and a token that is worth nothing."""
+    """Gives the game a delete URL that leads to the agent, with the same path, and a token without any rights."""
     url = inputs.environ.get("ARBITRIUM_DELETE_URL", "")
     if not url or sockets.control is None:
         log.warning("cannot intercept the self-stop: there is no ARBITRIUM_DELETE_URL or no control port")
@@ -198,7 +198,7 @@ def _intercept(inputs: Inputs, process: GameProcess, sockets: Sockets) -> None:
             "cannot keep the delete token from a game that was taken over: it can change the agent's own code; set "
             "AGENT_GAME_USER, or USER in the Dockerfile (docs/security.md)"
         )
-    # The last two parts of the path are the id and the stop key, whatever a gateway puts before them.
+    # The last two parts of the path are the id and the stop key; a gateway may put more in front of them.
     where, mark, query = url.partition("://")[2].partition("/")[2].partition("?")
     path = "/v1/self/stop/" + "/".join([part for part in where.split("/") if part][-2:]) + mark + query
     inputs.substitute_token = os.urandom(16).hex()

@@ -1,7 +1,7 @@
 """The self-stop without the agent: a forked process makes the call. Standard library only.
 
-Resolving a name and a TLS handshake can hang or crash; in a process of its own neither touches PID 1. It is used where
-the agent's process is not there to make the call with all that it knows of retries.
+Name resolution and the TLS handshake can hang or crash; in a separate process neither affects PID 1. It is used only if
+the agent's process, which has the full retry policy (`agent.edgegap.self_stop`), is not running.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 CONFIRMED = 0
 _CONFIRMATIONS = (200, 202, 410)
-# As much of a confirmation is looked at: a web page may begin with empty lines.
+# How much of a confirmation is read to tell whether it is a web page, which may begin with empty lines.
 _BODY_BYTES = 1024
 _CALL_SECONDS = 10.0
-# A call as a whole: a server that sends a byte now and then keeps to the limit of each read for ever.
+# Limit of a whole call: a server that sends a byte now and then never exceeds the limit of a single read.
 _TOTAL_SECONDS = 20
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
 _AFTER_REFUSAL = 60.0
-# A helper that could not be started, or was lost, is started again after so long.
+# Delay before a helper that could not be started, or was lost, is started again.
 _HELPER_AGAIN = 2.0
 
 
@@ -42,7 +42,7 @@ class LightRelease:
         """Starts nothing yet.
 
         Args:
-            reaper: the helper is the init's.
+            reaper: told that the helper is not a process of the game.
             isolate: called in the forked process first: undoes what belongs to the init alone.
             loop: starts a helper again that could not be started, or was lost.
         """
@@ -54,7 +54,7 @@ class LightRelease:
         self._call: tuple[str, str, str] | None = None
 
     def start(self, url: str, token: str, log_storage: str, settled: Callable[[str], None]) -> None:
-        """Begins to call; where that is under way already, it goes on as it is.
+        """Starts calling; does nothing if that is under way already.
 
         Args:
             url: ARBITRIUM_DELETE_URL.
@@ -86,14 +86,14 @@ class LightRelease:
         self._reaper.add_helper(pid)
 
     def ended(self, pid: int, status: int) -> None:
-        """A helper of the init's was reaped."""
+        """Handles the end of the helper, which was reaped."""
         if pid != self._pid or self._settled is None:
             return
         self._pid = 0
         if os.waitstatus_to_exitcode(status) == CONFIRMED:
             self._settled("confirmed")
         else:
-            # It hung for too long, or the kernel took it. At once, it would be started again and again.
+            # It hung for too long or was killed. Restarting at once could become a busy loop.
             self._loop.call_later(_HELPER_AGAIN, self._start_helper)
 
 
@@ -102,13 +102,13 @@ def _call_until_settled(url: str, token: str, log_storage: str) -> NoReturn:
     try:
         pause = _FIRST_PAUSE
         while True:
-            signal.alarm(_TOTAL_SECONDS)  # ends this process: the init starts another one
+            signal.alarm(_TOTAL_SECONDS)  # ends this process; the init starts another one
             status = _call(url, token, log_storage)
             if status in _CONFIRMATIONS:
                 code = CONFIRMED
                 break
             if status in (400, 401, 403, 404):
-                # Exiting would let a restart policy start the container again, and bill it again.
+                # If it exited, a restart policy would start the container again, and it would be billed again.
                 pause = max(pause, _AFTER_REFUSAL)
                 log.error(
                     f"cannot self-stop: the platform answered {status}; holding, and asking again in {pause:g} s: stop "
@@ -124,9 +124,9 @@ def _call_until_settled(url: str, token: str, log_storage: str) -> NoReturn:
 
 
 def _call(url: str, token: str, log_storage: str) -> int:
-    """The status of one call; 0 without an answer of the platform's, which is said.
+    """The HTTP status of one call; 0 without an answer from the platform, which is logged.
 
-    No redirect is followed: it would carry the token elsewhere.
+    Redirects are not followed: they would send the token to another server.
     """
     import http.client  # noqa: PLC0415 - only in the forked process
     from urllib.parse import quote, urlsplit  # noqa: PLC0415

@@ -1,7 +1,7 @@
 """Binds the agent's listening sockets, before the game is spawned. Standard library only.
 
-From then on a connection is accepted by the kernel and waits in the backlog until the server is up: the game's first
-call can take a moment, but is never refused.
+From then on the kernel accepts connections, which wait in the backlog until the server is up: the game's first call may
+take a moment, but is never refused.
 """
 
 import errno
@@ -22,7 +22,7 @@ else:
 
 BACKLOG = 1024
 SO_PASSRIGHTS = 83
-"""Whether descriptors may come over a socket (asm-generic/socket.h); Python has no name for it yet."""
+"""Socket option: whether descriptors may be received (asm-generic/socket.h). Python has no name for it yet."""
 _UCRED_SIZE = 12  # three integers (man 7 unix)
 RUN_DIR = "/run/arbitrium-agent"
 
@@ -84,7 +84,7 @@ def listen_tcp(host: str, port: int, *, explicit: bool) -> Port:
     Args:
         host: address to listen on.
         port: the port; 0 takes any free one.
-        explicit: whether the user named this port. The default one gives way to any free one when it is taken.
+        explicit: whether the user chose this port. If the default port is taken, any free one is used instead.
 
     Raises:
         TakenError: an explicit port is taken, or the address cannot be used at all.
@@ -100,7 +100,7 @@ def listen_tcp(host: str, port: int, *, explicit: bool) -> Port:
 def _bind(host: str, port: int) -> "_socket.socket":
     sock = _socket.socket(_socket.AF_INET6 if ":" in host else _socket.AF_INET, _socket.SOCK_STREAM)
     try:
-        # Without it a port whose connections are still in TIME_WAIT could not be used again after a restart.
+        # Without it, a port with connections in TIME_WAIT could not be bound again after a restart.
         sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
         sock.bind((host, port))
         sock.listen(BACKLOG)
@@ -128,20 +128,20 @@ class UnixSocket(Bound):
 
     Attributes:
         path: where it is.
-        instead_of: the default path that another agent has, or None.
+        instead_of: the default path, if another agent uses it, or None.
     """
 
     __slots__ = ("_lock", "instead_of", "path")
 
     def __init__(self, plain: "_socket.socket", path: str, lock: int, instead_of: "str | None" = None) -> None:
-        """Takes a bound socket and the lock that says it is in use."""
+        """Takes a bound socket and the lock that marks it as in use."""
         super().__init__(plain)
         self.path = path
         self.instead_of = instead_of
         self._lock = lock
 
     def close(self) -> None:
-        """Takes the socket away, its files included."""
+        """Closes the socket and removes its files."""
         if self.sock.type == _socket.SOCK_DGRAM:
             # Closing descriptors that came with a datagram nobody has read can block (man 7 socket, SO_LINGER), but not
             # at the end of a process, which follows.
@@ -204,7 +204,7 @@ def _notify_path(path: str) -> str:
 
 
 def default_socket_paths() -> "list[str]":
-    """Where the socket is when nothing is set, most wanted first; the commands look for it in the same order."""
+    """Default paths of the socket, in order of preference; the commands look for it in the same order."""
     return [f"{RUN_DIR}/agent.sock", f"{home(os.getuid())}/agent.sock"]
 
 
@@ -212,7 +212,7 @@ def listen_unix(path: "str | None") -> "tuple[UnixSocket | None, str]":
     """Binds the Unix socket.
 
     Args:
-        path: an explicit path; "" for none; None for the first default that can be had.
+        path: an explicit path; "" for no socket; None for the first default path that can be used.
 
     Returns:
         The socket or None, and why there is none (or "").
@@ -245,7 +245,7 @@ def listen_unix(path: "str | None") -> "tuple[UnixSocket | None, str]":
 
 
 def _own_directory(path: str) -> None:
-    """Makes a directory that only this user can have put there, so that nobody else answers in the agent's place."""
+    """Creates a directory owned by this user, so that nobody else can put a socket there and answer for the agent."""
     try:
         # Others may enter: the game may run as another user, and the socket has its own permissions.
         os.mkdir(path, 0o755)
@@ -273,12 +273,12 @@ def _bind_unix(
 ) -> UnixSocket:
     import fcntl  # noqa: PLC0415 - this is the only use
 
-    # The lock says whether an agent lives behind the path; a socket file alone outlives its process.
+    # The lock tells whether an agent is running; a socket file alone may be left over from an ended process.
     lock = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not os.path.samestat(os.fstat(lock), os.stat(path + ".lock")):
-            raise BlockingIOError  # its owner took it away between the two lines above: somebody else makes a new one
+            raise BlockingIOError  # its owner removed it between the two lines above, and a new one is created
         try:
             if stat.S_ISSOCK(os.lstat(path).st_mode):
                 os.unlink(path)
@@ -309,9 +309,9 @@ def _bind_unix(
 
 
 def _refuse_descriptors(sock: "_socket.socket") -> None:
-    """Has the kernel refuse descriptors that are sent here, and to what is accepted, where it can (since Linux 6.16).
+    """Has the kernel refuse descriptors sent to this socket and to accepted connections (since Linux 6.16).
 
-    The socket for sd_notify takes them: BARRIER=1 comes with one.
+    The socket for sd_notify accepts them: BARRIER=1 is sent with one.
     """
     try:  # noqa: SIM105 - contextlib is not imported before the game is started
         sock.setsockopt(_socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
@@ -328,7 +328,7 @@ def _why_not(problem: OSError) -> str:
 
 
 class Sockets:
-    """The bound sockets of one agent; each is None where there is none, and `compat` has those of other hosts."""
+    """The bound sockets of one agent, None for those not in use; `compat` holds those of other hosts' SDKs."""
 
     def __init__(self) -> None:
         """None is bound yet."""
@@ -341,7 +341,7 @@ class Sockets:
         self.compat: Prepared | None = None
 
     def close(self) -> None:
-        """Closes them, and takes the files away."""
+        """Closes them and removes their files."""
         if self.compat is not None:
             self.compat.close()
         for port in (self.control, self.metrics):

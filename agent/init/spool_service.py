@@ -1,7 +1,7 @@
 """Serves the spool to the agent, which ships from it. Standard library only.
 
-The init writes, bounds and drops; the agent reads segments from disk and says what the store has confirmed. What is in
-memory because the disk takes nothing is sent over the link.
+The init writes segments, limits their total size and drops the oldest; the agent reads them from disk and reports what
+the store has confirmed. Segments kept in memory because the disk refuses writes are sent over the link.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LOOK_EVERY = 0.01
 
 
 class SpoolService:
-    """What the agent asks of the spool, and what it is told."""
+    """Answers the agent's requests about the spool, and notifies it of changes."""
 
     def __init__(self, output: Output, agent: AgentProcess, loop: Loop) -> None:
         """Serves from now on."""
@@ -55,7 +55,7 @@ class SpoolService:
         self._spool.listen(lambda: loop.call_soon_threadsafe(self._tell))
 
     def snapshot(self) -> list[SegmentClosed]:
-        """The segments that are held, for an agent that is about to be forked; it is told of all others."""
+        """The segments held now, for an agent about to be forked; it is notified of all later ones."""
         segments = self._spool.segments()
         for segment in segments:
             segment.busy = False
@@ -63,7 +63,7 @@ class SpoolService:
         return [self._closed(segment) for segment in segments]
 
     def _tell(self) -> None:
-        """Tells the agent of what was closed, and of what was dropped, since it was told last."""
+        """Tells the agent which segments were closed or dropped since the last message."""
         segments = {segment.number: segment for segment in self._spool.segments()}
         if dropped := tuple(sorted(self._told - segments.keys())):
             self._agent.tell(SegmentsDropped(dropped))

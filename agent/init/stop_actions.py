@@ -37,18 +37,18 @@ if TYPE_CHECKING:
             """Has the agent apply a method; returns why it cannot, or ""."""
 
         def end_method(self) -> None:
-            """The turn of the method is over."""
+            """The method's time slot is over."""
 
 
-# The game's listeners hear of the stop before anything is done about it; one that takes no event does not hold it up.
+# Subscribers get this long to receive the stop event before the first method; a slow one does not delay it further.
 _SETTLE = 0.03
-# Those that were asked have ended, and others live: so long they have to notice and end by themselves (`tee` at the end
-# of its input, a script behind its server).
+# After the signalled processes have ended, the others get this long to end by themselves (`tee` at the end of its
+# input, a script after its server) before they are signalled.
 _FOLLOWERS = 0.3
-# A main process that was asked and passes nothing on: the others are asked when so much of the method's time is over.
+# If the main process was signalled and passes nothing on, the others are signalled after this share of its time.
 _PASSES_NOTHING_ON = 0.4
 _LOOK_EVERY = 0.1
-# A line that lies unread in the pipe for so long, or for so much of the method's time, is not read.
+# A line that stays unread in the pipe for this long, or for this share of the method's time, counts as not read.
 _UNREAD_SECONDS = 1.0
 _UNREAD_SHARE = 0.5
 
@@ -62,8 +62,8 @@ class StopActions:
         Args:
             process: the game.
             remote: the agent.
-            clock: its time is that of all moments.
-            ports: the game's ports inside the container, by which its server is known.
+            clock: used for all times.
+            ports: the game's ports inside the container, to find the process that serves them.
         """
         self._process = process
         self._remote = remote
@@ -72,11 +72,11 @@ class StopActions:
         self._hook: int | None = None
         self._hook_failed: Callable[[str], None] | None = None
         self._timer: TimerHandle | None = None
-        self.asked: dict[int, int] = {}  # by process: the last signal that it got
-        self._in_turn: set[int] = set()  # who was asked in the present turn
+        self.asked: dict[int, int] = {}  # the last signal sent to each process
+        self._in_turn: set[int] = set()  # processes signalled in the current turn
 
     def prepare(self) -> float:
-        """Wakes a game that is suspended, and says how long listeners need."""
+        """Resumes a suspended game, and returns how many seconds subscribers need."""
         self._process.wake()
         # Whatever of the game has left its groups: finding that takes longer than asking the main process to end.
         self._clock.call_at(self._clock.time(), self._process.wake_all)
@@ -99,7 +99,7 @@ class StopActions:
                 return self._remote.ask_method(method, ends, failed)
 
     def end(self) -> None:
-        """Kills the hook with all it started, and what the agent does for the method ends."""
+        """Kills the hook with all processes that it started, and ends the agent's work for the method."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -109,7 +109,7 @@ class StopActions:
         self._remote.end_method()
 
     def helper_ended(self, pid: int, status: int) -> None:
-        """A hook that failed leaves its share to the next method; one that did its work is waited for with the game."""
+        """A hook that failed ends its turn; after one that succeeded, the game gets the rest of the time to end."""
         if pid != self._hook or self._hook_failed is None:
             return
         failed, self._hook_failed = self._hook_failed, None
@@ -138,7 +138,7 @@ class StopActions:
     # A signal --------------------------------------------------------------------------------------------------------
 
     def _signal(self, turn: Turn, method: Method, ends: float) -> str:
-        """Asks whoever will hear it; the others in time, where those who were asked have ended or pass nothing on."""
+        """Signals the processes that handle the signal; later the others, if those have ended or pass nothing on."""
         now = self._clock.time()
         number = method.signum
         everyone = now + (ends - now) * _PASSES_NOTHING_ON
@@ -149,13 +149,13 @@ class StopActions:
         return ""
 
     def _follow_up(self, turn: Turn, number: int, everyone: float, since: float) -> None:
-        """Asks the others, each once.
+        """Signals the other processes, each once.
 
         Args:
             turn: the present one.
             number: the signal.
-            everyone: the moment from which on all are asked.
-            since: when somebody who was asked was last seen alive.
+            everyone: the time from which all are signalled.
+            since: when a signalled process was last seen running.
         """
         now = self._clock.time()
         alive = {process.pid for process in look(self._process.pids())}
@@ -168,8 +168,8 @@ class StopActions:
     def main_ended(self, turn: Turn, ended_by: int | None) -> None:
         """The main process has ended during a turn.
 
-        One that the stop signal itself ended had no handler, so that it passed nothing on: what it left is asked at
-        once. Nobody who was asked already is asked again.
+        If the stop signal itself ended it, it had no handler and passed nothing on: the processes that it left are
+        signalled at once. No process is signalled twice.
 
         Args:
             turn: the present one.
@@ -190,7 +190,7 @@ class StopActions:
         return self._tell(turn, number, [main[0].pid], {main[0].pid: main[0].name})
 
     def _ask(self, turn: Turn, number: int, *, target: str = "") -> bool:
-        """Signals those who are to be asked now, of all that were not in this turn; False where there is nobody."""
+        """Signals the processes whose time it is and that were not signalled in this turn; False if there are none."""
         processes = [one for one in look(self._process.pids()) if one.pid not in self._in_turn]
         chosen = self._judge(processes, number, target).asked
         names = {one.pid: one.name for one in processes}
@@ -239,7 +239,7 @@ class StopActions:
             if output:
                 os.close(output[1])
         process.reaper.add_helper(hook.pid)
-        hook.returncode = 0  # the reaper waits, nobody else
+        hook.returncode = 0  # only the reaper waits for processes
         self._hook, self._hook_failed = hook.pid, failed
         if output and process.capture is not None:
             process.capture.attach({"hook": output[0]})
@@ -247,7 +247,7 @@ class StopActions:
 
 
 def _told(state: State, ends: float, game_pid: int, now: float) -> dict[str, str]:
-    """What a hook finds in its environment, beside what the game has."""
+    """The variables that a hook gets in addition to the game's environment."""
     stop = state.stop
     return {
         "AGENT_PHASE": str(state.phase),

@@ -1,6 +1,6 @@
 """Applies the stop methods in order, each with a time slot. Standard library only.
 
-Here is only the order and the clock; what a method does to the game is in `agent.init.stop_actions`.
+This module handles only order and time; what each method does is in `agent.init.stop_actions`.
 """
 
 from __future__ import annotations
@@ -19,39 +19,39 @@ if TYPE_CHECKING:
     from agent.lifecycle.states import State
 
     class Actions(Protocol):
-        """What the methods do; `agent.init.stop_actions.StopActions` is it."""
+        """What the methods do; implemented by `agent.init.stop_actions.StopActions`."""
 
         def prepare(self) -> float:
-            """Readies the game for its stop (wakes it where it is suspended).
+            """Prepares the game for its stop (resumes it if it is suspended).
 
             Returns:
-                Seconds that who listens to events needs to hear of the stop first.
+                Seconds that subscribers need to receive the stop event first.
             """
 
         def apply(self, turn: Turn, method: Method, state: State, ends: float, failed: Callable[[str], None]) -> str:
             """Applies a method, without waiting.
 
             Args:
-                turn: notes down who was asked.
+                turn: records which processes were signalled.
                 method: which.
                 state: of the lifecycle.
                 ends: when its turn is over, in seconds of the monotonic clock.
-                failed: called where it turns out later that the method has no effect, with why.
+                failed: called with the reason if it turns out later that the method has no effect.
 
             Returns:
                 Why it has no effect, or "".
             """
 
         def end(self) -> None:
-            """The turn is over: what the method still does ends with it."""
+            """The turn is over: ends what the method is still doing."""
 
 
-# However much more time the game asks for, what comes after its method gets this part of the whole.
+# The share of the whole time that is kept for later methods when the game asks for more time.
 _KEPT_FOR_THE_REST = 0.1
 
 
 class PlannedTurn:
-    """What a method gets, as it is planned when the stop begins: its name, and seconds."""
+    """The plan for one method when the stop begins: its name and its seconds."""
 
     __slots__ = ("method", "seconds")
 
@@ -68,10 +68,10 @@ class Turn:
         method: as it is shown.
         at: when its turn began, in seconds of the monotonic clock.
         planned_seconds: how long it had.
-        seconds: how long it took until the game was gone, its time was over, or it had no effect.
+        seconds: how long it took until the game was gone, its time was over, or it failed.
         outcome: `applied`, or why it had no effect.
-        acknowledged: whether the game said that it heard.
-        more_seconds: how much longer the game asked for, and got.
+        acknowledged: whether the game acknowledged the stop.
+        more_seconds: the extra time that the game asked for and got.
         asked: the processes that were signalled, in words.
     """
 
@@ -91,7 +91,7 @@ class StopSequence:
     """One stop of one game, made when it is announced.
 
     Attributes:
-        planned: what each method gets, as things stood before the first turn.
+        planned: the time of each method, as planned before the first turn.
         turns: the methods that had their turn so far.
         started: whether the first turn has begun, or is about to.
     """
@@ -103,7 +103,7 @@ class StopSequence:
             methods: as AGENT_STOP has them.
             actions: applies them.
             state: of the lifecycle; it has a plan.
-            clock: its time is that of all moments.
+            clock: used for all times.
         """
         ending = state.stop is not None and state.stop.ending
         self._methods = with_last_resort((ITSELF, *methods) if ending else methods)
@@ -114,10 +114,10 @@ class StopSequence:
         self._timer: TimerHandle | None = None
         self._extended = False
         self._over = False
-        self._open = False  # whether a method has its turn
+        self._open = False  # whether a method is being applied
         self.started = False
         self.turns: list[Turn] = []
-        # Said before the first turn, while players drain; given to that turn.
+        # Acknowledgement that came before the first turn, during the drain; it is given to that turn.
         self._acknowledged = ending
         self._promised = self._more = 0.0
         self.plan(state)
@@ -133,11 +133,11 @@ class StopSequence:
         ]
 
     def start(self, state: State, until: float) -> None:
-        """Begins with the first method, as soon as who listens to events has heard of the stop.
+        """Applies the first method, after subscribers have had time to receive the stop event.
 
         Args:
             state: of the lifecycle, when the drain is over.
-            until: moment of the monotonic clock at which the game must be gone; `hurry` moves it.
+            until: time of the monotonic clock by which the game must be gone; `hurry` moves it.
         """
         self.started = True
         self._state = state
@@ -149,22 +149,22 @@ class StopSequence:
             self._next()
 
     def hurry(self, until: float) -> None:
-        """Moves the end of the whole: what is left of it is shared out anew."""
+        """Moves the deadline: the remaining time is divided again."""
         self._until = until
         if self._open:
             before = self._ends
             self._share_out(self._index, self._clock.time())
-            self._ends = min(before, self._ends)  # what it has had already is not given again
+            self._ends = min(before, self._ends)  # the time used so far is subtracted
             self._arm()
 
     def acknowledge(self, more_seconds: float) -> float:
-        """The game heard the stop and is busy ending.
+        """The game acknowledges the stop and is shutting down.
 
         Args:
-            more_seconds: how much longer than its share it wants before the next method; 0 for no longer.
+            more_seconds: the extra time it wants before the next method; 0 for none.
 
         Returns:
-            How much longer it gets: never beyond the deadline, less what the next methods need.
+            The extra time it gets: never beyond the deadline, minus the time that the next methods need.
 
         Raises:
             AgentError: it asked for more time before.
@@ -188,7 +188,7 @@ class StopSequence:
         return granted
 
     def end(self) -> None:
-        """The game is gone, or is killed: no method has its turn any more."""
+        """The game is gone or is being killed: applies no further method."""
         if not self._over:
             self._over = True
             self._close_turn()
@@ -199,11 +199,11 @@ class StopSequence:
 
     @property
     def _latest(self) -> float:
-        """The latest moment at which a turn may end that was made longer."""
+        """The latest time at which an extended turn may end."""
         return self._until - (self._until - self._began) * _KEPT_FOR_THE_REST
 
     def _next(self) -> None:
-        """The turn of the next method begins, where there is one."""
+        """Applies the next method, if there is one."""
         self._close_turn()
         if self._over or self._index + 1 >= len(self._methods):
             return
@@ -213,7 +213,7 @@ class StopSequence:
         turn = Turn(str(method), now, max(0.0, self._ends - now))
         if not self.turns:
             turn.acknowledged, turn.more_seconds = self._acknowledged, self._more
-            # What was promised during the drain is kept also if the drain was over sooner than planned.
+            # Extra time granted during the drain is kept even if the drain ended early.
             self._ends = min(self._until, max(self._promised, min(self._ends + self._more, self._latest), self._ends))
         self.turns.append(turn)
         self._open = True
@@ -221,13 +221,13 @@ class StopSequence:
         log.debug(f"stop method {method}", seconds=round(turn.planned_seconds, 2))
         try:
             problem = self._actions.apply(turn, method, self._state, self._ends, lambda why: self._fail(turn, why))
-        except Exception as fault:  # whatever it is, the next method has its turn
+        except Exception as fault:  # whatever went wrong, the next method is applied
             problem = f"{type(fault).__name__}: {fault}"
         if problem:
             self._fail(turn, problem)
 
     def _fail(self, turn: Turn, problem: str) -> None:
-        """A method has no effect: the next one has its turn now."""
+        """A method has no effect: applies the next one now."""
         if self._over or turn is not self.turns[-1] or turn.outcome != "applied":
             return
         turn.outcome = problem
@@ -248,7 +248,7 @@ class StopSequence:
         self._ends = now + turns(self._methods[index:], max(0.0, self._until - now), whole)[0]
 
     def _arm(self) -> None:
-        """The turn is over at `_ends`, however that is moved meanwhile."""
+        """Ends the turn at `_ends`, even if that is moved meanwhile."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._clock.call_at(self._ends, self._next)

@@ -1,7 +1,8 @@
-"""Wires the init: the lifecycle, the game, its output, the policies, and the agent's process. Standard library only.
+"""Connects the lifecycle, the game, its output, the policies, and the agent's process. Standard library only.
 
-The only module of the init that knows all others. What happens reaches the driver as an event; what follows is executed
-by `Effects`. Nothing here blocks, and nothing waits for the agent's process longer than a bounded time.
+Signals arrive here (`_on_signal`). This is the only module of the init that knows all others: everything that happens
+is an event for the driver, and `Effects` executes what follows. Nothing here blocks, and nothing waits for the agent's
+process longer than a bounded time.
 """
 
 from __future__ import annotations
@@ -86,24 +87,24 @@ if TYPE_CHECKING:
     from agent.lifecycle.record import Record
     from agent.lifecycle.states import Event
 
-# The last steps of the way out: closing, and the agent's own way out.
+# The last steps of the shutdown: closing, and the shutdown of the agent's process.
 _CLOSE_SECONDS = 1.0
 _LEAVE_SECONDS = 0.3
 _KILLED_SECONDS = 0.1
-# What is left of the grace when everything is closed: one twentieth of a CPU takes its time for the rest.
+# How much of the grace must be left when everything is closed: on a twentieth of a CPU the exit itself takes time.
 _MARGIN = 0.15
-# An agent that still talks to a store that hangs is not waited for longer: what it had to do is over.
+# Longest wait for an agent that still talks to a hanging store: its work is done by then.
 _LEAVE_MARGIN = 0.25
-# A datagram may still be read when the process that sent it has ended: it counts, so long as this is not over.
+# A datagram read this long after its sender has ended still counts.
 _NOTIFY_LOOKS = 10
 _NOTIFY_LOOK_EVERY = 0.005
-# A game that is not ready by then is told of, with the lines that were seen instead.
+# A game that is not ready by then is reported, with the output lines seen instead.
 _SAY_NOT_READY_AFTER = 10.0
-# One after the other, before anything else: `exit.json` and the tail.
+# Shipped first, one after the other: `exit.json` and the tail of the log.
 _OBJECTS_AT_THE_END = 2
 # More than any plan gives: all that it can have.
 _STORE_IN_TROUBLE_SECONDS = 60.0
-# The game's last output comes before the line that says that it has ended.
+# Longest wait for the game's last output, so that it comes before the log line about the game's end.
 _LAST_OUTPUT_SECONDS = 0.2
 
 
@@ -113,10 +114,10 @@ class Supervisor:
     Attributes:
         loop, inputs, process, output, sockets: what it works on.
         driver: the lifecycle.
-        report: what the game said of itself.
+        report: what the game reported about itself.
         agent: the agent's process.
-        kept: what the agent asked to be kept beyond its own life, by key.
-        posted: how many events of the agent were taken in.
+        kept: data that the agent stores here so that it survives the agent's process, by key.
+        posted: how many events from the agent were handled.
         spool_view: what a forked agent knows of the spool.
     """
 
@@ -130,7 +131,7 @@ class Supervisor:
         run_agent: Callable[[Supervisor, socket], NoReturn],
         isolate: Callable[[], None],
     ) -> None:
-        """Builds and wires everything; nothing is started.
+        """Creates and connects everything; starts nothing.
 
         Args:
             loop: of the init.
@@ -139,7 +140,7 @@ class Supervisor:
             output: its output.
             sockets: bound.
             run_agent: what the forked agent does; it never returns.
-            isolate: what any forked process of ours does first.
+            isolate: what each forked process of the init calls first.
         """
         self.loop = loop
         self.inputs = inputs
@@ -212,7 +213,7 @@ class Supervisor:
         return code
 
     def refuse(self) -> int:
-        """With wrong settings, on the platform: the deployment is stopped, for another start would end the same."""
+        """With wrong settings, on the platform: stops the deployment, because another start would fail the same way."""
         self._effects.attempt = self._new_attempt()
         self.agent.forbid()
         self.refused = True
@@ -223,7 +224,7 @@ class Supervisor:
         return code
 
     def _before_fork(self) -> None:
-        """A forked agent may not touch the spool itself: its lock may be held by a thread that is not there."""
+        """A forked agent must not use the spool itself: a thread that the fork did not copy may hold its lock."""
         spool = self.output.spool
         self.spool_view = {
             "directory": spool.directory,
@@ -244,7 +245,7 @@ class Supervisor:
             self._see_output(pattern)
 
     def _see_output(self, pattern: str, *, from_now: bool = False) -> None:
-        """The game is ready when a line of its output says so."""
+        """Treats the game as ready when a line of its output says so."""
         if self.output.capture is None:
             log.warning("cannot see in its output when the game is ready: AGENT_CAPTURE is off")
             return
@@ -262,7 +263,7 @@ class Supervisor:
         self.loop.call_later(_SAY_NOT_READY_AFTER, still_waiting)
 
     def _say_not_ready(self, how: str) -> None:
-        """Why the game is not seen ready in its output; where a port tells it, the agent says so."""
+        """Logs why the game was not seen ready in its output; for readiness by port the agent does it."""
         seen = self.output.capture.not_found() if self.output.capture is not None else ""
         if seen:
             log.warning(f"the game {how}: {seen} (AGENT_READY_WHEN={self.inputs.setting('ready_when')})")
@@ -317,17 +318,17 @@ class Supervisor:
             self.process.forward(number)
 
     def _backlog(self) -> float:
-        """Seconds that shipping what waits now will take, as fast as the store has been."""
+        """Estimated seconds to ship the current backlog, at the speed of the store so far."""
         store, held = self._store, self.output.spool.counters()["bytes_held"]
-        if store is None:  # it has taken nothing yet, or is not asked at all: the plan knows which
+        if store is None:  # nothing was shipped yet, or there is no store: the plan knows which
             return float(held / DEFAULT_RATE)
         if store.bytes_per_second <= 0:
-            # It takes nothing at present. Without time for another attempt, or a slow one, not even exit.json is there.
+            # The store accepts nothing now. Without time for another attempt not even exit.json would arrive.
             return _STORE_IN_TROUBLE_SECONDS
         return float(_OBJECTS_AT_THE_END * store.object_seconds + held / store.bytes_per_second)
 
     def _reap(self) -> None:
-        # A launcher that names the game's main process and leaves says it before.
+        # A launcher that names the game's main process and then exits has sent that message before.
         if self._notify is not None and not self._notify.idle() and self._look_again < _NOTIFY_LOOKS:
             self._look_again += 1
             self.loop.call_later(_NOTIFY_LOOK_EVERY, self._reap)
@@ -346,7 +347,7 @@ class Supervisor:
             self.driver.post(GameGone(self.loop.time()))
 
     def _say(self, before: State, after: State, event: Event) -> None:
-        """What an operator reads at each transition."""
+        """Logs each transition for the operator."""
         if isinstance(event, GameExited) and after.exit is not None:
             if after.exit.signal is not None:
                 how = f" with signal {after.exit.signal}"
@@ -377,7 +378,7 @@ class Supervisor:
             log.info(sentence)
 
     def _advise_on_signals(self) -> None:
-        """A game that would not hear its stop is told of while there is time to mend it."""
+        """Warns about a game that does not handle its stop signal, while there is time to fix it."""
         first = self.inputs.setting("stop")[0]
         if first.kind == "signal":
             found = self._effects.attempt.actions.judge(first)
@@ -391,7 +392,7 @@ class Supervisor:
         self.agent.tell(TimeRunsOut(seconds))
 
     def _capture_hang(self) -> None:
-        """Captures what can be captured of a game that does not answer any more, as AGENT_ON_HANG says."""
+        """Captures the state of a game that does not answer any more, as AGENT_ON_HANG says."""
         what = self.inputs.setting("on_hang")
         if self.process.game is None or what == "none":
             return
@@ -416,7 +417,7 @@ class Supervisor:
         self.agent.tell_fact(_last(self.report))
 
     def notified_text(self, text: str) -> None:
-        """How the game says it is."""
+        """The game's status text."""
         before = self.report.text
         self.report.set_text(text, self.loop.time())
         if self.report.text != before:
@@ -425,7 +426,7 @@ class Supervisor:
             self.agent.tell_fact(TextReported(self.loop.time(), self.report.text))
 
     def notified_ending(self) -> None:
-        """The game is ending: a stop that it began itself, or its answer to the one under way."""
+        """The game is ending: a stop of its own, or its answer to the stop under way."""
         if self.driver.state.phase in (Phase.DRAINING, Phase.STOPPING):
             self._acknowledge(0.0)
             return
@@ -441,21 +442,21 @@ class Supervisor:
             self.agent.tell(MainNamed(pid))
 
     def notified_alarm(self) -> None:
-        """The game's own watchdog found that it hangs."""
+        """The game's own watchdog reports a hang."""
         self._policies.alarm("the game's own watchdog gave the alarm")
 
     def notified_more_time(self, seconds: float) -> None:
-        """The game is ending and wants more time."""
+        """The game is ending and asks for more time."""
         if self.driver.state.phase not in (Phase.DRAINING, Phase.STOPPING):
             raise AgentError("cannot acknowledge a stop: none is under way")
         self._acknowledge(seconds)
 
     def is_game(self, pid: int) -> bool:
-        """Whether a process is part of the game; one that is gone by now may have been."""
+        """Whether a process is part of the game; true for one that has just ended and may have been."""
         return pid in self.process.pids() or not os.path.exists(f"/proc/{pid}")
 
     def count_notification(self, operation: str, status: str) -> None:
-        """Counts a notification; the agent has the metrics."""
+        """Counts a notification; the metric itself is in the agent's process."""
         self.agent.tell(NotificationCounted(operation, status))
 
     def _acknowledge(self, more_seconds: float) -> float:
@@ -472,7 +473,7 @@ class Supervisor:
         self._ending.deployment = message.deployment
 
     def _on_refused(self, message: Record, _payload: bytes) -> None:
-        """A setting is wrong in a way that only the agent can see: the game ends before it has done anything."""
+        """A setting is wrong in a way that only the agent can see: ends the game right after its start."""
         assert isinstance(message, SettingsRefused), "registered for it"
         log.error(message.text)
         self.refused = True
@@ -541,7 +542,7 @@ class Supervisor:
         self.loop.stop(code)
 
     def at_most(self, seconds: float, margin: float = _MARGIN) -> float:
-        """The moment that is so many seconds away, or the end of the grace, with a margin, where that is sooner."""
+        """The time in this many seconds, or the end of the grace (with a margin) if that is sooner."""
         until = self.loop.time() + seconds
         if not self._signals:
             return until
@@ -549,7 +550,7 @@ class Supervisor:
         return min(until, self._signals[0][1] + grace - margin)
 
     def _close(self) -> None:
-        """Closes everything, inside what is left of the grace."""
+        """Closes everything within the rest of the grace."""
         self.process.kill()
         self.agent.leave()
         deadline = self.at_most(_LEAVE_SECONDS, _LEAVE_MARGIN)
@@ -578,7 +579,7 @@ def _internal_ports(environ: dict[str, str]) -> tuple[int, ...]:
 
 
 def _expected_players(inputs: Inputs) -> int | None:
-    """How many the match was made for: the matchmaker's tickets."""
+    """How many players the match was made for: the matchmaker's tickets."""
     try:
         tickets = json.loads(inputs.environ.get("MM_TICKET_IDS", ""))
     except (ValueError, RecursionError):
@@ -593,7 +594,7 @@ def _ship_seconds(inputs: Inputs) -> float:
     seconds: float = inputs.setting("ship_seconds")
     if inputs.raw("log_url"):
         return seconds
-    # The last metrics and the trace are small: a receiver that does not answer is not worth the whole of it.
+    # The last metrics and the trace are small, so a receiver that does not answer gets only part of the time.
     return min(seconds, _EXPORT_SECONDS) if inputs.exports_last else 0.0
 
 

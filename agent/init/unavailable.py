@@ -1,7 +1,7 @@
-"""Answers in the agent's place, where the agent cannot be started: with an error, so that no call hangs for ever.
+"""Answers calls with an error if the agent's process cannot be started, so that no call hangs forever.
 
-While the agent starts again calls wait in the backlog of the listening sockets. After some starts in a row that all
-failed nobody knows when it will be there, and a game that waits for its answer may wait for ever.
+During a restart of the agent, calls wait in the backlog of the listening sockets. After several failed starts in a row
+it is unknown when the agent will be up, and a game that waits for an answer might wait forever.
 
 Standard library only.
 """
@@ -41,7 +41,7 @@ class Unavailable:
         self._loop = loop
         self._agent = agent
         self._answers: list[tuple[socket.socket, bytes]] = []
-        self._open = 0  # connections that were answered and are not closed yet
+        self._open = 0  # connections that were answered but are not closed yet
         for port in (sockets.control, sockets.metrics):
             if port is not None:
                 self._answers.append((port.sock, _HTTP))
@@ -70,7 +70,7 @@ class Unavailable:
             with contextlib.suppress(OSError):  # it is gone already
                 connection.send(answer)
                 connection.shutdown(socket.SHUT_WR)
-            # Closed at once, what was sent but not read would become a reset, and the answer would be lost with it.
+            # If it were closed at once, unread input would cause a reset, and the answer could be lost.
             self._loop.call_later(_READ_SECONDS, self._close, connection)
         if connection is None or self._open >= _AT_ONCE:
             self._pause()
