@@ -1,7 +1,7 @@
-"""What is said of how the game takes a signal; `agent.game.stop_signal` judges it. Standard library only.
+"""Messages about how the game handles a signal, as `agent.game.stop_signal` judges it. Standard library only.
 
 A signal without a handler ends a process in the middle of its work; an ignored signal does nothing. The agent's own
-signals are handled in `agent.init.main` and `agent.init.supervisor`.
+signals are handled in `agent.init.signals` and `agent.init.supervisor`.
 """
 
 from __future__ import annotations

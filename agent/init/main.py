@@ -2,7 +2,7 @@
 
 In this order: record signals (`agent.init.signals`), read and check the settings, bind the sockets, spawn the game. The
 rest of the init is imported and created only then, while the game starts; output and signals that arrive meanwhile wait
-in pipes and in a list. Then the lifecycle takes over (`agent.init.supervisor`), and the agent's process is forked, which
+in pipes and in a list. Then the lifecycle takes over (`agent.init.supervisor`), and the agent's process is forked; it
 imports the large libraries.
 """
 

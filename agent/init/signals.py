@@ -1,6 +1,6 @@
-"""Keeps the signals of the init with their moment, from its first lines on. Standard library only, quick to import.
+"""The init's signal handlers: record each signal (SIGTERM too) with its time. Standard library only, quick to import.
 
-The loop takes them in when it is there, which is after the game was started.
+The loop, which is created after the game was started, handles them in `agent.init.supervisor` (`_on_signal`).
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ _WATCHED = (
 
 
 class KeptSignals:
-    """The signals that came, and how they were treated before.
+    """The signals that arrived, and how they were treated before.
 
     Attributes:
         ignored: those that were ignored until now (`nohup`), and
-        blocked: those that were blocked: the game has to find them so.
+        blocked: those that were blocked: the game inherits both.
     """
 
     def __init__(self) -> None:
-        """Keeps all that come from now on."""
+        """Records all signals from now on."""
         self.ignored: list[int] = []
         self.blocked: set[int] = set()
         self._kept: list[tuple[int, float]] = []
@@ -61,22 +61,22 @@ class KeptSignals:
             # SIGCHLD ignored by a parent would let the kernel reap the children, and their exit codes with them.
             if before == signal.SIG_IGN and number != signal.SIGCHLD:
                 self.ignored.append(int(number))
-        # What was held back came at some moment since the process was started: the deadline counts from there.
+        # A pending signal may have arrived at any time since the process started: its deadline counts from there.
         started = _started()
         for early in sorted({int(number) for number in signal.sigpending()} & {int(number) for number in STOP_SIGNALS}):
             self._keep(early, started)
             signal.signal(early, signal.SIG_IGN)  # discards what is pending (man 2 sigaction)
             signal.signal(early, self._handle)
-        # Whoever started this may have blocked stop signals, so that none is lost before there are handlers (see
-        # `agent.__main__`); that is no wish for the game.
+        # `agent.__main__` may have blocked the stop signals, so that none is lost before there are handlers; this
+        # does not apply to the game.
         before_that = signal.pthread_sigmask(signal.SIG_SETMASK, ())
         self.blocked = {int(number) for number in before_that if number not in STOP_SIGNALS}
 
     def give_to(self, take: Callable[[int, float], None]) -> None:
-        """Calls `take(number, at)` for each that came, with its moment, and from now on for each that comes."""
+        """Calls `take(number, at)` for each signal recorded so far, with its time, and for each later one."""
         self._pass_on(take)
         self._take = take
-        self._pass_on(take)  # one that came between the two lines
+        self._pass_on(take)  # for a signal that arrived between the two lines
 
     def _pass_on(self, take: Callable[[int, float], None]) -> None:
         while self._kept:
@@ -90,7 +90,7 @@ class KeptSignals:
 
 
 def forget_signals() -> None:
-    """Undoes it in a forked process."""
+    """Restores the default handlers in a forked process."""
     signal.set_wakeup_fd(-1)
     for number in _WATCHED:
         try:
