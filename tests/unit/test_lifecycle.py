@@ -126,6 +126,18 @@ def test_a_game_that_does_not_obey_is_killed_and_its_code_is_137() -> None:
     assert state.exit_code == 137
 
 
+def test_shipping_leaves_time_for_the_end_behind_it() -> None:
+    """A store that hangs takes its whole share, and two processes end after it, 0.25 s before the SIGKILL."""
+    rules = replace(ON_PLATFORM, grace=5.0, ship=10.0)
+    for gone, least in ((11.0, 0.1), (14.55, 0.05)):
+        _, effects = run(ready(rules), StopSignal(10.0), GameExited(gone, ExitStatus(code=0)), GameGone(gone))
+        (until,) = (effect.until for effect in effects if isinstance(effect, Flush))
+        assert until <= 14.75 - least
+    _, effects = run(ready(rules), StopRequested(10.0, request()), GameExited(11.0, ExitStatus(code=0)), GameGone(11.0))
+    (until,) = (effect.until for effect in effects if isinstance(effect, Flush))
+    assert until == 10.0 + 5.0 + 0.15 + 10.0, "nobody kills: shipping has all of its time"
+
+
 def test_a_second_signal_skips_the_wait() -> None:
     """Whoever asks twice wants it now."""
     state, effects = run(ready(), StopSignal(10.0), StopSignal(10.5))
