@@ -1,8 +1,8 @@
-"""Drives the lifecycle: gives every event to `transition`, has its effects executed, runs its timers.
+"""Drives the lifecycle: passes every event to `transition`, has its effects executed, runs its timers.
 
-One event is finished before the next one is looked at, also where executing an effect brings about another event, so
-that no two transitions ever overlap. A fault in an observer or an effect is logged, and what follows it is done all the
-same: a lifecycle whose timers are not armed would never end. Standard library only.
+Each event is finished before the next one is handled, even if an effect causes another event, so that transitions never
+overlap. An exception in an observer or an effect is logged and the remaining effects are still executed: a lifecycle
+whose timers were not armed would never end. Standard library only.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ if TYPE_CHECKING:
     Execute: TypeAlias = Callable[[Effect, State], None]
 
     class TimerHandle(Protocol):
-        """A timer that was asked for."""
+        """A pending timer."""
 
         def cancel(self) -> None:
-            """Lets it not fire."""
+            """Cancels the timer."""
 
     class Clock(Protocol):
-        """What moments and timers come from: `agent.init.loop.Loop`, or an asyncio event loop."""
+        """The source of times and timers: `agent.init.loop.Loop`, or an asyncio event loop."""
 
         def time(self) -> float:
-            """The present moment in seconds of the monotonic clock."""
+            """The current time in seconds of the monotonic clock."""
 
         def call_at(self, when: float, callback: Callable[..., object], *args: object) -> TimerHandle:
-            """Calls back at a moment."""
+            """Calls back at the given time."""
 
 
 class Driver:
     """The lifecycle in motion.
 
     Attributes:
-        state: the present state. Replaced as a whole at each transition; a reference to it stays true for its moment.
-        exit_code: what the lifecycle ended with; None before it is over.
+        state: the current state, immutable: each transition replaces it as a whole.
+        exit_code: the exit code, once the lifecycle is over; None before.
     """
 
     def __init__(
@@ -53,8 +53,8 @@ class Driver:
 
         Args:
             state: from `agent.lifecycle.transition.initial`.
-            execute: called once an effect, in order, with the state after the transition. It must not block; what
-                takes time goes on beside and posts an event when it is done.
+            execute: called once for each effect, in order, with the state after the transition. It must not block;
+                longer work continues in the background and posts an event when it is done.
             clock: the clock of all events and timers.
             on_exit: called once, with the exit code, when the lifecycle is over.
         """
@@ -73,14 +73,14 @@ class Driver:
         self._observers.append(observer)
 
     def now(self) -> float:
-        """The present moment in seconds of the monotonic clock, for making events."""
+        """The current time in seconds of the monotonic clock, for the events."""
         return self._clock.time()
 
     def post(self, event: Event) -> State:
-        """Takes an event in and returns the state that follows from it.
+        """Handles an event and returns the resulting state.
 
-        Called while another event is being finished, the event is taken in right after that one, and the state
-        returned is still the one before it.
+        If it is called while another event is being handled, the event is queued and handled next; the returned state
+        is then still the one before it.
         """
         self._waiting.append(event)
         if self._busy:

@@ -1,7 +1,7 @@
-"""The game's own figures: counters, gauges and histograms with labels, checked and bounded. Pure.
+"""The game's own metrics: counters, gauges and histograms with labels, validated and limited in number. Pure.
 
-The first report of a name decides its type; a later one that does not go with it is refused. What is refused changes
-nothing, is explained, and is counted by why.
+The first report of a name decides its type; a later report that does not match is refused. A refused report changes
+nothing, is explained to the caller, and is counted by reason.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
 LabelPairs: TypeAlias = tuple[tuple[str, str], ...]
 
 MAX_METRICS = 200
-"""Different names at most."""
+"""The most different names."""
 MAX_SERIES = 1000
-"""Time series at most, of all names and label sets together, which is what they cost in Prometheus. A histogram has
-one a bucket and three more."""
+"""The most time series, over all names and label sets, since these are the cost in Prometheus. A histogram has one for
+each bucket and three more."""
 MAX_LABELS = 8
 MAX_LABEL_VALUE = 100
 MAX_BUCKETS = 30
 MAX_HELP = 200
 MAX_EXEMPLAR = 128
-"""Characters of all names and values of an exemplar's labels, as OpenMetrics has it."""
+"""The most characters of all names and values of an exemplar's labels together; the limit of OpenMetrics."""
 METRIC_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,99}")
 LABEL_NAME = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]{0,49}")
 RESERVED_LABELS = frozenset({"le", "quantile"})
 
 SECONDS_BUCKETS = (0.001, 0.002, 0.004, 0.008, 0.012, 0.016, 0.02, 0.025, 0.033, 0.05, 0.1, 0.25, 0.5, 1.0)
-"""For what a tick takes: 16 ms is a tick of 60 a second, 33 ms one of 30."""
+"""Buckets for the duration of a tick: 16 ms at 60 ticks per second, 33 ms at 30."""
 DEFAULT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 Why: TypeAlias = Literal["name", "type", "value", "labels", "limit"]
@@ -41,7 +41,7 @@ WHYS: tuple[Why, ...] = ("name", "type", "value", "labels", "limit")
 
 
 class ReadyMade(NamedTuple):
-    """A name with a meaning that dashboards can rely on."""
+    """A metric name with a fixed meaning that dashboards can rely on."""
 
     kind: Kind
     help: str
@@ -62,20 +62,20 @@ READY_MADE: Mapping[str, ReadyMade] = MappingProxyType(
 
 
 class MetricError(ValueError):
-    """A figure cannot be taken. `str()` is a sentence that begins with "cannot".
+    """A metric report is refused. `str()` is a sentence that begins with "cannot".
 
     Attributes:
-        why: what kind of fault it is.
-        field: the name of the figure.
-        got: what was there.
-        takes: what would be possible.
-        conflict: whether it is only what was reported before that rules it out.
+        why: the kind of error.
+        field: the name of the metric.
+        got: the refused value.
+        takes: what would be accepted.
+        conflict: whether it is refused only because of an earlier report.
     """
 
     conflict = False
 
     def __init__(self, why: Why, field: str, got: object, takes: str, message: str = "") -> None:
-        """Takes the parts of the sentence, or the whole of it."""
+        """Takes the parts of the sentence, or the whole sentence."""
         super().__init__(message or f"cannot set metrics: {field} takes {takes}")
         self.why: Why = why
         self.field = field
@@ -84,19 +84,19 @@ class MetricError(ValueError):
 
 
 class CustomMetric(NamedTuple):
-    """One report of a figure of the game's own: a value, an amount to add, or observations.
+    """One report of a metric of the game: a value, an amount to add, or observations.
 
     Attributes:
         name: as the game calls it.
-        value: what it is now; for a histogram one observation.
-        help: what it means, in the game's words; may be empty.
-        labels: what tells its series apart.
-        kind: its type where the game says so; else the name, what is known of it, and what is given decide.
-        add: how much it has grown (a gauge may shrink).
+        value: the current value; for a histogram one observation.
+        help: the game's description of it; may be empty.
+        labels: the labels of the series.
+        kind: its type, if the game says it; else it follows from the name, earlier reports and the given fields.
+        add: the amount to add (negative only for a gauge).
         observe: observations of a histogram.
         bounds: upper bounds of the histogram's buckets, ascending; given once.
-        exemplar: labels that lead to what the last observation, or the addition, belongs to, such as a trace id.
-        weight: how often each observation counts (a client that samples sends one of many).
+        exemplar: labels that identify the source of the last observation or addition, such as a trace id.
+        weight: how many times each observation counts (a sampling client sends one of many).
     """
 
     name: str
@@ -112,31 +112,31 @@ class CustomMetric(NamedTuple):
 
 
 class GivenExemplar(NamedTuple):
-    """The latest observation of a bucket that the game gave labels for."""
+    """The latest observation in a bucket for which the game gave exemplar labels."""
 
     labels: LabelPairs
     value: float
 
 
 class Series:
-    """One label set of a figure.
+    """One label set of a metric.
 
     Attributes:
         value: of a counter or gauge; the sum of a histogram.
-        counts: observations in each bucket alone, the last one beyond all bounds; empty for the others.
-        exemplars: one a bucket, or one for a counter; empty where there is none yet.
+        counts: observations in each bucket (not cumulative), the last one above all bounds; empty for other types.
+        exemplars: one for each bucket, or one for a counter; empty if there is none yet.
     """
 
     __slots__ = ("counts", "exemplars", "value")
 
     def __init__(self, value: float = 0.0, counts: Iterable[float] = ()) -> None:
-        """Begins with what is known."""
+        """Takes the initial values."""
         self.value = value
         self.counts = list(counts)
         self.exemplars: list[GivenExemplar | None] = [None] * len(self.counts)
 
     def observe(self, number: float, bounds: Sequence[float], weight: float = 1.0) -> int:
-        """Takes in an observation, and says into which bucket it fell."""
+        """Records an observation, and returns the index of its bucket."""
         index = bisect_left(bounds, number)
         self.counts[index] += weight
         self.value += number * weight
@@ -144,7 +144,7 @@ class Series:
 
 
 class GameMetric:
-    """A figure of the game's own, with all its series.
+    """A metric of the game, with all its series.
 
     Attributes:
         name: as the game calls it.
@@ -157,7 +157,7 @@ class GameMetric:
     __slots__ = ("bounds", "help", "kind", "name", "series")
 
     def __init__(self, name: str, kind: Kind, help_text: str = "", bounds: tuple[float, ...] = ()) -> None:
-        """Begins without a series."""
+        """Creates the metric without series."""
         self.name = name
         self.kind: Kind = kind
         self.help = help_text
@@ -166,16 +166,16 @@ class GameMetric:
 
     @property
     def cost(self) -> int:
-        """Time series that each label set costs."""
+        """The number of time series for each label set."""
         return len(self.bounds) + 3 if self.kind == "histogram" else 1
 
 
 class GameMetrics(Mapping[str, GameMetric]):
-    """All figures of the game's own, by name.
+    """All metrics of the game, by name.
 
     Attributes:
-        generation: another number after each `clear`: series that were held before are no longer shown.
-        refused: how many reports were refused, by why.
+        generation: changes with each `clear`, so that holders of older series notice that these are no longer shown.
+        refused: how many reports were refused, by reason.
     """
 
     def __init__(self) -> None:
@@ -186,11 +186,11 @@ class GameMetrics(Mapping[str, GameMetric]):
         self.refused: dict[Why, int] = dict.fromkeys(WHYS, 0)
 
     def __getitem__(self, name: str) -> GameMetric:
-        """The figure of that name."""
+        """The metric of that name."""
         return self._metrics[name]
 
     def __iter__(self) -> Iterator[str]:
-        """The names, in the order in which they came up."""
+        """The names, in the order of their first report."""
         return iter(self._metrics)
 
     def __len__(self) -> int:
@@ -199,21 +199,21 @@ class GameMetrics(Mapping[str, GameMetric]):
 
     @property
     def size(self) -> int:
-        """How many time series they cost."""
+        """How many time series there are."""
         return self._size
 
     def report(self, given: Iterable[CustomMetric]) -> tuple[str, ...]:
-        """Takes figures: all of them, or none where one is wrong.
+        """Records metric reports: all of them, or none if one is wrong.
 
         Args:
-            given: the figures.
+            given: the reports.
 
         Returns:
             Their names.
 
         Raises:
-            MetricError: a name is none, a number cannot be, a type does not go with what is known, or there are too
-                many. Nothing was changed, and the refusal is counted.
+            MetricError: a name is invalid, a number is out of range, a type does not match, or there are too many.
+                Nothing was changed, and the refusal is counted.
         """
         given = list(given)
         try:
@@ -233,7 +233,7 @@ class GameMetrics(Mapping[str, GameMetric]):
     def series(
         self, name: str, kind: Kind, labels: LabelPairs, bounds: tuple[float, ...] = ()
     ) -> tuple[GameMetric, Series]:
-        """The figure and its series, made where they are new, for a caller that writes many values.
+        """The metric and its series, created if they are new, for a caller that writes many values.
 
         Raises:
             MetricError: as for `report`.
@@ -248,11 +248,11 @@ class GameMetrics(Mapping[str, GameMetric]):
         return metric, self._series(metric, tuple(sorted(labels)))
 
     def refuse(self, why: Why) -> None:
-        """Counts what a caller found to be wrong before it came here."""
+        """Counts a report that the caller has already refused."""
         self.refused[why] += 1
 
     def clear(self) -> None:
-        """Forgets all figures; what was refused stays counted."""
+        """Removes all metrics; the counts of refused reports are kept."""
         self._metrics.clear()
         self._size = 0
         self.generation += 1
@@ -261,7 +261,7 @@ class GameMetrics(Mapping[str, GameMetric]):
         """Each series with its value, as `name` or `name{label="value"}`; a histogram as its count and sum.
 
         Args:
-            names: which; all by default.
+            names: which metrics; all by default.
         """
         found: dict[str, float] = {}
         for name in self._metrics if names is None else names:
@@ -276,7 +276,7 @@ class GameMetrics(Mapping[str, GameMetric]):
         return found
 
     def dump(self) -> list[list[object]]:
-        """Everything as JSON can say it, for `load`."""
+        """Everything as JSON-compatible values, for `load`."""
         return [
             [
                 metric.name,
@@ -289,7 +289,7 @@ class GameMetrics(Mapping[str, GameMetric]):
         ]
 
     def load(self, document: Iterable[Sequence[object]]) -> None:
-        """Puts back what `dump` wrote, in place of what is known; exemplars are not in it."""
+        """Replaces the content by what `dump` returned, which does not include exemplars."""
         self.clear()
         for name, kind, help_text, bounds, rows in document:
             metric = GameMetric(name, kind, help_text, tuple(bounds))  # type: ignore[arg-type]
@@ -311,7 +311,7 @@ class GameMetrics(Mapping[str, GameMetric]):
     def _resolve(
         self, given: Sequence[CustomMetric], *, empty: bool = False
     ) -> tuple[dict[str, GameMetric], list[GameMetric]]:
-        """The figure that each report is of; those that are new are in the first result, and nowhere else yet."""
+        """The metric for each report; new ones are in the first result, but not registered yet."""
         new: dict[str, GameMetric] = {}
         new_series: set[tuple[str, LabelPairs]] = set()
         resolved: list[GameMetric] = []
@@ -357,7 +357,7 @@ class GameMetrics(Mapping[str, GameMetric]):
         return GameMetric(name, kind, help_text, bounds if kind == "histogram" else ())
 
     def _check_clash(self, name: str, kind: Kind, new: Mapping[str, GameMetric]) -> None:
-        """The samples of a histogram have names of their own, which no other figure can have."""
+        """Raises if a name collides with the sample names of a histogram (`_bucket`, `_sum`, `_count`)."""
         known = {**self._metrics, **new}
         taken = [name + suffix for suffix in _HISTOGRAM_SUFFIXES] if kind == "histogram" else []
         clash = next((other for other in taken if other in known), None)
@@ -398,7 +398,7 @@ _HISTOGRAM_SUFFIXES = ("_bucket", "_count", "_sum")
 
 
 def _check(given: CustomMetric, metric: GameMetric, *, empty: bool) -> None:
-    """Whether a report goes with its figure."""
+    """Raises if a report does not match its metric."""
     name, kind = given.name, metric.kind
     if given.kind is not None and given.kind != kind:
         raise MetricError("type", name, given.kind, f"reports of a {kind}, as which it is known")

@@ -1,13 +1,13 @@
-"""What the game says of itself: players, heartbeats, a line of text, figures of its own.
+"""What the game reports about itself: players, heartbeats, a status text, its own metrics.
 
-Plain facts, kept in one place and read by many: the API shows them, metrics count them, policies act on them, the
-autopsy writes them down. Whoever wants to hear of changes subscribes. Nothing here does I/O or reads a clock; moments
-are seconds of the monotonic clock and come from the caller.
+The facts are kept in one place for several readers: the API shows them, metrics count them, policies act on them, and
+`exit.json` includes them. Readers can subscribe to changes. Nothing here does I/O or reads a clock; the caller passes
+times, in seconds of the monotonic clock.
 
-How the two ways to report players go together: there is one number of players. `set_players` says what it is now;
-`join` adds one and `leave` takes one away, each once an id. A game uses either way, or sets the number once and goes on
-with ids from there. When a total is set that is smaller than the number of known ids, all ids are forgotten: somebody
-left, and nobody said who. A later `leave` of a forgotten id changes nothing.
+The two ways to report players share one number. `set_players` sets it; `join` adds one and `leave` subtracts one, once
+for each id. A game uses one of the ways, or sets the number once and continues with ids. If the number is set below the
+number of known ids, all ids are forgotten, because somebody left and the game did not say who. A later `leave` of a
+forgotten id changes nothing.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from agent.lifecycle.game_metrics import CustomMetric, GameMetrics
 
 MAX_PLAYERS = 1_000_000
-"""The largest number that is taken for a count or a capacity."""
+"""The largest accepted count or capacity."""
 MAX_IDS = 10_000
-"""Ids that are kept at most, so that a game which never reports who leaves cannot fill the agent's memory."""
+"""The most ids that are kept, so that a game which never reports who leaves cannot fill the agent's memory."""
 MAX_ID_LENGTH = 128
 MAX_TEXT_LENGTH = 500
 
 
 class PlayersReported(Record):
-    """The players changed; `before` is the count until now, `joined` or `left` the id where one was named."""
+    """The players changed; `before` is the previous count, `joined` or `left` the id if one was given."""
 
     at: float
     before: int
@@ -43,28 +43,28 @@ class PlayersReported(Record):
 
 
 class HeartbeatReported(Record):
-    """The game says that it lives; `count` times since this was told last."""
+    """The game sent heartbeats: `count` since the last of these facts."""
 
     at: float
     count: int = 1
 
 
 class TextReported(Record):
-    """The game says in words how it is."""
+    """The game set its status text."""
 
     at: float
     text: str
 
 
 class MetricsReported(Record):
-    """The game gave these figures of its own."""
+    """The game reported these metrics."""
 
     at: float
     names: tuple[str, ...]
 
 
 class ReportCleared(Record):
-    """The game was started again: nothing that it said before counts."""
+    """The game was restarted: its earlier reports no longer count."""
 
     at: float
 
@@ -75,13 +75,13 @@ if TYPE_CHECKING:
 
 
 class ReportError(ValueError):
-    """What the game said cannot be, and nothing was changed. `str()` is a sentence that begins with "cannot".
+    """A report is refused, and nothing was changed. `str()` is a sentence that begins with "cannot".
 
     Attributes:
-        field: which part of it.
-        got: what was there.
-        takes: what would be possible.
-        conflict: whether it is only what was said before that rules it out.
+        field: the wrong field.
+        got: the refused value.
+        takes: what would be accepted.
+        conflict: whether it is refused only because of an earlier report.
     """
 
     def __init__(self, message: str, field: str, got: object, takes: str, *, conflict: bool = False) -> None:
@@ -94,20 +94,20 @@ class ReportError(ValueError):
 
 
 class GameReport:
-    """The latest the game said.
+    """The latest reports of the game.
 
     Attributes:
-        count: how many play now.
-        capacity: how many could, or None where the game did not say.
-        players_known: whether the game ever spoke of players; before that `count` is 0 and means nothing.
-        last_heartbeat: moment of the latest heartbeat, or None.
+        count: the number of players.
+        capacity: the most players, or None if the game did not report it.
+        players_known: whether the game ever reported players; before that `count` is 0 and means nothing.
+        last_heartbeat: time of the latest heartbeat, or None.
         heartbeats: how many there were.
-        text: the latest line of text; may be empty.
-        ids_changed: how often `ids` changed, so that what is made of them need not be made again.
+        text: the latest status text; may be empty.
+        ids_changed: how often `ids` changed, so that readers can cache values made from them.
     """
 
     def __init__(self) -> None:
-        """A game that has not said anything."""
+        """A game that has not reported anything."""
         self._listeners: list[Listener] = []
         self._metrics: GameMetrics | None = None
         self.ids_changed = 0
@@ -127,7 +127,7 @@ class GameReport:
 
     @property
     def ids(self) -> Mapping[str, float]:
-        """The known ids in the order they joined, with the moment of each; a view that stays up to date."""
+        """The known ids in the order they joined, with the time of each; a view that stays up to date."""
         return MappingProxyType(self._ids)
 
     @property
@@ -143,7 +143,7 @@ class GameReport:
         """Calls `listener` after each change, at once and in the order of subscription.
 
         Returns:
-            What ends the subscription; calling it twice does no harm.
+            A function that ends the subscription; it may be called twice.
         """
         self._listeners.append(listener)
 
@@ -158,12 +158,12 @@ class GameReport:
             listener(fact)
 
     def set_players(self, at: float, count: int | None = None, capacity: int | None = None) -> None:
-        """Says how many play, how many could, or both; what is None stays as it is.
+        """Sets the number of players, the capacity, or both; None leaves a value unchanged.
 
         Args:
-            at: moment of the report.
-            count: players now.
-            capacity: players at most.
+            at: time of the report.
+            count: the number of players now.
+            capacity: the most players.
 
         Raises:
             ReportError: the count would be greater than the capacity, or a number is out of range.
@@ -196,17 +196,17 @@ class GameReport:
         self._tell(PlayersReported(at, before, new_count, new_capacity))
 
     def join(self, player: str, at: float) -> bool:
-        """One player more.
+        """Adds a player.
 
         Args:
             player: an id of the game's choice, 1 to `MAX_ID_LENGTH` printable characters.
-            at: moment of the join.
+            at: time of the join.
 
         Returns:
-            Whether that is news; a second join of the same id changes nothing.
+            Whether anything changed; a second join of the same id changes nothing.
 
         Raises:
-            ReportError: the server is full, or the id cannot be one.
+            ReportError: the server is full, or the id is invalid.
         """
         if not player or len(player) > MAX_ID_LENGTH or not player.isprintable():
             takes = f"1 to {MAX_ID_LENGTH} printable characters"
@@ -228,14 +228,14 @@ class GameReport:
         return True
 
     def leave(self, player: str, at: float) -> bool:
-        """One player less.
+        """Removes a player.
 
         Args:
             player: the id given to `join`.
-            at: moment of the leave.
+            at: time of the leave.
 
         Returns:
-            Whether that is news; an id that is not known changes nothing.
+            Whether anything changed; an unknown id changes nothing.
         """
         if self._ids.pop(player, None) is None:
             return False
@@ -251,21 +251,21 @@ class GameReport:
         self._tell(HeartbeatReported(at))
 
     def set_text(self, text: str, at: float) -> None:
-        """A line of text about how the game is; made one printable line and cut to `MAX_TEXT_LENGTH`."""
+        """Sets the status text, which is converted to one printable line and cut to `MAX_TEXT_LENGTH`."""
         line = one_line(text, MAX_TEXT_LENGTH)
         if line != self.text:
             self.text = line
             self._tell(TextReported(at, line))
 
     def set_metrics(self, metrics: Iterable[CustomMetric], at: float) -> tuple[str, ...]:
-        """Takes figures of the game's own: all of them, or none where one is wrong.
+        """Records metrics of the game: all of them, or none if one is wrong.
 
         Returns:
             Their names.
 
         Raises:
-            ReportError: a name is none, a number cannot be, a type does not go with what is known, or there are too
-                many names or label sets (`agent.lifecycle.game_metrics`).
+            ReportError: a name is invalid, a number is out of range, a type does not match, or there are too many
+                names or label sets (`agent.lifecycle.game_metrics`).
         """
         from agent.lifecycle.game_metrics import MetricError  # noqa: PLC0415 - the init takes no figures
 
@@ -278,9 +278,9 @@ class GameReport:
         return names
 
     def take(self, fact: Fact) -> None:
-        """Takes in what another copy of this report has told its listeners.
+        """Applies a fact that another copy of this report sent to its listeners.
 
-        What the game measures of itself is not in a fact: who keeps such a copy does without.
+        Facts do not contain metric values, so such a copy has no metrics.
         """
         match fact:
             case PlayersReported(count=count, capacity=capacity, joined=joined, left=left, at=at):
@@ -304,7 +304,7 @@ class GameReport:
         self._tell(fact)
 
     def copy(self) -> GameReport:
-        """The same report, that nobody listens to yet."""
+        """A copy of the report without listeners."""
         other = GameReport()
         other.__dict__.update({name: value for name, value in self.__dict__.items() if name != "_listeners"})
         other._ids, other._metrics = dict(self._ids), None
@@ -313,7 +313,7 @@ class GameReport:
         return other
 
     def clear(self, at: float) -> None:
-        """The game is started again: forget all it said."""
+        """Forgets all reports, because the game is restarted."""
         self._forget()
         self._tell(ReportCleared(at))
 

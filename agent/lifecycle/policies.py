@@ -1,7 +1,7 @@
-"""When to stop without being asked: pure functions from facts to the moments at which something is due.
+"""Policies that stop the deployment by themselves: pure functions from facts to the times at which a stop is due.
 
-Every policy is off until its setting is given, and most are armed by the game's first word: one that reports no
-heartbeats is never taken for hung, one that reports no players never for empty.
+Every policy is off until its setting is given, and most become active with the first report of the game: a game that
+never sent a heartbeat never counts as hung, and one that never reported players never counts as empty.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Limits(Record):
         empty: since the last player left.
         health: since the last heartbeat, after the first one.
         duration: how long the platform lets the deployment run.
-        warnings: how long before the end of that the game is told.
-        reserve: what a stop needs, so that it is over before the platform's own end.
-        least_reserve: what it needs without the time for shipping.
+        warnings: how long before the end of `duration` the game is warned.
+        reserve: how long a stop takes, to complete it before the platform's own limit.
+        least_reserve: the same without the time for shipping.
     """
 
     ready: float | None = None
@@ -39,7 +39,7 @@ class Limits(Record):
 
 
 class Facts(Record):
-    """What is known; moments in seconds of the monotonic clock.
+    """The facts; times in seconds of the monotonic clock.
 
     Attributes:
         phase: of the lifecycle.
@@ -50,10 +50,10 @@ class Facts(Record):
         seen_players: whether anybody ever played.
         empty_since: when the last one left, or None.
         last_heartbeat: the last one, or None where there never was one.
-        counted_since: since when players can be counted; None while that fails, and the server counts as occupied.
-            From the beginning where the game reports them.
-        expected_players: how many the match was made for, or None.
-        held_until: until when the game wants no stop for want of players, or None.
+        counted_since: since when players can be counted; None while counting fails, when the server counts as occupied.
+            If the game reports players itself, since the beginning.
+        expected_players: how many players the match was made for, or None.
+        held_until: until when the game must not be stopped for having no players, or None.
     """
 
     phase: Phase
@@ -70,7 +70,7 @@ class Facts(Record):
 
 
 class Due(Record):
-    """A stop that is asked for at a moment, unless the facts change."""
+    """A stop that will be requested at a given time, unless the facts change."""
 
     at: float
     reason: Reason
@@ -78,14 +78,14 @@ class Due(Record):
 
 
 class TimeWarning(Record):
-    """The game is told at a moment how long it has."""
+    """A warning to the game, at a given time, about how long it has left."""
 
     at: float
     seconds_left: float
 
 
 def stops(limits: Limits, facts: Facts) -> list[Due]:
-    """Every stop that the present facts lead to, the soonest first; none once a stop is under way."""
+    """All stops that follow from the facts, the soonest first; none once a stop is under way."""
     if facts.phase not in (Phase.STARTING, Phase.READY):
         return []
     return sorted(_stops(limits, facts), key=lambda due: due.at)
@@ -124,7 +124,7 @@ def _stops(limits: Limits, facts: Facts) -> Iterator[Due]:
 
 
 def warnings(limits: Limits, facts: Facts) -> list[TimeWarning]:
-    """When the game is told that its time runs out, the soonest first."""
+    """When the game is warned that its time runs out, the soonest first."""
     if not limits.duration or facts.phase not in (Phase.STARTING, Phase.READY):
         return []
     end = _end(limits, facts)
@@ -133,9 +133,9 @@ def warnings(limits: Limits, facts: Facts) -> list[TimeWarning]:
 
 
 def _end(limits: Limits, facts: Facts) -> float:
-    """When the stop has to begin for all of it to end before the platform's own.
+    """When the stop has to begin to be complete before the platform's own limit.
 
-    A fifth of the time at most, but for the game's own grace: half of the time at most.
+    The reserve takes at most a fifth of the duration, or what the game's grace needs, but never more than half.
     """
     assert limits.duration, "looked at by whoever calls"
     most = max(limits.duration * 0.2, min(limits.least_reserve, limits.duration * 0.5))

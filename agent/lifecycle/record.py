@@ -1,8 +1,8 @@
 """Frozen records for what PID 1 imports before the game runs. Standard library only.
 
 `dataclasses` imports `inspect` and compiles a constructor for each class: about 10 ms before the first one, and more
-for each (measured with `python -X importtime`). The init cannot afford that between a signal and its handling on a
-twentieth of a CPU, so these few lines take its place there.
+for each (measured with `python -X importtime`). On a twentieth of a CPU the init
+cannot afford that delay between a signal and its handling, so it uses this module instead.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 else:
 
     def dataclass_transform(**_options):
-        """Tells type checkers that what derives from the class behaves like a dataclass; nothing at run time."""
+        """Tells type checkers that subclasses behave like dataclasses; does nothing at run time."""
         return lambda cls: cls
 
 
 @dataclass_transform(frozen_default=True)
 class Record:
-    """An immutable value: annotated names are its fields, class attributes their defaults.
+    """An immutable value: annotated names are its fields, class attributes their default values.
 
     Two records are equal when they are of the same class and all fields are equal.
     """
@@ -50,7 +50,7 @@ class Record:
                 raise TypeError(f"{type(self).__name__} takes {', '.join(missing)} as well")
 
     def __setattr__(self, name: str, value: object) -> None:
-        """Refuses: make another one with `replace`."""
+        """Always raises: records are immutable; use `replace`."""
         raise AttributeError(f"cannot set {name}: a {type(self).__name__} does not change; use replace()")
 
     def __eq__(self, other: object) -> bool:

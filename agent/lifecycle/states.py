@@ -1,7 +1,7 @@
-"""The words of the lifecycle: phases, events, effects and the state. `transition` says what follows from what.
+"""The types of the lifecycle: phases, events, effects and the state. The rules are in `agent.lifecycle.transition`.
 
-Every event carries the moment it happened at, in seconds of the monotonic clock; effects are orders that the conductor
-carries out. Nothing here does anything.
+Every event carries the time it happened, in seconds of the monotonic clock; effects are actions that the driver has
+executed. This module contains only data.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # `typing` itself takes 5 ms
 
 
 class Phase(StrEnum):
-    """Where a deployment is in its life."""
+    """The phase of a deployment's lifecycle."""
 
     STARTING = "starting"
     READY = "ready"
@@ -58,13 +58,13 @@ class Reason(StrEnum):
 
 
 class Timer(StrEnum):
-    """What the lifecycle waits for by the clock; one of each at most is running."""
+    """The timers of the lifecycle; at most one of each is running."""
 
-    DRAIN = "drain"  # players had their time
-    KILL = "kill"  # the game had its time to obey
-    GONE = "gone"  # the kernel had its time to take the processes apart
-    FLUSH = "flush"  # autopsy and shipping had their time
-    HOLD = "hold"  # the platform had its time to stop the container
+    DRAIN = "drain"  # the time for players to finish is over
+    KILL = "kill"  # the time for the game to stop is over
+    GONE = "gone"  # the time for the kernel to remove the processes is over
+    FLUSH = "flush"  # the time for autopsy and shipping is over
+    HOLD = "hold"  # the time for the platform to stop the container is over
     BACKOFF = "backoff"  # the pause before a restart is over
 
 
@@ -83,7 +83,7 @@ class ExitStatus(Record):
 
     @property
     def exit_code(self) -> int:
-        """The code that is passed on: the game's own, or 128 plus the signal, as shells have it."""
+        """The exit code to pass on: the game's own, or 128 plus the signal number, as in a shell."""
         if self.signal is not None:
             return 128 + self.signal
         return self.code or 0
@@ -95,17 +95,17 @@ class ExitStatus(Record):
 
 
 class StopRequest(Record):
-    """What asks for a stop. The first one counts; all later ones get this one as their answer.
+    """A request to stop. The first request counts; later callers are shown that one.
 
     Attributes:
         source: who asked.
         reason: why, as one word.
-        message: why, in the words of who asked ("match over"); may be empty.
+        message: why, in the caller's words ("match over"); may be empty.
         at: when, in seconds of the monotonic clock.
         grace_seconds: seconds the game gets to end, or None for the setting.
         log_storage: value for the platform's `container_log_storage`, or None for the setting.
-        ending: whether the game says that it is ending already, so that it gets time before it is asked to.
-        within_seconds: in how many seconds all of it has to be over, the self-stop included, or None for no such end.
+        ending: whether the game is already ending by itself, so that it gets time before the stop methods.
+        within_seconds: seconds until the whole stop, with the self-stop, must be over; None without such a limit.
     """
 
     source: Source
@@ -119,20 +119,20 @@ class StopRequest(Record):
 
 
 class Rules(Record):
-    """What the settings say about a lifecycle; all times in seconds.
+    """The settings of a lifecycle; all times in seconds.
 
     Attributes:
-        grace: from the platform's SIGTERM to its SIGKILL; also what a game gets that asks for its own stop.
-        drain: what players get to finish, out of the grace.
-        ship: what shipping gets when nobody kills us; 0 when logs go nowhere.
+        grace: from the platform's SIGTERM to its SIGKILL; also the time for a game that asks for its own stop.
+        drain: the time for players to finish, part of the grace.
+        ship: the time for shipping if no SIGKILL from outside limits it; 0 without a store.
         hold: how long to stay after a confirmed self-stop, so that no restart policy starts the game again.
-        on_exit: what follows when the game ends by itself with code 0.
-        on_crash: what follows when it ends by itself otherwise.
+        on_exit: what to do when the game ends by itself with code 0.
+        on_crash: what to do when it ends by itself in another way.
         can_self_stop: whether the platform injected what a self-stop needs.
-        restart_limit: restarts in a row before it is called a crash loop.
-        restart_backoff: pause before the first restart; doubles with each in a row.
+        restart_limit: consecutive restarts before it counts as a crash loop.
+        restart_backoff: pause before the first restart; doubles with each consecutive one.
         restart_backoff_cap: the longest such pause.
-        stable_after: a game that lived this long starts a new row of restarts.
+        stable_after: if a game ran this long, its restarts are counted from 0 again.
     """
 
     grace: float = 5.0
@@ -149,32 +149,32 @@ class Rules(Record):
 
 
 class Moment(Record):
-    """A phase that was entered, and when (seconds of the monotonic clock)."""
+    """A phase, and when it was entered (seconds of the monotonic clock)."""
 
     phase: Phase
     at: float
 
 
 class State(Record):
-    """All that the lifecycle knows. Made by `transition` only.
+    """The whole state of the lifecycle. Only `transition` creates new ones.
 
     Attributes:
-        phase: where it is.
-        rules: what the settings say.
-        history: the phases entered so far, the present one last.
+        phase: the current phase.
+        rules: the settings.
+        history: the phases entered so far, the current one last.
         attempt: which start of the game this is, from 1.
-        restarts: restarts so far, in all.
+        restarts: all restarts so far.
         restarts_in_row: restarts since the game was last stable.
-        started_at, ready_at: moments of this attempt, or None.
+        started_at, ready_at: times of this attempt, or None.
         stop: the stop request that counts, or None.
         plan: the plan of the stop under way, or None; it began at `plan_began`.
-        told_by_platform: whether SIGTERM or SIGINT came: whoever sent it stops the container, no self-stop is owed.
-        signals: how many of those came.
+        told_by_platform: whether SIGTERM or SIGINT arrived: the sender stops the container, so no self-stop is needed.
+        signals: how many of those arrived.
         killed_at: when the agent used SIGKILL, or None.
         exit: how the game's main process ended, or None.
-        could_not_start: the exit code (126 or 127) where the game could not be executed.
-        ended_alone: whether the game's main process ended before anybody asked for a stop.
-        release: how the self-stop went: None while it is not settled.
+        could_not_start: the exit code (126 or 127) if the game could not be executed.
+        ended_alone: whether the game's main process ended before a stop was requested.
+        release: the result of the self-stop; None while there is none.
     """
 
     phase: Phase
@@ -203,14 +203,14 @@ class State(Record):
 
     @property
     def crashes_in_row(self) -> int:
-        """Restarts in a row that count against the limit; none where the game that just ended had lived for long."""
+        """Consecutive restarts that count against the limit; 0 if the game that just ended had run for long."""
         ended = self.plan_began
         stable = self.ended_alone and self.started_at is not None and ended - self.started_at >= self.rules.stable_after
         return 0 if stable else self.restarts_in_row
 
     @property
     def will_restart(self) -> bool:
-        """Whether the game, which ended by itself, is started again."""
+        """Whether the game, which ended by itself, is restarted."""
         crashed = self.ended_alone and self.exit is not None and not self.exit.clean
         return (
             crashed
@@ -222,7 +222,7 @@ class State(Record):
 
     @property
     def exit_code(self) -> int:
-        """What the agent exits with."""
+        """The agent's exit code."""
         if self.could_not_start is not None:
             return self.could_not_start
         if self.exit is not None:
@@ -231,7 +231,7 @@ class State(Record):
 
     @property
     def reason(self) -> Reason | None:
-        """Why it ends or ended; None while it has no reason to."""
+        """Why the deployment is ending or has ended; None before that."""
         if self.could_not_start is not None:
             return Reason.COULD_NOT_START
         if self.ended_alone and self.exit is not None:
@@ -243,7 +243,7 @@ class State(Record):
         return self.stop.reason if self.stop is not None else None
 
     def due(self, step: Step) -> float:
-        """The moment at which `step` of the present plan must be over (seconds of the monotonic clock)."""
+        """The deadline of `step` in the current plan (seconds of the monotonic clock)."""
         assert self.plan is not None, "there is a plan whenever a step is waited for"
         return self.plan_began + self.plan.ends(step)
 
@@ -266,13 +266,13 @@ class SpawnFailed(Record):
 
 
 class GameReady(Record):
-    """The game says that players may come."""
+    """The game reports that it is ready for players."""
 
     at: float
 
 
 class StopRequested(Record):
-    """Somebody asked for a stop through the local API, or a policy did."""
+    """A client of the local API, or a policy, asked for a stop."""
 
     at: float
     request: StopRequest
@@ -284,7 +284,7 @@ class StopSignal(Record):
     Attributes:
         at: when.
         interrupt: whether it was SIGINT.
-        backlog: seconds that shipping what waits now will probably take.
+        backlog: estimated seconds to ship the waiting logs.
     """
 
     at: float
@@ -293,7 +293,7 @@ class StopSignal(Record):
 
 
 class PlayersGone(Record):
-    """Nobody plays any more."""
+    """No player is left."""
 
     at: float
 
@@ -318,14 +318,14 @@ class Flushed(Record):
 
 
 class Released(Record):
-    """The platform settled the self-stop."""
+    """The self-stop has a result: the platform confirmed or refused it."""
 
     at: float
     outcome: Literal["confirmed", "refused"]
 
 
 class TimerFired(Record):
-    """A timer that was armed came back."""
+    """An armed timer fired."""
 
     at: float
     timer: Timer
@@ -357,21 +357,21 @@ class Arm(Record):
 
 
 class Spawn(Record):
-    """Start the game again."""
+    """Restart the game."""
 
 
 class Announce(Record):
-    """Tell the game and everybody who listens that it will be stopped, and print the plan."""
+    """Tell the game and all subscribers about the stop, and print the plan."""
 
 
 class ApplyStop(Record):
-    """Apply the stop methods to the game, which has until `until`. When they are at work, this moves the end."""
+    """Apply the stop methods to the game until `until`. If they are being applied already, this moves the deadline."""
 
     until: float
 
 
 class Sweep(Record):
-    """The main process is gone: ask what it left behind to end (SIGTERM)."""
+    """The main process is gone: send SIGTERM to the processes that it left behind."""
 
 
 class Kill(Record):
@@ -379,17 +379,17 @@ class Kill(Record):
 
 
 class Flush(Record):
-    """Find the cause and ship, most useful first, until `until`. When it is under way already, this moves its end."""
+    """Find the cause and ship, most useful first, until `until`. If this is under way, only move the deadline."""
 
     until: float
 
 
 class Release(Record):
-    """Call the platform's self-stop until it is settled."""
+    """Call the platform's self-stop until there is a result."""
 
 
 class Exit(Record):
-    """Leave with this code."""
+    """Exit with this code."""
 
     code: int
 

@@ -1,10 +1,10 @@
-"""Stop methods: the ordered list of AGENT_STOP, and when each has its turn. Pure, standard library only.
+"""Stop methods: the ordered list of AGENT_STOP, and when each is applied. Pure, standard library only.
 
     notify@40%,stdin:save-all@1s,stdin:stop,signal:SIGINT
 
-Each method has a share of the time that the game has to end; those without one share what is left equally. When its
-share is over and the game still lives, the next one has its turn. SIGTERM comes last where the list does not have it;
-SIGKILL is not a method but what follows when the time is over.
+Each method gets a share of the time that the game has to end; methods without a share divide the rest equally. If the
+game is still running when the share is over, the next method is applied. SIGTERM is added as the last method if it is
+not in the list. SIGKILL is not a method; it follows when the whole time is over.
 """
 
 TYPE_CHECKING = False
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 HOSTS = ("agones", "multiplay", "playfab")
-"""Told as another host does it; see `agent.compat`."""
+"""Methods that tell the game through another host's SDK; see `agent.compat`."""
 KINDS = ("notify", "stdin", "signal", "command", "rcon", *HOSTS)
 _BARE = ("notify", *HOSTS)  # those without an argument
 DEFAULT = "signal:SIGTERM"
@@ -24,7 +24,7 @@ _TAKES = (
     "takes methods separated by commas: notify, stdin:LINE, signal:NAME, command:PROGRAM ARGS, rcon:COMMAND, "
     r"agones, multiplay, playfab; each may end in a share such as @40% or @2s, and \, is a comma"
 )
-# What the last resort before SIGKILL gets at least, where methods with fixed shares ask for more than there is.
+# The least time for the last method before SIGKILL, if methods with fixed shares ask for more than there is.
 _LEAST = 0.1
 
 
@@ -32,7 +32,7 @@ class Method:
     """One stop method.
 
     Attributes:
-        kind: one of `KINDS`; and `itself`, which nobody lists: see `ITSELF`.
+        kind: one of `KINDS`, or `itself`, which AGENT_STOP cannot contain: see `ITSELF`.
         argument: the line, the signal's name, the command; "" for those that take none.
         fraction: its share of the time, 0 to 1, or None.
         seconds: its share in seconds, or None.
@@ -58,7 +58,7 @@ class Method:
         self.target = target
 
     def share(self, whole: float) -> "float | None":
-        """Seconds that it gets of so many, or None where it takes what is left."""
+        """The seconds that it gets out of a total, or None if it takes a part of the rest."""
         return self.seconds if self.fraction is None else self.fraction * whole
 
     def __eq__(self, other: object) -> bool:
@@ -81,7 +81,7 @@ class Method:
         return int(signal.Signals[self.argument])
 
     def __str__(self) -> str:
-        """As it is shown: the command of rcon may hold a word that is nobody's business."""
+        """The method for display; without the command of rcon, which may contain a secret."""
         target = f":{self.target}" if self.target else ""
         return f"{self.kind}:{self.argument}{target}" if self.kind in ("stdin", "signal", "command") else self.kind
 
@@ -89,7 +89,7 @@ class Method:
 
 
 SIGTERM = Method("signal", "SIGTERM")
-# A game that says `STOPPING=1` is ending by itself: half of the time is its own before anything is done to it.
+# A game that sent `STOPPING=1` is ending by itself: it gets half of the time before any method is applied.
 ITSELF = Method("itself", fraction=0.5)
 
 
@@ -97,7 +97,7 @@ def parse(text: str) -> "tuple[Method, ...]":
     """Reads AGENT_STOP.
 
     Raises:
-        ValueError: with what it takes.
+        ValueError: it is invalid; the message says what the setting takes.
     """
     methods = tuple(_method(part) for part in _split(text))
     if not methods:
@@ -174,28 +174,28 @@ def _share(text: str) -> "tuple[str, float | None, float | None]":
     return text, None, None  # an @ that belongs to a line or a command
 
 
-# SIGTERM where nobody listed it: with a small share, so that the methods that were chosen have the time.
+# SIGTERM, if the list does not contain it: with a small share, so that the chosen methods get most of the time.
 LAST_RESORT = Method("signal", "SIGTERM")
 _LAST_RESORT_FRACTION, _LAST_RESORT_SECONDS = 0.1, 2.0
 
 
 def with_last_resort(methods: "Sequence[Method]") -> "tuple[Method, ...]":
-    """The list with SIGTERM at its end, where it is not in it already: with a tenth of the time, 2 s at most."""
+    """The list, with SIGTERM added at the end if it is missing: with a tenth of the time, 2 s at most."""
     if any(method.kind == "signal" and method.argument == SIGTERM.argument for method in methods):
         return tuple(methods)
     return (*methods, LAST_RESORT)
 
 
 def turns(methods: "Sequence[Method]", left: float, whole: "float | None" = None) -> "list[float]":
-    """When each method's turn is over, in seconds after the first one's begins.
+    """When each method's time is over, in seconds after the first one begins.
 
     Args:
-        methods: those that have not had their turn; at least one.
-        left: how long the game still has to end, all of them together.
-        whole: how long it had at the beginning, which percentages are of; `left` by default.
+        methods: the methods not applied so far; at least one.
+        left: the time left for all of them together.
+        whole: the time at the beginning, on which percentages are based; `left` by default.
 
     Returns:
-        One moment a method, never decreasing; the last is `left`. What earlier methods did not use goes to those
+        One time for each method, never decreasing; the last is `left`. Time not used by earlier methods goes to those
         without a share, or to the last one.
     """
     whole = left if whole is None else whole

@@ -1,8 +1,7 @@
 """The stop plan: one deadline, split into the steps of a stop. Pure: numbers in, numbers out.
 
-Every wait between the first word of a stop and the agent's own exit comes out of the deadline that is split here. A
-step that ends early leaves its time to the steps behind it; none may run past its own
-end, so the last one ends in time.
+Every wait between the stop request and the agent's own exit is part of this deadline. A step that ends early leaves its
+time to the next steps; no step may run past its own end, so the last one ends in time.
 """
 
 from __future__ import annotations
@@ -15,17 +14,17 @@ from agent.lifecycle.record import Record
 class Step(StrEnum):
     """The steps of a stop, in the order in which they happen."""
 
-    ANNOUNCE = "announce"  # the game and everybody who listens is told
+    ANNOUNCE = "announce"  # the game and all subscribers are told
     DRAIN = "drain"  # players may finish
-    STOP = "stop"  # the stop methods are applied and the game gets time to obey
-    KILL = "kill"  # SIGKILL, and the kernel takes the processes apart
+    STOP = "stop"  # the stop methods are applied and the game gets time to end
+    KILL = "kill"  # SIGKILL, and the kernel removes the processes
     AUTOPSY = "autopsy"  # the cause of death is found and written down
     SHIP = "ship"  # exit.json, the log tail, the rest of the spool, the bundle
     RELEASE = "release"  # the self-stop, until it is confirmed; not bounded by the deadline
 
 
 class Share(Record):
-    """What one step got: it may run until `ends` seconds after the stop began."""
+    """The share of one step: it may run until `ends` seconds after the stop began."""
 
     step: Step
     seconds: float
@@ -37,14 +36,14 @@ class StopPlan(Record):
 
     Attributes:
         total: seconds from the start of the stop to the end of the last bounded step.
-        shares: one share a step, in order, adding up to `total` less the safety margin.
+        shares: one for each step, in order; their sum is `total` minus the safety margin.
     """
 
     total: float
     shares: tuple[Share, ...]
 
     def ends(self, step: Step) -> float:
-        """Seconds after the start of the stop at which `step` must be over; without a share, the step before it."""
+        """The deadline of `step`, in seconds after the start of the stop; without a share, that of the step before."""
         order = list(Step)
         return max(
             (share.ends for share in self.shares if order.index(share.step) <= order.index(step)),
@@ -52,7 +51,7 @@ class StopPlan(Record):
         )
 
     def seconds(self, step: Step) -> float:
-        """How many seconds `step` has to itself; 0 when it is not part of this plan."""
+        """How many seconds `step` has; 0 if it is not part of this plan."""
         return sum(share.seconds for share in self.shares if share.step is step)
 
     def __str__(self) -> str:
@@ -65,10 +64,10 @@ def _clamp(value: float, low: float, high: float) -> float:
     return max(low, min(high, value))
 
 
-# Under the platform's deadline the game has nine tenths of 5 s and more: what the end needs besides is small, and a
+# Under the platform's deadline the game gets nine tenths of a grace of 5 s or more: the other steps are short, and a
 # step that ends early leaves its time to shipping.
 _KILL_PART, _AUTOPSY_PART, _SHIP_PART = 0.02, 0.01, 0.02
-# However much waits to be shipped, the game's world is worth more.
+# Upper limit for shipping: saving the game's world is more important than logs.
 _MOST_SHIPPING = 0.2
 
 
@@ -78,15 +77,15 @@ def plan_stop(
     """Splits a deadline into the steps of a stop.
 
     Args:
-        total: seconds from now. Where `killed_at_end`, somebody else kills everything then (the platform after its
-            grace), so that all steps end inside it, with a margin. Otherwise it is the time the game has to end, and
-            the steps after its death (autopsy, ship) follow behind it.
+        total: seconds from now. With `killed_at_end`, everything is killed from outside then (by the platform after its
+            grace), so all steps end before it, with a margin. Otherwise it is the time that the game has to end, and
+            the later steps (autopsy, ship) get additional time.
         killed_at_end: whether a SIGKILL from outside ends the stop after `total`.
-        drain: seconds that players should get to finish; at most half of the time before the kill is given.
-        ship: seconds that shipping may take where nobody kills; 0 when there is nothing to ship to (the local
-            `exit.json` is still written).
-        backlog: seconds that shipping what waits will probably take, by the store's own speed; counts where
-            `killed_at_end`, up to a fifth of `total`.
+        drain: seconds for players to finish; limited to half of the time before the kill.
+        ship: seconds for shipping without `killed_at_end`; 0 without a store (the local `exit.json` is still
+            written).
+        backlog: estimated seconds to ship the waiting logs, from the store's measured speed; used with
+            `killed_at_end` only, up to a fifth of `total`.
 
     Returns:
         The plan. Its shares are never negative and their ends never decrease.
@@ -107,7 +106,7 @@ def plan_stop(
     shares: list[Share] = []
     end = 0.0
     for step, seconds in (
-        (Step.ANNOUNCE, 0.0),  # takes no time of its own: the announcement is heard while the game drains or stops
+        (Step.ANNOUNCE, 0.0),  # takes no time: subscribers receive the announcement while the game drains or stops
         (Step.DRAIN, draining),
         (Step.STOP, before_kill - draining),
         (Step.KILL, kill),
@@ -120,20 +119,20 @@ def plan_stop(
 
 
 RELEASE_SECONDS = 3.0
-"""What the self-stop is given where all of a stop has to be over by a moment: a call, and one more that repeats it."""
+"""The time reserved for the self-stop if the whole stop has a deadline: one call and one repetition."""
 
 
 def plan_within(within: float, *, grace: float, drain: float = 0.0, ship: float = 0.0) -> StopPlan:
     """Splits a deadline that includes the self-stop: the end of the maximum duration.
 
     Args:
-        within: seconds from now until all of it has to be over.
-        grace: seconds that the game should get to end; four fifths of what there is at most.
+        within: seconds from now until everything must be over.
+        grace: seconds for the game to end; limited to four fifths of the available time.
         drain: as in `plan_stop`.
-        ship: as in `plan_stop`; cut to what the game and the self-stop leave.
+        ship: as in `plan_stop`; limited to the time left by the game and the self-stop.
 
     Returns:
-        The plan; what it leaves of `within` is for the self-stop.
+        The plan; the rest of `within` is for the self-stop.
     """
     left = max(0.0, within - min(RELEASE_SECONDS, within * 0.25))
     grace = min(grace, left * 0.8)

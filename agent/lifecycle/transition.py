@@ -1,9 +1,9 @@
 """The lifecycle of a deployment under the agent, as a pure function.
 
-`transition(state, event)` returns the next state and the effects to carry out. Nothing in this module reads a clock,
-touches a process or waits: every event carries the moment it happened at (seconds of the monotonic clock), and every
-timer is asked for with the `Arm` effect and comes back as a `TimerFired` event. A timer that comes back when it is not
-due, or in a phase that does not wait for it, changes nothing.
+`transition(state, event)` returns the next state and the effects to execute. Nothing in this module reads a clock,
+touches a process or waits: every event carries the time it happened (seconds of the monotonic clock). A timer is
+started by the `Arm` effect and causes a `TimerFired` event. A timer that fires too early, or in a phase that does not
+wait for it, changes nothing.
 
     starting -> ready -> draining -> stopping -> flushing -> releasing -> exited
                                                     |
@@ -60,7 +60,7 @@ _NOTHING: tuple[Effect, ...] = ()
 
 
 class _Change:
-    """Collects what a transition does, so that each rule below reads as one sentence."""
+    """Collects the state changes and effects of a transition, so that each rule below is short."""
 
     __slots__ = ("effects", "state")
 
@@ -86,14 +86,14 @@ def initial(rules: Rules, at: float) -> State:
 
 
 def transition(state: State, event: Event) -> Outcome:  # noqa: C901, PLR0911 - one case and one return an event is its shape
-    """What follows from `event` in `state`.
+    """The next state and the effects of `event` in `state`.
 
     Args:
-        state: the present state.
-        event: what happened, with its moment.
+        state: the current state.
+        event: what happened, with its time.
 
     Returns:
-        The next state (the same object when nothing follows) and the effects, in the order to carry them out.
+        The next state (the same object if nothing changes) and the effects, in the order of execution.
     """
     if state.phase is Phase.EXITED:
         return state, _NOTHING
@@ -146,7 +146,7 @@ def _on_stop_requested(state: State, event: StopRequested) -> Outcome:
         case Phase.STARTING | Phase.READY:
             return _begin_stop(_planned_for(state, event.at, event.request), event.at)
         case Phase.RESTARTING:
-            # Nothing runs, and what the last attempt left was shipped: only the deployment is left to stop.
+            # No game is running and the logs of the last attempt were shipped: only the deployment has to be stopped.
             return _leave(_Change(replace(state, stop=event.request)), event.at)
         case Phase.STOPPING | Phase.FLUSHING if state.stop is None and state.ended_alone and _goes_on(state):
             # The game has ended by itself already; what is asked for is that neither the agent nor the platform starts
@@ -199,10 +199,10 @@ def _on_game_exited(state: State, event: GameExited) -> Outcome:
         case Phase.DRAINING:
             return _sweep(_Change(replace(state, exit=event.status)), event.at)
         case Phase.STOPPING if state.exit is None:
-            # Whatever it left behind is asked as well: the stop methods speak to the main process and its group.
+            # The remaining processes need a signal too: the stop methods reach only the main process and its group.
             return replace(state, exit=event.status), (Sweep(),)
         case Phase.FLUSHING | Phase.RELEASING if state.exit is None:
-            # It outlived its SIGKILL (a process in an uninterruptible wait) and is reaped late: the code still counts.
+            # It survived SIGKILL for a while (uninterruptible wait) and is reaped late: its exit code still counts.
             return replace(state, exit=event.status), _NOTHING
         case _:
             return state, _NOTHING
@@ -236,7 +236,7 @@ def _on_timer(state: State, event: TimerFired) -> Outcome:  # noqa: PLR0911 - on
         case Phase.STOPPING, Timer.KILL if _is_due(event.at, state.due(Step.STOP)):
             return _kill(_Change(state), event.at)
         case Phase.STOPPING, Timer.GONE if _is_due(event.at, state.due(Step.KILL)):
-            # A process in an uninterruptible wait survives SIGKILL; what is known is shipped all the same.
+            # A process in an uninterruptible wait survives SIGKILL; ship the known facts anyway.
             return _flush(_Change(replace(state, killed_at=state.killed_at or event.at)), event.at)
         case Phase.FLUSHING, Timer.FLUSH if _is_due(event.at, state.due(Step.SHIP)):
             return _after_flush(state, event.at)
@@ -279,7 +279,7 @@ def _planned(state: State, at: float, grace: float, *, killed_at_end: bool, back
 
 
 def _planned_for(state: State, at: float, request: StopRequest) -> State:
-    """The same state with the plan of a stop that somebody has asked for at `at`."""
+    """The same state with the plan of a stop that was requested at `at`."""
     grace = request.grace_seconds if request.grace_seconds is not None else state.rules.grace
     asked = replace(state, stop=request)
     if request.within_seconds is None:
@@ -302,7 +302,7 @@ def _begin_stop(planned: State, at: float) -> Outcome:
 
 
 def _hurry(state: State, signal: StopSignal) -> Outcome:
-    """The platform's first signal during a stop that somebody else began: its deadline counts if it is sooner."""
+    """The platform's first signal during a stop begun by another request: its deadline counts if it is sooner."""
     hurried = _tighter(state, signal)
     change = _Change(hurried)
     if hurried is state or hurried.plan is state.plan:
@@ -359,7 +359,7 @@ def _backoff(state: State) -> float:
 
 
 def _leave(change: _Change, at: float) -> Outcome:
-    """The game is gone and its story told: stop the deployment where that is owed, else exit."""
+    """The game is gone and its logs are shipped: make the self-stop if it is needed, else exit."""
     if _owes_release(change.state):
         return change.enter(Phase.RELEASING, at).do(Release()).done()
     return _exit(change, at)
@@ -371,13 +371,13 @@ def _owes_release(state: State) -> bool:
     if state.stop is not None:
         return True
     clean = state.exit is not None and state.exit.clean and state.could_not_start is None
-    # Where a restart is not possible any more (crash loop, or it cannot even be executed), stopping is what is left:
-    # exiting would let the platform's restart policy go on with what just proved hopeless.
+    # If a restart is not possible any more (crash loop, or the game cannot be executed), the deployment is stopped:
+    # after an exit the platform's restart policy would only repeat the failure.
     return (state.rules.on_exit if clean else state.rules.on_crash) != "exit"
 
 
 def _goes_on(state: State) -> bool:
-    """Whether what the policies say would leave the deployment running: a restart, here or by the platform."""
+    """Whether the policies would keep the deployment running by a restart, by the agent or by the platform."""
     clean = state.exit is not None and state.exit.clean
     return (state.rules.on_exit if clean else state.rules.on_crash) != "self-stop"
 
