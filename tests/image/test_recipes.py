@@ -24,6 +24,22 @@ trap 'kill -TERM -1' TERM
 wait $!
 wait $!
 """
+DISTROLESS = "gcr.io/distroless/cc-debian12:nonroot"
+# A stand-in where that cannot be had: a C library, certificates, a user, and no shell.
+DISTROLESS_LINES = """\
+FROM debian:12-slim AS debian
+RUN mkdir -p /root-of-it/etc /root-of-it/home/nonroot /root-of-it/tmp && chmod 1777 /root-of-it/tmp \\
+ && echo root:x:0:0:root:/root:/sbin/nologin >/root-of-it/etc/passwd \\
+ && echo nonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin >>/root-of-it/etc/passwd \\
+ && for name in ld-linux-x86-64.so.2 libc.so.6 libm.so.6 libgcc_s.so.1 libpthread.so.0 libdl.so.2; do \\
+      file=$(find /usr/lib -name $name | head -n 1); \\
+      mkdir -p /root-of-it$(dirname $file) && cp -L $file /root-of-it$file; done
+FROM scratch
+COPY --from=debian /root-of-it /
+ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+USER 65532
+WORKDIR /home/nonroot
+"""
 FILES = {
     "server": f"#!{PYTHON}\n".encode() + (ROOT / "tests/games/polite.py").read_bytes(),
     "start.sh": b'#!/bin/sh\nexec /game/server "$@"\n',
@@ -34,8 +50,8 @@ FILES = {
 def test_the_recipes_are_found() -> None:
     """All that the issue names; a typing error in a marker would lose one."""
     assert set(RECIPES) == {
-        "no-entrypoint", "entrypoint-with-arguments", "tini", "own-init", "shell-form", "shell-form-exec", "scratch",
-        "studio-base",
+        "no-entrypoint", "entrypoint-with-arguments", "tini", "dumb-init", "own-init", "shell-form", "shell-form-exec",
+        "scratch", "distroless", "studio-base",
     }  # fmt: skip
 
 
@@ -44,7 +60,10 @@ def test_a_recipe_works_as_written(engine: Engine, make_image: Make, recipe: str
     """The game is ready, the command is on PATH and finds the agent as root too, and the stop is heard."""
     if not engine.has("debian:13-slim"):
         pytest.skip("the base image debian:13-slim is not here and cannot be pulled")
-    image = make_image(f"recipe-{recipe}", RECIPES[recipe].replace("arbitrium-agent:latest", RUNTIME), files=FILES)
+    lines = RECIPES[recipe].replace("arbitrium-agent:latest", RUNTIME)
+    if DISTROLESS in lines and not engine.has(DISTROLESS):
+        lines = lines.replace(DISTROLESS, make_image("distroless", DISTROLESS_LINES))
+    image = make_image(f"recipe-{recipe}", lines, files=FILES)
     container = engine.run(image)
     container.said("ready")
     container.execute("arbitrium-agent", "status")
