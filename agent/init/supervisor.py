@@ -175,7 +175,8 @@ class Supervisor:
             warn=self._warn,
             caught_up=self.agent.caught_up,
         )
-        self._unavailable = Unavailable(loop, sockets, self.agent)
+        tls = inputs.setting("metrics_tls_cert") is not None
+        self._unavailable = Unavailable(loop, sockets, self.agent, metrics_tls=tls)
         self.spool = SpoolService(output, self.agent, loop)
         self._notify: NotifySocket | None = None
         self.driver.watch(self._tell_agent)

@@ -30,21 +30,31 @@ _HTTP = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nConnection: close\r\n"
     b"Content-Length: %d\r\n\r\n%s" % (len(_BODY), _BODY)
 )
+# A fatal alert, internal_error (RFC 8446, 6): a client that speaks TLS shows that, and 503 in the clear as bad TLS.
+_TLS = bytes((21, 3, 3, 0, 2, 2, 80))
 _RPC = b'{"jsonrpc":"2.0","id":null,"error":{"code":-32003,"message":"cannot answer: the agent cannot be started"}}\n'
 
 
 class Unavailable:
     """Listens on the agent's sockets only while the agent cannot be started."""
 
-    def __init__(self, loop: Loop, sockets: Sockets, agent: AgentProcess) -> None:
-        """Answers nothing yet."""
+    def __init__(self, loop: Loop, sockets: Sockets, agent: AgentProcess, *, metrics_tls: bool = False) -> None:
+        """Answers nothing yet.
+
+        Args:
+            loop: the init's.
+            sockets: those that the agent would answer on.
+            agent: whose starts are watched.
+            metrics_tls: whether the metrics port speaks TLS.
+        """
         self._loop = loop
         self._agent = agent
         self._answers: list[tuple[socket.socket, bytes]] = []
         self._open = 0  # connections that were answered but are not closed yet
-        for port in (sockets.control, sockets.metrics):
-            if port is not None:
-                self._answers.append((port.sock, _HTTP))
+        if sockets.control is not None:
+            self._answers.append((sockets.control.sock, _HTTP))
+        if sockets.metrics is not None:
+            self._answers.append((sockets.metrics.sock, _TLS if metrics_tls else _HTTP))
         if sockets.unix is not None:
             self._answers.append((sockets.unix.sock, _RPC))
         agent.on_up(self._pause)
