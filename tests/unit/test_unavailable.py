@@ -26,6 +26,10 @@ class World:
         """As the loop's."""
         self.readers[fd] = callback
 
+    def answer(self, port: Port) -> None:
+        """A connection waits at this port."""
+        self.readers[port.sock.fileno()]()
+
     def remove_reader(self, fd: int) -> None:
         """As the loop's."""
         self.readers.pop(fd, None)
@@ -49,19 +53,19 @@ def test_no_call_hangs(tls: bool) -> None:
     world = World()
     with socket.create_server(("127.0.0.1", 0)) as control, socket.create_server(("127.0.0.1", 0)) as metrics:
         sockets = Sockets()
-        sockets.control, sockets.metrics = Port(control), Port(metrics)
+        sockets.control, sockets.metrics = Port(control.dup()), Port(metrics.dup())
         Unavailable(cast("Any", world), sockets, cast("Any", world), metrics_tls=tls)
         world.down()
         assert not world.readers, "it may be there in a moment"
         world.failed_starts = AFTER_STARTS
         world.down()
         with socket.create_connection(control.getsockname(), 5) as client:
-            world.readers[control.fileno()]()
+            world.answer(sockets.control)
             head, _, body = client.makefile("rb").read().partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 503 ")
         assert "cannot answer" in json.loads(body)["detail"]
         with socket.create_connection(metrics.getsockname(), 5) as client:
-            world.readers[metrics.fileno()]()
+            world.answer(sockets.metrics)
             if tls:
                 with pytest.raises(ssl.SSLError, match=r"(?i)alert internal error"):
                     ssl.create_default_context().wrap_socket(client, server_hostname="localhost")
@@ -71,3 +75,5 @@ def test_no_call_hangs(tls: bool) -> None:
             callback(*args)
         world.up()
         assert not world.readers
+        for port in (sockets.control, sockets.metrics):
+            port.sock.close()
