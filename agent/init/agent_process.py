@@ -207,8 +207,8 @@ class AgentProcess:
         pause = _BACKOFF[min(self._fell, len(_BACKOFF) - 1)]
         self._fell += 1
         log.error(
-            f"{why}; the game goes on, its stop is heard, its log is kept, and calls wait: starting the agent again in "
-            f"{pause:g} s"
+            f"{why}; the game keeps running, stops still work, logs are kept, and API calls wait: restarting the "
+            f"agent in {pause:g} s"
         )
         self._again = self._loop.call_later(pause, self.start)
         if was_there:
@@ -276,7 +276,7 @@ class AgentProcess:
             try:
                 handler(message, payload)
             except Exception as problem:
-                log.fault(f"cannot take in {type(message).__name__} from the agent's process", problem)
+                log.fault(f"cannot handle {type(message).__name__} from the agent's process", problem)
 
     def _note_heard(self) -> None:
         now = self._loop.time()

@@ -125,9 +125,11 @@ class NotifySocket:
     def _take(self, datagram: bytes, sender: tuple[int, int] | None, done: threading.Event) -> None:
         try:
             if sender is None or sender[1] not in self._users:
-                self._say_once("cannot take a notification: its sender is neither the game's user nor the agent's")
+                self._say_once(
+                    "cannot accept a notification (sd_notify): it is from neither the game's user nor the agent's"
+                )
             elif not self._listener.is_game(sender[0]):
-                self._say_once(f"cannot take a notification: process {sender[0]} is no part of the game")
+                self._say_once(f"cannot accept a notification (sd_notify): process {sender[0]} is not part of the game")
             else:
                 self._act(parse(datagram))
         finally:
@@ -160,7 +162,7 @@ class NotifySocket:
         except Exception as problem:
             # The socket has no way to answer, so the problem is logged.
             status = "invalid"
-            self._say_once(f"cannot take a notification: {problem} (sd_notify)")
+            self._say_once(f"cannot accept a notification (sd_notify): {problem}")
         self._listener.count_notification(operation, status)
 
     def _say_once(self, sentence: str) -> None:
@@ -184,7 +186,7 @@ def _ancillary(messages: list[tuple[int, int, bytes]]) -> tuple[tuple[int, int] 
 
 def _number(text: str, most: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 20):
-        raise ValueError(f"{text[:50]!r} is no number")
+        raise ValueError(f"{text[:50]!r} is not a number")
     return min(int(text), most)
 
 

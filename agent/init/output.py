@@ -92,7 +92,7 @@ def default_spool() -> str:
 def _advice(inputs: Inputs) -> str:
     """What the user can still do about a full spool, given the current settings."""
     if inputs.raw("log_url"):
-        return "the store does not keep up: look at it, and raise AGENT_SPOOL_MAX"
+        return "the store is too slow: check it, and raise AGENT_SPOOL_MAX"
     return (
         "set AGENT_LOG_URL, or raise AGENT_SPOOL_MAX"
         if inputs.raw("spool_max")

@@ -36,7 +36,7 @@ def bind_sockets(inputs: Inputs) -> Sockets:
     if sockets.unix is not None:
         sockets.notify, why = listen_notify(sockets.unix)
         if why:
-            log.warning(f"cannot make the socket for sd_notify ({why}): a game that speaks it has to use HTTP")
+            log.warning(f"cannot make the socket for sd_notify ({why}): a game that uses it has to use HTTP instead")
     if (statsd := inputs.setting("statsd")) is not None:
         try:
             sockets.statsd, sockets.statsd_path = listen_statsd(statsd)
@@ -102,7 +102,7 @@ def _user(inputs: Inputs, process: GameProcess, sockets: Sockets) -> None:
             try:
                 os.chown(unix.path, -1, user.gid)
             except OSError as problem:
-                log.warning(f"cannot give {unix.path} to the game's group ({problem.strerror}): it has to use HTTP")
+                log.warning(f"cannot give {unix.path} to the game's group ({problem.strerror}): use HTTP instead")
 
 
 def _compat(inputs: Inputs, process: GameProcess, sockets: Sockets) -> None:

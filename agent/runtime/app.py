@@ -1,8 +1,8 @@
-"""The composition root of the agent's process: builds every room, wires them, and takes them apart.
+"""The composition root of the agent's process: creates every part, connects them, and closes them.
 
-It is forked from the init and finds what that knows in its memory: inputs, bound sockets, the state of the lifecycle,
-what the game has said. From then on the two speak over the link. It may be killed at any moment; the init starts it
-again, and what must outlive it is kept there.
+The process is forked from the init and so starts with the init's data in its memory: inputs, bound sockets, the state
+of the lifecycle, the game's reports. From then on the two processes communicate over the link. The agent may be killed
+at any moment; the init restarts it, and stores what must survive the agent's process.
 """
 
 from __future__ import annotations
@@ -82,13 +82,13 @@ if TYPE_CHECKING:
     from agent.compat.prepare import Prepared
 
 _KEPT_COMPAT = "compat"
-# Servers that do not end by themselves by then are left to the end of the process.
+# Longest wait for the servers to close; after that they end with the process.
 _CLOSE_SECONDS = 0.25
 _METRICS_KEPT = "metrics"
 _LOG_EXPORTED = "log exported"
 _KEEP_EVERY = 2.0
 _AFTER_FAULT = 5.0
-# Heartbeats may come thousands of times a second; the init is told this often.
+# Heartbeats may arrive thousands of times a second; the init is notified this often.
 _HEARTBEATS_EVERY = 0.05
 
 
@@ -97,7 +97,7 @@ class _Closable(Protocol):
 
 
 def run(init: Supervisor, sock: socket.socket) -> int:
-    """Runs the agent until the init leaves, or is gone.
+    """Runs the agent until the init exits.
 
     Args:
         init: the init as it was when this process was forked. Nothing in it may be changed, written to or waited for:
@@ -107,7 +107,7 @@ def run(init: Supervisor, sock: socket.socket) -> int:
     Returns:
         The exit code of this process.
     """
-    # What the agent writes is for its own user: a log may hold more than it should.
+    # Files that the agent writes are readable only by its own user: a log may contain secrets.
     os.umask(0o077)
     _raise_descriptor_limit()
     loop = asyncio.new_event_loop()
@@ -117,7 +117,7 @@ def run(init: Supervisor, sock: socket.socket) -> int:
 
 
 def _raise_descriptor_limit() -> None:
-    """Lets this process open as many descriptors as it may at most; the game keeps the limit that it was given."""
+    """Raises this process's limit of descriptors to the maximum; the game keeps its own limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -127,7 +127,7 @@ _fault_said_at = -60.0
 
 
 def _on_loop_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Says what asyncio says of a fault; that no descriptor is left comes with every connection: once a minute."""
+    """Logs errors reported by asyncio; "no descriptor left" would repeat for every connection, so once a minute."""
     global _fault_said_at  # noqa: PLW0603 - there is one loop
     problem = context.get("exception")
     if not isinstance(problem, OSError) or problem.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS):
@@ -161,13 +161,13 @@ async def _start(init: Supervisor, sock: socket.socket, loop: asyncio.AbstractEv
 
 
 class Agent:
-    """All rooms of one agent."""
+    """All parts of one agent."""
 
     def __init__(self, init: Supervisor, settings: Settings, link: Link, loop: asyncio.AbstractEventLoop) -> None:
         """Builds and wires everything; nothing is served yet.
 
         Raises:
-            SettingsError: a setting asks for what cannot be had here.
+            SettingsError: a setting cannot be fulfilled here.
         """
         self._init = init
         self._settings = settings
@@ -265,7 +265,7 @@ class Agent:
         )
 
     async def live(self, over: asyncio.Future[int]) -> int:
-        """Serves until the init leaves."""
+        """Serves until the init exits."""
         _route_logging()
         first = self._init.agent.starts <= 1
         if first:
@@ -274,7 +274,7 @@ class Agent:
         await self._serve()
         self._finalizer.begin(self._loop)
         self._begin_tasks(first)
-        # What was imported stays until the end: keeping it out of every collection makes those faster.
+        # Imported objects stay until the end; excluding them makes every garbage collection faster.
         gc.collect()
         gc.freeze()
         gc.enable()
@@ -336,7 +336,7 @@ class Agent:
             token=settings.page_token.get_secret_value() if settings.page_token is not None else "",
             made_up=self._init.kept.get(_PAGE_TOKEN, ""),
         )
-        # Whoever has the page open keeps the button when this process is started again.
+        # The stop button of a status page that is already open keeps working when this process is restarted.
         self._link.send(Kept(_PAGE_TOKEN, page.token))
         return page
 
@@ -404,7 +404,7 @@ class Agent:
             raise SettingsError([wrong]) from None
 
     def _metrics_again(self) -> None:
-        """What an earlier process of this agent knew of the game's figures, where the game is still the same."""
+        """Restores the game's metrics from an earlier process of this agent, if the game was not restarted."""
         kept = json.loads(self._init.kept.get(_METRICS_KEPT) or "{}")
         if kept.get("attempt") == self._mirror.state.attempt:
             self._report.metrics.load(kept["metrics"])
@@ -439,7 +439,7 @@ class Agent:
             self._finalizer.begin_again(after.attempt, self._loop)
 
     def _on_fact(self, message: FactTold, _payload: bytes) -> None:
-        """The init heard it over sd_notify."""
+        """The init received the report over sd_notify."""
         self._from_init = True
         try:
             self._report.take(message.fact)
@@ -448,7 +448,7 @@ class Agent:
         self._heartbeats = 0  # that the init was not told of yet
 
     def _tell_init(self, fact: Fact) -> None:
-        """The init keeps a copy of what the game says: for policies, `exit.json`, and an agent started again."""
+        """Sends the game's reports to the init, for policies, `exit.json` and a restarted agent."""
         if self._from_init or isinstance(fact, ReportCleared):
             return
         if isinstance(fact, HeartbeatReported):
@@ -467,7 +467,7 @@ class Agent:
             self._link.send(FactTold(HeartbeatReported(self._report.last_heartbeat, count)))
 
     def _post(self, message: EventPosted) -> None:
-        """What the game said before counts when the init decides."""
+        """Sends pending reports of the game before an event, so that they count when the init decides."""
         self._tell_heartbeat()
         self._link.send(message)
 
@@ -524,7 +524,7 @@ class Agent:
             try:
                 outcome = await call.insist(note, refused)
             except Exception as problem:
-                # A fault of the agent must not leave a deployment running that nobody plays on.
+                # An error in the agent must not leave an empty deployment running.
                 log.fault("cannot self-stop", problem)
                 await asyncio.sleep(_AFTER_FAULT)
         if not outcome.confirmed:
@@ -576,7 +576,7 @@ class Agent:
     # Ending ----------------------------------------------------------------------------------------------------------
 
     async def _close(self) -> None:
-        """Closes all rooms; what raises is said."""
+        """Closes all parts; exceptions are logged."""
         self._events.close()
         self._exports.close()
         rooms: list[_Closable] = [self._tasks, *self._servers, self._finalizer]
@@ -601,7 +601,7 @@ def _tags(settings: Settings, injected: Injected) -> DeploymentTags:
 
 
 def _tls(settings: Settings) -> SSLContext | None:
-    """What /metrics is encrypted with; None where no certificate is set.
+    """The TLS context of /metrics; None if no certificate is set.
 
     Raises:
         SettingsError: the certificate or its key cannot be used.
@@ -618,7 +618,7 @@ def _tls(settings: Settings) -> SSLContext | None:
 
 
 def _drop_in(init: Supervisor, injected: Injected) -> DropIn | None:
-    """What the drop-in route answers to: the path of the injected delete URL, `/v1/self/stop/<id>/<key>`."""
+    """The path of the drop-in route: that of the injected delete URL, `/v1/self/stop/<id>/<key>`."""
     secrets = injected.secrets
     if secrets.delete_url is None or secrets.delete_token is None:
         return None
@@ -629,7 +629,7 @@ def _drop_in(init: Supervisor, injected: Injected) -> DropIn | None:
 
 
 class _ToOwnLog(logging.Handler):
-    """Libraries log through `logging`; their lines go where the agent's own go."""
+    """Passes the log lines of libraries, which use `logging`, to the agent's own log."""
 
     def emit(self, record: logging.LogRecord) -> None:
         write = log.error if record.levelno >= logging.ERROR else log.warning

@@ -1,4 +1,4 @@
-"""Uploads logs while the game runs; after its exit ships what is left, with `exit.json` as the init wrote it."""
+"""Uploads logs while the game runs, and ships the rest and the init's `exit.json` after the game's end."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from agent.metrics.exports import Exports
 from agent.runtime.link import Link
 from agent.runtime.remote_spool import RemoteSpool
 
-# What is still to be read of the game's own log files gets this part of the time for shipping.
+# The share of the shipping time for reading the rest of the game's own log files.
 _FILES_SHARE = 0.3
-# What was shipped and what was not is said before the time is over.
+# Time kept for reporting what was shipped and what was not.
 _LAST_WORD = 0.03
-# What a debugger may take to read a core; the core itself is shipped last.
+# Time for a debugger to read a core; the core itself is shipped last.
 _CORE_SHARE = 0.5
 _KEPT = "shipping"
 
@@ -46,7 +46,7 @@ class GameStart:
         pid: its main process.
         started: when, in seconds since 1970.
         env: its environment.
-        user: whom it runs as, or None for the agent's user.
+        user: the user that it runs as, or None for the agent's user.
     """
 
     program: str
@@ -83,13 +83,13 @@ class Finalizer:
             spool: where segments come from.
             redactor: knows the secrets.
             link: to the init.
-            began: when the container began, in seconds since 1970: older log files are somebody else's.
+            began: when the container started, in seconds since 1970: older log files do not belong to this run.
             environ: the container's environment.
-            kept: what earlier processes of this agent have kept: where in the store they shipped to, and how far they
+            kept: data stored by earlier processes of this agent: where in the store they shipped to, and how far they
                 read log files.
             attempt: which start of the game this is.
-            game: the present start of the game.
-            exports: sends the last metrics and the trace; None where they go nowhere.
+            game: the current start of the game.
+            exports: sends the last metrics and the trace; None if they are not exported.
         """
         self._settings = settings
         self._deployment = deployment
@@ -147,25 +147,25 @@ class Finalizer:
         )
 
     def _keep_place(self, first: int, number: int) -> None:
-        """Another process of this agent goes on in the same place of the store."""
+        """Stores the place in the store, so that a later process of this agent continues there."""
         place = {"attempt": self._attempt, "first": first, "number": number}
         self._link.send(Kept(_KEPT, json.dumps(place)))
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begins to follow the game's own log files, and to ship."""
+        """Starts following the game's own log files, and shipping."""
         if not self._following:
             self._following = True
             self._files.start()
         self._shipping = loop.create_task(self._shipper.run(), name="shipper")
 
     def begin_again(self, attempt: int, loop: asyncio.AbstractEventLoop) -> None:
-        """The game is started again: its log goes to a directory of its own."""
+        """The game is restarted: its new log goes to a separate directory."""
         self._attempt, self._until = attempt, float("inf")
         self._shipper = self._make_shipper({})
         self.begin(loop)
 
     def hurry(self, until: float) -> None:
-        """Moves the end of the flush, also of one that has not begun to ship yet."""
+        """Moves the deadline of the flush, even before shipping has begun."""
         self._until = min(self._until, until)
         self._shipper.hurry(self._until - _LAST_WORD)
 
@@ -231,7 +231,7 @@ class Finalizer:
             return Core(None, "there was no time to look for a core")
 
     async def close(self) -> None:
-        """Ends what is under way."""
+        """Cancels the work under way."""
         for task in (self._flushing, self._shipping):
             if task is not None:
                 task.cancel()
@@ -239,13 +239,13 @@ class Finalizer:
                     await task
 
     async def keep(self, path: str) -> str:
-        """Keeps a file beyond the end of the deployment.
+        """Marks a file to be uploaded at the end of the deployment.
 
         Returns:
-            Where it will lie.
+            Where it will be in the store.
 
         Raises:
-            AgentError: logs go nowhere, so that no file can be kept either.
+            AgentError: there is no store.
         """
         if not self._settings.log_url:
             raise AgentError(f"cannot keep {path}: there is nowhere to keep it; set AGENT_LOG_URL")

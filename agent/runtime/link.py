@@ -16,8 +16,8 @@ from agent.link.messages import Answer, Ping, Pong
 from agent.link.wire import BrokenLinkError, Unpacker, pack
 
 _READ = 256 * 1024
-# What has arrived in the sockets of clients is read before a ping is answered: it takes rounds of the loop (one each
-# for accepting a connection, reading from it, and the task that answers), and a moment for what was sent just now.
+# Before a ping is answered, all input that has arrived from clients is read. This takes several rounds of the loop (for
+# accepting a connection, reading from it, and the task that answers), and a short wait for data that was just sent.
 _PONG_AFTER = 0.02
 _PONG_ROUNDS = 20
 
@@ -25,7 +25,7 @@ Handler = Callable[[Any, bytes], object]
 
 
 class Link:
-    """The link. Sending never waits: what the socket does not take is kept until it does."""
+    """The link. Sending never waits: messages are queued until the socket accepts them."""
 
     def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop, on_lost: Callable[[], None]) -> None:
         """Reads nothing before `start`.
@@ -33,7 +33,7 @@ class Link:
         Args:
             sock: this end of the socket pair; it belongs to the link from now on.
             loop: the event loop.
-            on_lost: called when the init is gone, or cannot be understood.
+            on_lost: called when the init is gone, or sends an invalid message.
         """
         sock.setblocking(False)
         self._sock = sock
@@ -47,7 +47,7 @@ class Link:
         self._before_pong: Callable[[], object] = lambda: None
 
     def before_pong(self, callback: Callable[[], object]) -> None:
-        """Calls back before a ping is answered: what was taken in and not told yet has to be told first."""
+        """Calls back before a ping is answered, to send facts first that the init does not know yet."""
         self._before_pong = callback
 
     def start(self) -> None:
@@ -55,7 +55,7 @@ class Link:
         self._loop.add_reader(self._sock, self._read)
 
     def handle(self, kind: type[Record], handler: Handler) -> None:
-        """Has messages of a kind handled: `handler(message, payload)`."""
+        """Registers the handler for a type of message: `handler(message, payload)`."""
         self._handlers[kind] = handler
 
     def send(self, message: Record, payload: bytes = b"") -> None:
@@ -71,13 +71,13 @@ class Link:
         """Asks a question and waits for its answer.
 
         Args:
-            make: the message, from the number of the question.
+            make: creates the message from the number of the question.
 
         Returns:
             The answer's value and its payload.
 
         Raises:
-            AgentError: the init says why it cannot be answered.
+            AgentError: the init cannot answer it; the message says why.
         """
         self._number += 1
         number = self._number
@@ -99,7 +99,7 @@ class Link:
         return asyncio.run_coroutine_threadsafe(self.ask(make), self._loop).result(seconds)
 
     def flush(self, seconds: float) -> None:
-        """Sends what is left, waiting at most so many seconds; for the way out."""
+        """Sends the queued messages, waiting at most this many seconds; used during shutdown."""
         self._loop.remove_reader(self._sock)
         self._loop.remove_writer(self._sock)
         self._sock.settimeout(seconds)
@@ -142,7 +142,7 @@ class Link:
             try:
                 handler(message, payload)
             except Exception as problem:
-                log.fault(f"cannot take in {type(message).__name__} from the init", problem)
+                log.fault(f"cannot handle {type(message).__name__} from the init", problem)
 
     def _on_answer(self, message: Answer, payload: bytes) -> None:
         future = self._asked.get(message.ask)

@@ -1,8 +1,8 @@
 """The lifecycle as the agent sees it: a mirror of the init's state.
 
-The init decides. So that an answer need not wait for it, an event is applied here as well when it is posted: the
-transition is a pure function, and the init takes the events of the agent in the order in which they were posted. What
-the init knows of (its state says how many events it has taken in) replaces what was applied here.
+The init decides. To answer API calls without waiting for the init, a posted event is also applied here: the transition
+is a pure function, and the init handles the agent's events in the order in which they were posted. The init's state,
+which says how many events were handled, then replaces the local result.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Observer: TypeAlias = Callable[[State, State, Event], None]
 
 
 class Mirror:
-    """The state, and what was posted and is not confirmed yet.
+    """The state, and the posted events that the init has not confirmed yet.
 
     Attributes:
-        state: the present state, as far as it is known here.
+        state: the current state, as far as it is known here.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Mirror:
 
         Args:
             state: the init's state then.
-            taken: how many events of agents it had taken in.
+            taken: how many events from agents it had handled.
             send: sends an event to the init.
             loop: its clock is the init's.
         """
@@ -47,7 +47,7 @@ class Mirror:
         self._observers: list[Observer] = []
 
     def now(self) -> float:
-        """The present moment in seconds of the monotonic clock."""
+        """The current time in seconds of the monotonic clock."""
         return self._loop.time()
 
     def watch(self, observer: Observer) -> None:
@@ -55,14 +55,14 @@ class Mirror:
         self._observers.append(observer)
 
     def post(self, event: Event) -> State:
-        """Sends an event to the init, and returns the state that follows from it as far as can be known here."""
+        """Sends an event to the init, and returns the expected state after it."""
         self._send(EventPosted(event))
         self._pending.append(event)
         self.state, _ = transition(self.state, event)
         return self.state
 
     def on_state(self, message: StateChanged, _payload: bytes = b"") -> None:
-        """The init has made a transition, or has taken in an event that changed nothing."""
+        """The init has made a transition, or has handled an event that changed nothing."""
         for _ in range(min(message.taken - self._taken, len(self._pending))):
             self._pending.popleft()
         self._taken = message.taken

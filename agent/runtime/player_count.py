@@ -1,4 +1,4 @@
-"""Players of a game that does not report them: counted by its connections, or by asking it what it tells everybody."""
+"""Counts the players of a game that does not report them: by its connections, or by a server query protocol."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from agent.lifecycle.states import Phase
 from agent.runtime.player_query import ASK_SECONDS, Tally, query
 
 MIN_STAY = 60.0
-"""How long a connection lasts before it is somebody's who plays, in seconds; AGENT_PLAYERS_MIN_STAY."""
-# A game that loads answers no query: this long, in seconds, nothing is said about it while it starts.
+"""How long a connection must last to count as a player, in seconds; AGENT_PLAYERS_MIN_STAY."""
+# A game that is loading answers no query: for this many seconds after its start, nothing is logged about it.
 _PATIENCE = 120.0
-# A reason that was said is not said again for so long, in seconds: a game that answers every other query is not news.
+# A logged reason is not logged again for this many seconds, for a game that answers only every other query.
 _SAY_AGAIN = 600.0
-# A game is there to be counted.
+# The phases in which players are counted.
 _COUNTED_IN = (Phase.STARTING, Phase.READY, Phase.DRAINING)
 
 Count = Callable[[], Awaitable[Tally]]
@@ -30,8 +30,8 @@ class ConnectionCount:
     """Counts the TCP connections to the game.
 
     Attributes:
-        settled: whether, since there was none, a connection has lasted long enough to be that of somebody who plays.
-            What is shorter is a port probe or a health check.
+        settled: whether a connection has lasted long enough to be a player since there was last no connection.
+            Shorter ones are port probes or health checks.
     """
 
     def __init__(
@@ -42,12 +42,12 @@ class ConnectionCount:
         min_stay: float = MIN_STAY,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Takes where to look.
+        """Takes the ports and processes.
 
         Args:
             ports: the game's.
             own: the game's processes, whose connections do not count.
-            min_stay: how long a connection lasts before it is somebody's who plays, in seconds.
+            min_stay: how long a connection must last to count as a player, in seconds.
             now: the clock, in seconds.
         """
         self._ports = tuple(ports)
@@ -61,19 +61,19 @@ class ConnectionCount:
         """How many there are at this moment.
 
         Raises:
-            OSError: the kernel does not tell.
+            OSError: the kernel's table cannot be read.
         """
         found = await asyncio.to_thread(connections, self._ports, self._own_processes())
         self.note(found)
         return Tally(len(found))
 
     def _own_processes(self) -> Iterator[int]:
-        """Looked for only where a connection comes from the same container."""
+        """The game's own processes; listed only if a connection comes from the same container."""
         yield from (os.getpid(), os.getppid())
         yield from self._own()
 
     def note(self, found: Iterable[str]) -> None:
-        """Remembers since when each connection is there."""
+        """Records when each connection was first seen."""
         now = self._now()
         if not self._since:
             self.settled = False
@@ -88,7 +88,7 @@ def counter(
     *,
     min_stay: float = MIN_STAY,
 ) -> Count | None:
-    """What counts, by AGENT_PLAYERS_FROM (checked); None where the game reports by itself.
+    """Creates the counter for AGENT_PLAYERS_FROM (checked); None if the game reports players itself.
 
     Args:
         setting: `api`, `tcp`, `tcp:PORT`, or `query:PROTOCOL://HOST:PORT`.
@@ -128,16 +128,16 @@ async def poll(
     phase: Callable[[], Phase] = lambda: Phase.READY,
     short_visit: Callable[[], None] = lambda: None,
 ) -> None:
-    """Counts again and again, until it is cancelled; a failed count counts as occupied: the last number stays.
+    """Counts periodically until it is cancelled; if a count fails, the last number stays (the server is occupied).
 
     Args:
         count: from `counter`.
-        report: gets the number.
-        now: the moment, in seconds of the monotonic clock.
+        report: called with the number.
+        now: the current time, in seconds of the monotonic clock.
         interval: seconds between two counts.
-        unknown: told after each count whether the number is not known.
-        phase: of the lifecycle. Nobody is counted where there is no game, or one that is ending.
-        short_visit: called when everybody has left, and nobody of them stayed long enough to be somebody who plays.
+        unknown: called after each count with whether the number is unknown.
+        phase: returns the lifecycle's phase. Players are not counted without a game, or while it is ending.
+        short_visit: called when all connections have closed and none lasted long enough to be a player.
     """
     news = _News(now)
     while True:
@@ -145,11 +145,11 @@ async def poll(
             before = report.count
             try:
                 players, capacity, bots = await _guarded(count)
-                # Some servers let an administrator in beyond their capacity, or name none as 0.
+                # Some servers admit an administrator beyond their capacity, or report "no limit" as 0.
                 report.set_players(now(), players, capacity if capacity is None else max(capacity, players))
             except Exception as problem:
-                # Whatever a game answers to a query must not look like nobody: a server would be stopped under its
-                # players. And whatever happens in a library must not cost more than this count.
+                # A bad answer must never count as no players, or a server in use would be stopped. An exception in a
+                # library must not end more than this one count.
                 news.failed(why(problem), starting=phase() is Phase.STARTING)
                 unknown(True)
             else:
@@ -163,7 +163,7 @@ async def poll(
 
 
 async def _guarded(count: Count) -> Tally:
-    """A count that was cancelled inside a library, and not by who wants to end the poll, is one that failed."""
+    """If a library cancels the query, and not the caller who ends the loop, the count has failed."""
     try:
         return await count()
     except asyncio.CancelledError:
@@ -174,7 +174,7 @@ async def _guarded(count: Count) -> Tally:
 
 
 class _News:
-    """What is said of counting: each reason once, and the end of a failure that was said."""
+    """Logs the result of counting: each reason once, and the end of a logged failure."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
@@ -206,7 +206,7 @@ class _News:
             log.info(f"{_number(players, 'player')} and {_number(bots or 0, 'bot')}; bots do not count as players")
 
     def forget(self) -> None:
-        """The game is ending, or is gone: what comes after a restart is another story."""
+        """The game is ending or gone: forgets the current failure, which says nothing about a restarted game."""
         self._failing_since, self._told = None, False
 
 

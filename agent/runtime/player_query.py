@@ -1,7 +1,7 @@
-"""Asks a game how many play, in the protocols of server browsers, and reads the answers.
+"""Asks a game for its number of players, in the protocols of server browsers, and parses the answers.
 
-Bots are no players where a protocol tells them apart, or a server that only they are on would never be empty. Whatever
-cannot be read is an error, and never nobody: a server would be stopped under its players.
+If a protocol tells bots from people, bots do not count: a server with only bots would never be empty. An answer that
+cannot be parsed is an error and never means "no players", or a server would be stopped while people play on it.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from agent.errors import AgentError
 from agent.game.query_protocols import COUNTED, check
 
 ASK_SECONDS = 3.0
-"""How long an answer is waited for."""
+"""How long to wait for an answer."""
 
 
 class Tally(NamedTuple):
-    """How many play.
+    """The number of players.
 
     Attributes:
         players: people, without bots.
-        capacity: how many could, or None where nobody says.
-        bots: how many bots there are, or None where the protocol does not tell them apart.
+        capacity: the most players, or None if it is unknown.
+        bots: the number of bots, or None if the protocol does not tell them from people.
     """
 
     players: int
@@ -32,7 +32,7 @@ class Tally(NamedTuple):
 
 
 def query(protocol: str, host: str, port: int) -> Callable[[], Awaitable[Tally]]:
-    """What asks a game.
+    """Creates the function that queries a game.
 
     Args:
         protocol: by its name in AGENT_PLAYERS_FROM.
@@ -52,7 +52,7 @@ def query(protocol: str, host: str, port: int) -> Callable[[], Awaitable[Tally]]
     if reader == "sqp":
         return _sqp(host, port)
     server = _opengsq(class_name)(host, port, ASK_SECONDS)
-    # Colours are taken out of names and descriptions by default, and some servers have neither.
+    # By default the library removes colours from names and descriptions, and fails for servers that have neither.
     keywords = {"strip_color": False} if reader == "minecraft" else {}
 
     async def ask() -> Tally:
@@ -62,7 +62,7 @@ def query(protocol: str, host: str, port: int) -> Callable[[], Awaitable[Tally]]
 
 
 def _opengsq(class_name: str) -> Any:
-    # Warfork is there, but not among what the package exports.
+    # The package has Warfork, but does not export it.
     module = "opengsq.protocols.warfork" if class_name == "Warfork" else "opengsq.protocols"
     try:
         return getattr(importlib.import_module(module), class_name)
@@ -110,7 +110,7 @@ def read(reader: str, answer: Any) -> Tally:
         answer: what the library returned.
 
     Raises:
-        AgentError: there is no number of players in it, or it is none.
+        AgentError: the answer has no number of players, or an invalid one.
     """
     try:
         tally = _READERS[reader](answer)
@@ -124,7 +124,7 @@ def read(reader: str, answer: Any) -> Tally:
 def _a2s(answer: Any) -> Tally:
     """`players` counts the bots as well (https://developer.valvesoftware.com/wiki/Server_queries#A2S_INFO)."""
     players, bots = int(answer.players), int(answer.bots)
-    # More bots than players: this game does not count them among its players, or its players would be less than none.
+    # More bots than players: this game does not include bots in `players`.
     return Tally(players - bots if bots <= players else players, int(answer.max_players) or None, bots)
 
 

@@ -1,4 +1,4 @@
-"""Sees that the game is ready by the port that it listens on (AGENT_READY_WHEN=port), and says what it sees instead."""
+"""Detects that the game is ready by the port that it listens on (AGENT_READY_WHEN=port); logs what it sees instead."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from agent.lifecycle.states import Event, GameReady, Phase, Reason, State
 from agent.runtime.mirror import Mirror
 
 _EVERY = 0.2
-# What it listens on instead is looked at this often, and said from then on, whenever it has changed.
+# How often to check what the game listens on instead, and after how long to log it, whenever it has changed.
 _LOOK_EVERY = 1.0
 _SAY_AFTER = 10.0
 
 
 async def watch_port(setting: str, deployment: Deployment, mirror: Mirror, pids: Callable[[], list[int]]) -> None:
-    """Tells the lifecycle when the game listens; looked at while it starts only.
+    """Tells the lifecycle when the game listens; checks only while the game starts.
 
     Args:
         setting: AGENT_READY_WHEN, `port` or `port:NAME`.

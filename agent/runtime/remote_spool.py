@@ -1,4 +1,4 @@
-"""The spool as the agent sees it: segments that the init has closed, and what earlier runs left on the same disk."""
+"""The agent's view of the spool: the segments that the init has closed, and those of earlier runs on the same disk."""
 
 from __future__ import annotations
 
@@ -26,19 +26,20 @@ from agent.logs.writer import MEMORY
 from agent.runtime.link import Link
 
 _ASK_SECONDS = 10.0
-# Segments that the store has and the second reader has not may take this part of the spool, as long as they and those
-# that the store has not take no more than the other part: the init drops what does not fit, and counts it as lost.
+# Segments that the store has confirmed, but that the second reader still needs, may take the first share of the spool,
+# if together with the unconfirmed ones they take no more than the second: the init drops the rest, and counts it as
+# lost.
 _CONFIRMED_SHARE = 1 / 4
 _FULL_SHARE = 3 / 4
 
 
 class RemoteSegment(Segment):
-    """A segment of the init's run; whether it is busy is told to the init, which drops busy ones last."""
+    """A segment of the init's run; the init is told while it is being shipped, because it drops such segments last."""
 
     __slots__ = ("_busy", "_link", "dropped_before")
 
     def __init__(self, run: str, closed: SegmentClosed, link: Link) -> None:
-        """Takes what the init said of it."""
+        """Takes the init's data about the segment."""
         self._link = link
         self._busy = False
         super().__init__(closed.number, run, closed.since, closed.path, closed.size)
@@ -57,7 +58,7 @@ class RemoteSegment(Segment):
             self._link.send(SegmentState(self.number, "busy" if busy else "idle"))
 
     def pieces(self) -> Iterator[bytes]:
-        """Its frames; called in a thread, which waits for the init where they are in its memory."""
+        """Its frames; called in a thread, because it waits for the init if they are in its memory."""
         if self.path is None:
             try:
                 path, data = self._link.ask_from_thread(lambda ask: SegmentAsked(ask, self.number), _ASK_SECONDS)
@@ -71,7 +72,7 @@ class RemoteSegment(Segment):
 
 
 class RemoteSpool:
-    """What the shipper needs of a spool; see `agent.logs.spool.Spool` for what each part means.
+    """The interface of a spool for the shipper; see `agent.logs.spool.Spool` for each member.
 
     Attributes:
         directory, run, run_id, started_ns: of the init's run.
@@ -90,7 +91,7 @@ class RemoteSpool:
         owner: str,
         segments: list[SegmentClosed],
     ) -> None:
-        """Takes what the init knew when the agent was forked."""
+        """Takes the init's data at the time when the agent was forked."""
         self.directory = directory
         self.run_id = run_id
         self.run = f"{directory}/{run_id}"
@@ -100,7 +101,7 @@ class RemoteSpool:
         self._link = link
         self._listener: Callable[[], None] | None = None
         self._tap: Callable[[Segment], None] | None = None
-        # Segments that the second reader still needs, and those of them that the store has confirmed meanwhile.
+        # Segments that the second reader still needs, and those of them that the store has already confirmed.
         self._needed: set[int] = set()
         self._confirmed: dict[int, RemoteSegment] = {}
         self._needing = threading.Lock()  # segments are confirmed in another thread
@@ -136,7 +137,7 @@ class RemoteSpool:
     # For the shipper -------------------------------------------------------------------------------------------------
 
     def counters(self) -> dict[str, int]:
-        """As they were fetched last; what was confirmed since is in them."""
+        """The counters of the last fetch, with the confirmations since then."""
         earlier = self._earlier
         return {
             **self._counters,
@@ -152,7 +153,7 @@ class RemoteSpool:
             self._link.send_threadsafe(LogAppended(stream, time.time_ns() if ts is None else ts), data)
 
     def seal_after(self, seconds: float | None) -> None:
-        """Has segments of this age closed."""
+        """Asks the init to close segments of this age."""
         self._link.send(SealAfter(seconds))
 
     def listen(self, listener: Callable[[], None] | None) -> None:
@@ -160,10 +161,10 @@ class RemoteSpool:
         self._listener = listener
 
     def tap(self, take: Callable[[Segment], None] | None) -> None:
-        """Shows all segments of this run to a second reader, which says `taken` of each.
+        """Passes all segments of this run to a second reader, which calls `taken` for each.
 
-        A confirmed segment is deleted only then, or where the spool has no room for it: then it cannot be read any
-        more. None ends it, and lets go of those that are still held.
+        A confirmed segment is deleted only after that, or earlier if the spool has no space for it: then it cannot be
+        read any more. None ends this, and releases the segments that are still held.
         """
         self._tap = take
         if take is None:
@@ -187,7 +188,7 @@ class RemoteSpool:
             self._discard(confirmed)
 
     def _bound_confirmed(self) -> None:
-        """Lets go of what the second reader takes too slowly, the oldest first; called in any thread."""
+        """Releases segments that the second reader reads too slowly, the oldest first; called in any thread."""
         waiting = self._own_segments()
         with self._needing:
             confirmed = sorted(self._confirmed.values(), key=lambda segment: segment.number)
@@ -246,7 +247,7 @@ class RemoteSpool:
             self._earlier.remove(segment)
 
     def seal(self) -> None:
-        """Closes the open segment: `flush` asks for it as well."""
+        """Does nothing here: `flush` also asks the init to close the open segment."""
 
     def flush(self, deadline: float) -> bool:
         """Has the open segment closed and written; called in a thread, which waits until a moment at most."""
@@ -260,7 +261,7 @@ class RemoteSpool:
     # Earlier runs ----------------------------------------------------------------------------------------------------
 
     def adopt(self) -> list[str]:
-        """Takes over what runs of the same deployment that are over left in the spool directory; called in a thread.
+        """Adopts the segments that ended runs of the same deployment left in the spool directory; called in a thread.
 
         Returns:
             The directories of these runs, oldest first.
@@ -272,9 +273,9 @@ class RemoteSpool:
         return adopted
 
     def release(self, run: str, *, delete: bool) -> None:
-        """Lets go of an adopted run; with `delete`, its directory goes as well."""
+        """Releases an adopted run; with `delete`, also deletes its directory."""
         self._earlier.release(run, delete=delete)
 
     def _bound(self) -> None:
-        """What earlier runs left counts as well, and is dropped first."""
+        """Segments of earlier runs count towards the limit, and are dropped first."""
         self._earlier.bound(self._max_bytes - sum(segment.size for segment in self._own_segments()))

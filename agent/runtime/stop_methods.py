@@ -16,7 +16,7 @@ from agent.runtime.tasks import Tasks
 
 @dataclass(frozen=True, slots=True)
 class Rcon:
-    """Where the game's rcon listens; the password is shown nowhere."""
+    """Where the game's rcon listens; the password is never shown."""
 
     host: str
     port: int
@@ -24,7 +24,7 @@ class Rcon:
 
 
 class RemoteMethods:
-    """Applies a method when the init asks for it, and says where it has no effect."""
+    """Applies a method when the init asks for it, and reports if it has no effect."""
 
     def __init__(self, settings: Settings, link: Link, tasks: Tasks, ask_host: Callable[[str, float], str]) -> None:
         """Takes what the methods need.
@@ -32,9 +32,9 @@ class RemoteMethods:
         Args:
             settings: all settings.
             link: to the init.
-            tasks: owns what takes time.
-            ask_host: tells the game as another host does; takes which and the seconds that are left, and returns "" or
-                why that has no effect.
+            tasks: runs the background work.
+            ask_host: tells the game through another host's SDK; takes the host and the seconds left, and returns ""
+                or why it has no effect.
         """
         self._ask_host = ask_host
         self._rcon = _rcon(settings)
@@ -62,7 +62,7 @@ class RemoteMethods:
             self._calling = None
 
     async def _say_by_rcon(self, rcon: Rcon, message: MethodAsked) -> None:
-        """Sends the command; a game that has it and does not answer may be busy ending."""
+        """Sends the command; once it is sent, no answer is no failure, since the game may be busy ending."""
         sent = asyncio.Event()
         try:
             async with asyncio.timeout_at(message.ends):

@@ -1,4 +1,4 @@
-"""Background tasks with an owner that hears of their faults."""
+"""Background tasks whose exceptions are logged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agent import log
 
 
 class Tasks:
-    """Owns tasks: what one raises is logged, and all of them end with it."""
+    """Owns tasks: logs their exceptions, and cancels all of them when it is closed."""
 
     def __init__(self) -> None:
         """Owns none yet."""
@@ -21,7 +21,7 @@ class Tasks:
 
         Args:
             work: what it does.
-            name: what it is for, as it stands after "cannot go on with".
+            name: what it is for; used in the message "cannot go on with NAME".
         """
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
@@ -29,7 +29,7 @@ class Tasks:
         return task
 
     async def close(self) -> None:
-        """Ends all of them."""
+        """Cancels all tasks."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Asks a Teeworlds or DDNet server how many play. opengsq does not speak it.
+"""Asks a Teeworlds or DDNet server for its number of players; opengsq does not support the protocol.
 
 Source: `src/engine/shared/network.cpp` of https://github.com/teeworlds/teeworlds. 0.7 has a handshake for what is sent
 without a connection, 0.6 (and DDNet, which speaks both) has none.
@@ -20,11 +20,11 @@ _ASK, _INFO = b"\xff\xff\xff\xffgie3", b"\xff\xff\xff\xffinf3"
 
 
 class TeeworldsError(Exception):
-    """What the game answered is not what it was asked; `str()` is a sentence that begins with "cannot"."""
+    """The game sent an invalid answer; `str()` is a sentence that begins with "cannot"."""
 
 
 async def query(host: str, port: int, timeout: float = 3.0) -> tuple[int, int]:
-    """How many are on the server, spectators included, and how many could be.
+    """The number of clients on the server, spectators included, and its capacity.
 
     Args:
         host: where it answers.
@@ -32,7 +32,7 @@ async def query(host: str, port: int, timeout: float = 3.0) -> tuple[int, int]:
         timeout: seconds for all answers together.
 
     Raises:
-        TeeworldsError: what it answers cannot be read.
+        TeeworldsError: the answer cannot be parsed.
         TimeoutError: it does not answer.
         OSError: nothing listens there.
     """
@@ -88,7 +88,7 @@ def read_info_7(data: bytes) -> tuple[int, int]:
 
 
 def _counts(clients: int, capacity: int) -> tuple[int, int]:
-    """Both, or `ValueError` for numbers that the protocol's own 32 bits and common sense do not have."""
+    """Both numbers; `ValueError` if one is negative or does not fit in the protocol's 32 bits."""
     if not (0 <= clients < 2**31 and 0 <= capacity < 2**31):
         raise ValueError("takes numbers from 0")
     return clients, capacity
