@@ -1,1 +1,1 @@
-"""Log files and output: captured, redacted, spooled, shipped, and read again."""
+"""Logs: capture, redaction, spool, shipping, and reading shipped logs."""

@@ -1,7 +1,7 @@
-"""Uploads a run as one tar archive, for a presigned URL; its members are what a store would have as objects.
+"""Uploads a run as one tar archive, for a presigned URL; its members are the objects that a store would contain.
 
-Such a URL permits one key, and each upload replaces what was there. So the segments stay in the spool until the end,
-and the archive of all that is held is uploaded again and again: what arrived last is complete in itself.
+A presigned URL permits one key, and each upload replaces the previous one. So the segments stay in the spool until the
+end, and the archive of all held segments is uploaded repeatedly: the latest upload is complete in itself.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from agent.logs.worker import Worker
 Member: TypeAlias = tuple[str, bytes | IO[bytes]]
 
 _IN_MEMORY = 4 * 1024 * 1024
-# An upload takes at most this part of the time, so that a long log on a slow line does not keep both busy.
+# Uploads take at most this share of the time, so that a long log on a slow connection does not use it all.
 _SHARE = 0.1
 
 
@@ -52,7 +52,7 @@ class Archive:
         self._parts = parts
 
     async def keep_up(self, interval: float, first: list[Member], policy: RetryPolicy) -> None:
-        """Uploads whenever there is something new, every `interval` seconds or more rarely where that takes long."""
+        """Uploads when there is something new, every `interval` seconds, or less often if uploads are slow."""
         uploaded = -1
         while True:
             received = self._spool.counters()["bytes_in"]
@@ -84,8 +84,8 @@ class Archive:
             self.rate = size / max(0.001, time.monotonic() - began)
 
     def fitting(self, held: list[Segment], seconds: float) -> list[Segment]:
-        """The first of these segments that can be uploaded in so many seconds, as far as the last upload tells."""
-        # A log becomes about ten times smaller; what is larger arrives later than it should, but still may.
+        """The leading segments that can be uploaded in this many seconds, estimated from the last upload."""
+        # A log compresses about ten times; a larger archive is late, but may still arrive.
         left = (self.rate or 0.0) * seconds * 10
         chosen = []
         for segment in held:
@@ -99,7 +99,7 @@ class Archive:
     def kept_members(
         directory: str, found: Iterable[bundle.Kept], redactor: Redactor, manifest: bundle.Manifest
     ) -> list[Member]:
-        """The members for files to keep; what becomes of each is noted in the manifest."""
+        """The members for files to keep; the result for each is recorded in the manifest."""
         members: list[Member] = []
         for one in found:
             name = f"{bundle.key_of(one)}.zst"

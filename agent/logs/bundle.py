@@ -19,12 +19,12 @@ _PIECE = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A file that is to be kept.
+    """A file to keep.
 
     Attributes:
         path: where it is.
         size: bytes.
-        user: with whose rights it is opened; None for the agent's own.
+        user: the user with whose rights it is opened; None for the agent's user.
     """
 
     path: str
@@ -34,13 +34,13 @@ class Kept:
 
 @dataclass(slots=True)
 class Manifest:
-    """What became of every path that was to be kept.
+    """The result for every path to keep.
 
     Attributes:
         collected: path, bytes and key of each file that was shipped.
         missing: patterns that match nothing.
         unreadable: paths that cannot be read, each with the reason.
-        not_shipped: paths that there was no time for or that the store did not take, each with the reason.
+        not_shipped: paths not shipped for lack of time or because the store refused them, each with the reason.
     """
 
     collected: list[dict[str, object]] = field(default_factory=list)
@@ -59,12 +59,12 @@ class Manifest:
 
 
 def find(patterns: Iterable[str], manifest: Manifest, user: User | None = None) -> list[Kept]:
-    """The files that patterns match, smallest first, so that one large file does not take the time of many small ones.
+    """The files that match the patterns, smallest first, so that a large file does not use the time of many small ones.
 
     Args:
         patterns: paths with `*`, `?`, `[...]` and `**`.
-        manifest: gets the patterns that match nothing, and what is no regular file or cannot be read.
-        user: whom the game runs as, whose rights to files count; None for the agent's user.
+        manifest: records the patterns that match nothing, and paths that cannot be read or are not regular files.
+        user: the game's user, whose file permissions apply; None for the agent's user.
     """
     found: dict[tuple[int, int], Kept] = {}
     for pattern in patterns:
@@ -89,9 +89,9 @@ def find(patterns: Iterable[str], manifest: Manifest, user: User | None = None) 
 
 
 def read(kept: Kept, redactor: Redactor) -> Iterator[bytes]:
-    """The bytes of a file, in pieces, with secrets overwritten so that its length stays as it is.
+    """The bytes of a file, in pieces, with secrets overwritten so that its length does not change.
 
-    A file that grows meanwhile is read to the size that it had when it was found.
+    A file that is growing is read up to its size when it was found.
 
     Raises:
         OSError: it cannot be opened or read.
@@ -109,7 +109,7 @@ def read(kept: Kept, redactor: Redactor) -> Iterator[bytes]:
 
 
 def key_of(kept: Kept) -> str:
-    """The name of a kept file below the run's directory; what no key may hold is written `_`."""
+    """The name of a kept file below the run's directory; characters not allowed in a key become `_`."""
     name = kept.path.encode("utf-8", "replace").decode()
     return "keep" + "".join(c if c.isprintable() else "_" for c in name)
 

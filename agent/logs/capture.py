@@ -1,8 +1,8 @@
 """Reads the game's output, passes it on, and spools it. Standard library only, quick to import.
 
-One thread reads, and does nothing that can wait for anybody else: the spool and the sinks have threads of their own.
-The only thing that ever makes the game wait is a consumer of the container's output that is alive but slower than the
-game (see `agent.logs.sink`).
+One thread reads and never blocks on anything else: the spool and the sinks have separate threads. The game is only ever
+slowed down by a consumer of the container's output that reads, but more slowly than the game writes (see
+`agent.logs.sink`).
 """
 
 import contextlib
@@ -33,13 +33,13 @@ _PIPE_DEFAULT = 64 * 1024
 _LINGER = 0.001  # how long a pipe of 1 MiB may collect small writes, so that reading does not cost more than writing
 _SMALL = 32 * 1024
 _ALL_EVENTS = select.POLLIN | select.POLLHUP | select.POLLERR | select.POLLNVAL
-# A thread that wants the interpreter waits this long for one that does not let go of it (imports, mostly). Python's
-# own 5 ms, several times for each read, would make the game wait.
+# How long a thread waits before it asks another one, often busy with imports, to release the interpreter lock. Python's
+# default of 5 ms, several times for each read, would slow the game down.
 _SWITCH = 0.0005
 
 
 class _Stream:
-    """What belongs to one descriptor that is read."""
+    """The state of one descriptor that is read."""
 
     __slots__ = ("capacity", "fd", "name", "read_at", "redacted", "sink")
 
@@ -68,16 +68,16 @@ class Capture:
         buffer_bytes: int = BUFFER,
         sinks: "Mapping[str, Sink] | None" = None,
     ) -> None:
-        """Prepares; `start` begins.
+        """Prepares; `start` starts reading.
 
         Args:
-            spool: takes all output, redacted.
+            spool: stores all output, redacted.
             redactor: knows the secrets.
-            passthrough: descriptor to pass each stream on to, by stream name; a stream that is not named is only
-                spooled. The descriptors are written to, never changed and never closed.
-            redact_passthrough: whether secrets are replaced in what is passed on as well.
-            buffer_bytes: how much may wait to be passed on, for each descriptor.
-            sinks: sinks that exist already, by stream name; a descriptor that leads to the same file shares them.
+            passthrough: descriptor to pass each stream on to, by stream name; other streams are only spooled. The
+                descriptors are written to, but never changed or closed.
+            redact_passthrough: whether secrets are also replaced in the output that is passed on.
+            buffer_bytes: size of the buffer for each descriptor.
+            sinks: existing sinks, by stream name; a descriptor that refers to the same file shares them.
         """
         self._spool = spool
         self._redactor = redactor
@@ -103,14 +103,14 @@ class Capture:
             if name in self._sinks:
                 continue
             sink = by_file.get(_file(fd)) or Sink(fd, self._wake, buffer_bytes)
-            # stdout and stderr that lead to the same place share a sink, so that their order is kept.
+            # If stdout and stderr refer to the same file, they share a sink, so that their order is kept.
             by_file[_file(fd)] = self._sinks[name] = sink
 
     def start(self, streams: "Mapping[str, int]") -> None:
-        """Starts the thread and begins to read.
+        """Starts the thread, which begins to read.
 
         Args:
-            streams: read end by stream name; they belong to the capture from now on, which closes them at their end.
+            streams: read end by stream name; the capture owns them from now on and closes them at their end.
         """
         sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH))
         self.attach(streams)
@@ -118,7 +118,7 @@ class Capture:
         self._thread.start()
 
     def attach(self, streams: "Mapping[str, int]") -> None:
-        """Reads these as well: the output of a game that was started again."""
+        """Also reads these streams: the output of a restarted game."""
         with self._lock:
             self._new += [
                 _Stream(fd, name, self._redactor.stream(), self._sinks.get(name)) for name, fd in streams.items()
@@ -126,11 +126,11 @@ class Capture:
         self._wake()
 
     def note(self, text: str) -> None:
-        """Puts a line of the agent's own into the log, at this place; it is not passed on."""
+        """Adds a line of the agent to the log at the current position; it is not passed on."""
         self._spool.append(AGENT, self._redactor.text(text).encode("utf-8", "backslashreplace") + b"\n")
 
     def tail(self) -> bytes:
-        """The last 64 KiB of output, redacted, stdout and stderr as they came."""
+        """The last 64 KiB of output, redacted, stdout and stderr in the order in which they were read."""
         with self._lock:
             return b"".join(self._tail)[-TAIL:]
 
@@ -140,11 +140,11 @@ class Capture:
         Args:
             pattern: searched for in each line, see `LineMatcher`.
             found: must not block.
-            from_now: whether what came before this call does not count.
+            from_now: whether to ignore output from before this call.
         """
         from agent.logs.line_matcher import LineMatcher  # noqa: PLC0415 - only where a line is looked for
 
-        # The two streams have lines of their own; what came before is taken for stdout's.
+        # Lines are matched for each stream separately; earlier output is treated as stdout.
         matchers = {"stdout": LineMatcher(pattern), "stderr": LineMatcher(pattern)}
         with self._lock:
             self._wanted = None
@@ -156,7 +156,7 @@ class Capture:
         found()
 
     def not_found(self) -> str:
-        """What is seen instead of the line that `look_for` wants, as half a sentence; "" where none is wanted."""
+        """The output seen instead of the line for `look_for`, as half a sentence; "" if no line is being looked for."""
         from agent.logs.line_matcher import not_matched  # noqa: PLC0415 - as above
 
         if self._wanted is None:
@@ -165,7 +165,7 @@ class Capture:
         return not_matched(lines)
 
     def counters(self) -> "dict[str, int]":
-        """Bytes read from each stream, passed on and not passed on, and what the spool counts (`spool_...`)."""
+        """Bytes read from each stream, bytes passed on and not passed on, and the spool's counters (`spool_...`)."""
         sinks = set(self._sinks.values())
         with self._lock:
             read = {f"{name}_bytes": count for name, count in self._bytes.items()}
@@ -190,11 +190,11 @@ class Capture:
         """Waits until everything that the game wrote is passed on and spooled, after the game has ended.
 
         Args:
-            deadline: seconds of the monotonic clock. A process that the game left behind may hold its output open
-                for ever; a consumer that takes nothing for a second is not waited for.
+            deadline: seconds of the monotonic clock, since a process that the game left behind may hold its output open
+                forever. A consumer that reads nothing for a second is not waited for.
 
         Returns:
-            Whether all of it got where it should.
+            Whether all output was passed on and spooled.
         """
         complete = True
         with self._changed:
@@ -210,7 +210,7 @@ class Capture:
         return complete
 
     def close(self, deadline: "float | None" = None) -> None:
-        """Stops reading, and lets the sinks finish what they have. The spool stays open; it is closed by its owner.
+        """Stops reading, and lets the sinks write their buffers. The spool stays open; its owner closes it.
 
         Args:
             deadline: seconds of the monotonic clock until which to wait; by default one second from now.
@@ -259,7 +259,7 @@ class Capture:
             self._end(stream)
 
     def _read(self, stream: _Stream) -> bool:
-        """Takes what one stream has; False at its end."""
+        """Reads the available output of one stream; False at its end."""
         try:
             data = os.read(stream.fd, _READ)
         except BlockingIOError:
@@ -271,7 +271,7 @@ class Capture:
         ts = time.time_ns()
         try:
             shown = stream.redacted.feed(data)
-        except Exception as problem:  # whatever it is: the pipe has to be drained, and no secret spooled
+        except Exception as problem:  # whatever the error, the pipe must be drained, and no secret may be spooled
             shown = f"[arbitrium-agent] cannot keep {len(data)} bytes ({type(problem).__name__})\n".encode()
         if stream.sink is not None:
             stream.sink.put(shown if self._redact_passthrough else data)
@@ -298,11 +298,11 @@ class Capture:
             self._match(name, shown)
 
     def _match(self, name: str, shown: bytes) -> None:
-        """Looks for what `look_for` wants."""
+        """Looks for the line of `look_for`."""
         wanted, matcher = self._wanted, self._matchers.get(name)
         if wanted is not None and matcher is not None and matcher.feed(shown):
             self._wanted = None
-            with contextlib.suppress(Exception):  # whatever it does, the pipe has to be drained
+            with contextlib.suppress(Exception):  # whatever the error, the pipe must be drained
                 wanted()
 
     def _end(self, stream: _Stream) -> None:
@@ -317,7 +317,7 @@ class Capture:
 
 
 def _file(fd: int) -> object:
-    """What tells whether two descriptors lead to the same file; a closed one is like no other."""
+    """A key that is equal for descriptors of the same file; unique for a closed one."""
     try:
         status = os.fstat(fd)
     except OSError:

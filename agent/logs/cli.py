@@ -16,7 +16,7 @@ from agent.logs.reader import Item, LogReader, Run
 from agent.logs.sources import Source, SourceError, SpoolSource, open_source
 from agent.terminal_text import safe, safe_json
 
-_FOLLOW_SECONDS = 2.0  # between two looks at the store
+_FOLLOW_SECONDS = 2.0  # between two reads of the store
 
 
 def add_logs_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +64,7 @@ def _logs(source: Source, arguments: argparse.Namespace) -> int:
 
 
 def run_autopsy(arguments: argparse.Namespace) -> int:
-    """Prints the post-mortem of the newest attempt; 1 when it left none."""
+    """Prints the post-mortem of the newest attempt; 1 if there is none."""
     with contextlib.closing(_source(arguments)) as source:
         return _autopsy(source, arguments)
 
@@ -88,7 +88,7 @@ def _autopsy(source: Source, arguments: argparse.Namespace) -> int:
 
 
 class _Printer:
-    """Prints lines in the way that was asked for."""
+    """Prints lines in the requested format."""
 
     def __init__(self, arguments: argparse.Namespace, pattern: re.Pattern[str] | None) -> None:
         self.as_json = arguments.json
@@ -119,7 +119,7 @@ class _Printer:
             print(f"{safe(item.ts)} {stream} {text}" if item.ts else text)
 
     def _gap(self, item: Item) -> None:
-        """Shown whatever is searched for; beside the log where that is to be the bytes alone."""
+        """Shown regardless of the search; on stderr if stdout is to contain only the log's bytes."""
         if self.as_json:
             print(item.as_json(terminal=self._terminal))
         else:
@@ -129,7 +129,7 @@ class _Printer:
 def _print_run(source: Source, run: Run, printer: _Printer, *, follow: bool) -> None:
     log = LogReader(source, run)
     while True:
-        # Looked at first: what is in the store when exit.json is complete is all that there will be.
+        # Checked before reading: once exit.json is complete, nothing more will be added to the store.
         document = reader.document(source, run)
         items = log.more()
         for item in items if printer.as_json else reader.joined(items):

@@ -1,4 +1,4 @@
-"""What runs that are over left in the spool directory, for a later agent of the same deployment and command to ship."""
+"""Segments that ended runs left in the spool directory; a later agent of the same deployment and command ships them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from agent.logs.runs import Segment
 class EarlierRuns:
     """The adopted runs: their segments, and the locks that keep other agents from adopting them too.
 
-    Methods that use the disk are called in a thread; none raises because of it. Bounds are kept in one thread while
-    another one adopts or confirms, so each change is made under a lock.
+    Methods that use the disk are called in a thread; none raises because of the disk. One thread enforces the limits
+    while another adopts or confirms segments, so each change is made under a lock.
 
     Attributes:
         segments: those that are still held, oldest first.
@@ -28,7 +28,7 @@ class EarlierRuns:
         Args:
             directory: the spool directory.
             own_run: the directory of the run that adopts.
-            owner: whose runs are adopted, as `runs.identity` writes it.
+            owner: the deployment and command whose runs are adopted, as `runs.identity` writes them.
         """
         self.segments: list[Segment] = []
         self.bytes_dropped = 0
@@ -42,7 +42,7 @@ class EarlierRuns:
         self._changing = threading.Lock()
 
     def adopt(self) -> list[str]:
-        """Takes over the runs that are over; nothing of a run that lives is touched.
+        """Adopts the runs that have ended; runs that are still active are not touched.
 
         Returns:
             The directories of those that were not adopted before, oldest first.
@@ -70,7 +70,7 @@ class EarlierRuns:
         return self._gaps.get((segment.run, segment.number), 0)
 
     def remove(self, segment: Segment) -> None:
-        """The store has it, or it cannot be read: it is held no longer. Its file stays."""
+        """The store has the segment, or it cannot be read: no longer holds it. Its file stays."""
         with self._changing:
             self._remove(segment)
 
@@ -80,7 +80,7 @@ class EarlierRuns:
         self._gaps.pop((segment.run, segment.number), None)
 
     def bound(self, most: int) -> None:
-        """Drops the oldest segments that are not being shipped until what is held is not larger than `most` bytes."""
+        """Drops the oldest segments that are not being shipped, until at most `most` bytes are held."""
         with self._changing:
             total = sum(segment.size for segment in self.segments)
             for segment in [one for one in self.segments if not one.busy]:
@@ -90,7 +90,7 @@ class EarlierRuns:
                 self._drop(segment)
 
     def _drop(self, segment: Segment) -> None:
-        """Counts a segment as dropped, and notes the gap before the one behind it."""
+        """Counts a segment as dropped, and records the gap before the next one."""
         at = self.segments.index(segment)
         gap = self.dropped_before(segment) + segment.log_bytes
         self._remove(segment)
@@ -102,7 +102,7 @@ class EarlierRuns:
         segment.discard()
 
     def release(self, run: str, *, delete: bool) -> None:
-        """Lets go of a run; with `delete`, its directory goes as well."""
+        """Releases a run; with `delete`, also deletes its directory."""
         fd = self._locks.pop(run, -1)
         if delete:
             runs.remove(run)
@@ -110,6 +110,6 @@ class EarlierRuns:
             os.close(fd)
 
     def close(self) -> None:
-        """Lets go of all runs, for a later agent to adopt."""
+        """Releases all runs, so that a later agent can adopt them."""
         for run in list(self._locks):
             self.release(run, delete=False)

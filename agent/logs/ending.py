@@ -1,4 +1,4 @@
-"""Ships what is left after the game's exit: most useful first, until a deadline; reports what was not shipped."""
+"""Ships the rest after the game's exit: most useful first, until a deadline; reports what was not shipped."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from agent.game.user import User
     from agent.logs.archive import Archive, Member
 
-_AT_ONCE = 4  # segments on their way at the same time
+_AT_ONCE = 4  # segments uploaded at the same time
 _NO_TIME = "the deadline came first"
 
 
 @dataclass(slots=True)
 class ShipReport:
-    """What became of the log and of the bundle; a part of `exit.json`.
+    """The result for the log and the bundle; a part of `exit.json`.
 
     Attributes:
-        destination: the URL, without secrets; None where logs go nowhere.
+        destination: the URL, without secrets; None without a store.
         directory: key of the run's directory below that.
         shipped: names below the directory that the store confirmed at the end (segments that were shipped while the
             game ran are counted in `spool`).
         not_shipped: name, bytes and reason of each part that it did not confirm.
-        spool: what the spool counts.
-        local: path of the local `exit.json`, or None where it could not be written.
+        spool: the spool's counters.
+        local: path of the local `exit.json`, or None if it could not be written.
     """
 
     destination: str | None = None
@@ -51,18 +51,18 @@ class Ending:
     """Ships the end of one run: `main_part`, then `last_word`.
 
     Attributes:
-        outbox: the way to the store, or None where logs go nowhere.
+        outbox: uploads to the store; None without a store.
         spool, worker, redactor: the shipper's.
         form: how segments are written.
-        parts: where the segments of each run go, by the run's directory.
+        parts: the store directory for the segments of each run, by the run's directory.
         archive: builds the one object that a presigned URL permits, or None.
         about: the content of `run.json`, unless it was shipped before.
         report: the content of `exit.json`.
         tail: the last bytes of output.
         keep: patterns of files to keep.
         core: path of a core file, or None.
-        user: whom the game runs as, whose rights to files count; None for the agent's user.
-        result: what became of it all.
+        user: the game's user, whose file permissions apply; None for the agent's user.
+        result: the result of shipping.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Ending:
         self.archive: Archive | None = None
         self.about = b""
         self.result = ShipReport(destination=outbox.target.shown if outbox else None)
-        self._left: dict[str, tuple[int, str]] = {}  # what the store does not have yet: bytes, and why not
+        self._left: dict[str, tuple[int, str]] = {}  # parts that the store does not have yet: bytes, and the reason
         if outbox is not None:
             self._left = {runs.EXIT: (0, _NO_TIME), "tail.log": (len(tail), _NO_TIME)}
         self._manifest = bundle.Manifest()
@@ -102,16 +102,17 @@ class Ending:
         self._disk_patience = 1.0
 
     async def main_part(self, seconds: float) -> None:
-        """Everything but the last word, which `last_word` is.
+        """Ships everything except the final `exit.json`, which `last_word` ships.
 
         Args:
-            seconds: how long it may take, to choose how long to wait for single steps; the caller ends it in time.
+            seconds: the available time, for the timeouts of single steps; the caller cancels it in time.
         """
         loop = asyncio.get_running_loop()
         self._disk_patience = min(1.0, seconds * 0.1)
         small = RetryPolicy(patience=max(1.0, seconds / 3), first=0.1, longest=1.0, give_up=True)
         large = RetryPolicy(patience=None, first=0.1, longest=1.0, give_up=True)
-        # The story is on its way while the rest is still looked for: a game that took all of its time leaves little.
+        # `exit.json` and the tail are uploaded while the other files are still being searched: there may be little time
+        # left.
         story = asyncio.ensure_future(self._story(small))
         try:
             segments, files, core = await self._look(loop.time(), seconds)
@@ -120,9 +121,9 @@ class Ending:
             story.cancel()
 
     async def _look(self, now: float, seconds: float) -> tuple[list[Segment], list[bundle.Kept], list[bundle.Kept]]:
-        """What there is to ship: segments, files to keep, the core."""
+        """Finds what to ship: segments, files to keep, the core."""
         self.spool.seal()
-        # A disk that hangs must not cost the store its time: what is still queued after that is lost.
+        # A hanging disk must not use up the time for shipping: output that is still queued after that is lost.
         await self.worker.within(seconds * 0.25, self.spool.flush, now + seconds * 0.2)
         segments = [segment for segment in reversed(self.spool.segments()) if self._is_own(segment)]
         find, patience = bundle.find, seconds * 0.1
@@ -139,12 +140,12 @@ class Ending:
         """Ships `exit.json` and the tail.
 
         Returns:
-            Why the store does not take them, or "".
+            Why the store does not accept them, or "".
         """
         if self.outbox is None or self.archive is not None:
             return ""
         try:
-            # exit.json alone first: on a slow line, whatever goes beside it makes it later.
+            # exit.json alone first: on a slow connection, parallel uploads would delay it.
             await self.outbox.put(self._key(runs.EXIT), self._exit_json(), policy)
             await self.outbox.put(self._key("tail.log"), self.tail, policy)
             if self.about:
@@ -204,7 +205,7 @@ class Ending:
         large: RetryPolicy,
         seconds: float,
     ) -> None:
-        """One object: first what surely fits in the time, because each upload replaces the one before; then all."""
+        """Uploads one archive: first with the parts that surely fit in the time, then, replacing it, with all parts."""
         everything = [*segments, *(segment for segment in self.spool.segments() if not self._is_own(segment))]
         sure = archive.fitting(everything, seconds / 4)
         try:
@@ -228,7 +229,7 @@ class Ending:
     async def _upload(
         self, archive: Archive, names: list[str], members: list[Member], segments: list[Segment], policy: RetryPolicy
     ) -> None:
-        """Uploads the story and these members; what they are called counts as shipped, in its `exit.json` already."""
+        """Uploads `exit.json`, the tail and these members; the uploaded `exit.json` already lists them as shipped."""
         before, shipped = dict(self._left), list(self.result.shipped)
         self.result.shipped = [runs.EXIT, *(name for name in shipped if name != runs.EXIT)]
         for name in names:
@@ -243,7 +244,7 @@ class Ending:
             raise
 
     async def last_word(self, seconds: float) -> None:
-        """Writes `exit.json` once more, now that it is known what became of everything else."""
+        """Writes `exit.json` once more, with the result for everything else."""
         result = self.result
         self._complete = True
         exit_left = self._left.pop(runs.EXIT, None)
@@ -253,12 +254,12 @@ class Ending:
             await self._write_locally()
             return
         document = self._exit_json()
-        # Until the store has it, the local copy says that it has not.
+        # Until the store has confirmed it, the local copy lists it as not shipped.
         missing: dict[str, object] = {"what": runs.EXIT, "bytes": len(document), "why": _NO_TIME}
         result.not_shipped.append(missing)
         await self._write_locally()
         if not result.directory:
-            return  # not even the first step, which names it, was done in time
+            return  # not even the first step, which sets the name, was done in time
         policy = RetryPolicy(patience=max(0.5, seconds / 2), first=0.1, longest=0.5, give_up=True)
         try:
             await self.outbox.put(self._key(runs.EXIT), document, policy)
@@ -271,7 +272,7 @@ class Ending:
         await self._write_locally()
 
     async def _segments(self, segments: list[Segment], policy: RetryPolicy) -> None:
-        """The segments that are left, the newest first: they say most about the end."""
+        """Ships the remaining segments, the newest first: they say most about the end."""
         waiting = iter(segments)
 
         async def some() -> None:
@@ -283,7 +284,7 @@ class Ending:
                 group.create_task(some())
 
     def _is_own(self, segment: Segment) -> bool:
-        """Whether it belongs to the attempt that ends here, and not to an earlier one or an earlier run."""
+        """Whether it belongs to the attempt that ends now, and not to an earlier attempt or run."""
         return runs.key_of(self.parts[segment.run], segment.number) == self.result.directory
 
     async def _segment(self, segment: Segment, policy: RetryPolicy) -> None:
@@ -302,7 +303,7 @@ class Ending:
                 return
             if own:
                 self._done(name)
-            # Still busy: dropped now, it would count as lost, though the store has it.
+            # Still marked busy: if it were dropped now, it would count as lost although the store has it.
             await self.worker.do(self.spool.confirm, segment)
         finally:
             segment.busy = False
@@ -357,7 +358,7 @@ class Ending:
         )
 
     async def _write_locally(self) -> None:
-        # A disk that hangs is given up here, so that the store still gets its copy.
+        # Does not wait longer for a hanging disk, so that the store still gets its copy.
         write = self.worker.within(self._disk_patience, runs.write, self.spool.run, runs.EXIT, self._exit_json())
         self.result.local = await write or self.result.local
 

@@ -1,8 +1,8 @@
 """Follows the log files of a game that does not log to its stdout, into the same spool (AGENT_LOG_FILES).
 
-Found by patterns again and again, followed through rotation (the name belongs to another file now) and truncation (the
-file begins anew). A file is known by its device and inode while it is held open, so that one that was only renamed is
-neither read twice nor left before its end.
+The files are found by patterns, which are searched repeatedly, and followed through rotation (the name now refers to
+another file) and truncation (the file starts again). A file is identified by device and inode while it is held open, so
+that a renamed file is neither read twice nor abandoned before its end.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from agent.logs.redact import RedactedStream, Redactor
 if TYPE_CHECKING:
     from agent.game.user import User
 
-_EVERY = 0.5  # seconds between two looks
+_EVERY = 0.5  # seconds between two reads
 _FIND_EVERY = 0.5  # seconds between two searches for new files
-_FIND_SHARE = 0.02  # of a core, for searches: patterns with ** may mean a hundred thousand files
-_SAY_FROM = 5.0  # seconds between two searches from which it is said that they are rare
+_FIND_SHARE = 0.02  # share of a core for searches: patterns with ** may match a hundred thousand files
+_SAY_FROM = 5.0  # from this many seconds between two searches, a warning is logged
 _PIECE = 256 * 1024
-_AT_ONCE = 8 * 1024 * 1024  # read from one file before the others have their turn
-_BEGINNING = 64  # bytes at the beginning that tell whether a file was written anew
-_MOST = 100  # files that are held open; of more, those are closed that have not changed for longest
+_AT_ONCE = 8 * 1024 * 1024  # bytes read from one file before the next one is read
+_BEGINNING = 64  # bytes at the beginning that show whether a file was rewritten
+_MOST = 100  # most files held open; beyond that, the files unchanged for longest are closed
 _HOLE = bytes(512)
-_PACKED = (".gz", ".xz", ".bz2", ".zst", ".zip")  # what a rotation makes of files that were read already
+_PACKED = (".gz", ".xz", ".bz2", ".zst", ".zip")  # names that a rotation gives to files that were already read
 
 
 KEPT = "file "
-"""What the keys begin with under which positions are kept."""
+"""Prefix of the keys under which positions are stored."""
 
 
 def _kept_key(key: tuple[int, int]) -> str:
@@ -58,14 +58,14 @@ class _File:
 
 
 class Appendable(Protocol):
-    """Where what is read goes."""
+    """Where the bytes read from files go."""
 
     def append(self, stream: str, data: bytes, ts: int | None = None) -> None:
         """Takes redacted bytes of a stream."""
 
 
 class FileFollower:
-    """Reads files into the spool, each as a stream that is named by its path.
+    """Reads files into the spool, each as a stream named by its path.
 
     Attributes:
         bytes_read: so far, of all files.
@@ -87,19 +87,19 @@ class FileFollower:
 
         Args:
             patterns: paths with `*`, `?`, `[...]` and `**`.
-            spool: takes what is read, redacted.
+            spool: stores the bytes read, redacted.
             redactor: knows the secrets.
-            since: seconds since 1970; what was in a file that was last changed before (by default: before now) was
-                written by somebody else, and is left out.
-            user: whom the game runs as, whose rights to files count; None for the agent's user.
-            kept: what an earlier process of this agent has had kept.
-            keep: keeps something beyond this process, by key; "" for nothing any more. Called after `append`.
-            say: called with a line for people where searching takes so long that new files are found late.
+            since: seconds since 1970; the content of files last changed before (by default: before now) does not belong
+                to this run and is skipped.
+            user: the game's user, whose file permissions apply; None for the agent's user.
+            kept: data stored by an earlier process of this agent.
+            keep: stores a value beyond this process, by key; "" deletes it. Called after `append`.
+            say: called with a message if searching takes so long that new files are found late.
         """
         self._keep = keep
         self._say = say
         self._pause = _FIND_EVERY
-        self._left: dict[tuple[int, int], int] = {}  # how far those were read that are not open here
+        self._left: dict[tuple[int, int], int] = {}  # positions in files that are not open here
         for key, value in (kept or {}).items():
             if key.startswith(KEPT):
                 device, inode = key.removeprefix(KEPT).split(":")
@@ -139,7 +139,7 @@ class FileFollower:
         return not self._thread.is_alive()
 
     def look(self) -> bool:
-        """Looks for new files and reads what is new in all; True when there is more at once. Called by the thread."""
+        """Looks for new files and reads new data in all; True if more can be read at once. Called by the thread."""
         now = time.monotonic()
         if now - self._found_at >= self._pause or self._stop.is_set():
             began = time.thread_time()
@@ -160,7 +160,7 @@ class FileFollower:
             self._close(key)
 
     def _bound(self, took: float) -> None:
-        """Searches so seldom that all of them together take a fiftieth of a core."""
+        """Searches only so often that all searches together use a fiftieth of a core."""
         before, self._pause = self._pause, max(_FIND_EVERY, took / _FIND_SHARE)
         if before < _SAY_FROM <= self._pause and not self._stop.is_set():
             self._say(
@@ -188,7 +188,7 @@ class FileFollower:
         if (status.st_dev, status.st_ino) != key:  # it was replaced in between; the next search finds the new one
             os.close(fd)
             return
-        # One second, because file systems take the time of the last timer tick, not of now.
+        # One second, because file systems use the time of the last timer tick, not the exact time.
         old = status.st_size if status.st_mtime < self._since - 1 else 0
         file = _File(path, key, fd, self._left.pop(key, old), self._redactor.stream())
         file.beginning = os.pread(fd, min(_BEGINNING, file.offset), 0)
@@ -199,11 +199,11 @@ class FileFollower:
             self._close(idle)
 
     def _read(self, file: _File) -> bool:
-        """Reads what is new in one file; True when there is more."""
+        """Reads new data in one file; True if there is more."""
         try:
             size = os.fstat(file.fd).st_size
             if size < file.offset or not os.pread(file.fd, len(file.beginning), 0).startswith(file.beginning):
-                # It was truncated (copytruncate), and perhaps has grown beyond where it was since.
+                # It was truncated (copytruncate), and may since have grown beyond the old position.
                 file.offset = 0
                 file.beginning = b""
             if size > file.offset:
@@ -215,7 +215,7 @@ class FileFollower:
                 file.offset += len(piece)
                 self.bytes_read += len(piece)
                 if piece.startswith(_HOLE):
-                    # Whoever writes without O_APPEND leaves a hole at the beginning when the file was truncated.
+                    # A writer without O_APPEND leaves a hole at the beginning after the file was truncated.
                     piece = piece.lstrip(b"\0")
                 self._spool.append(file.path, file.redacted.feed(piece))
                 self._keep(_kept_key(file.key), str(file.offset))
@@ -224,7 +224,7 @@ class FileFollower:
         return file.offset < size
 
     def _close_deleted(self) -> None:
-        """Closes files without a name, at their end: nobody opens them any more, but they take space until then."""
+        """Closes deleted files that were read to their end: they use disk space while they are open."""
         for key, file in list(self._files.items()):
             status = os.fstat(file.fd)
             if status.st_nlink == 0 and file.offset >= status.st_size:

@@ -1,10 +1,10 @@
 """Reads and writes the spool's file format: one frame for each piece read. Standard library only, quick to import.
 
-Nothing is parsed while the game writes: a frame is sixteen bytes in front of the bytes as they came, so that capturing
-costs little. Lines, time stamps as text and compression are made when a segment is shipped.
+Nothing is parsed while the game writes: a frame is a header of sixteen bytes and the unchanged bytes, so capturing is
+cheap. Splitting into lines, formatting time stamps and compression happen when a segment is shipped.
 
-A segment is a file of frames and complete in itself: the name of a stream comes in a frame of its own before the
-stream's first bytes. A frame that was cut off (the agent was killed while it wrote) ends the segment.
+A segment is a file of frames and complete in itself: the name of a stream is in a separate frame before the stream's
+first bytes. A truncated frame (the agent was killed while writing) ends the segment.
 """
 
 import os
@@ -20,19 +20,19 @@ HEADER = struct.Struct("<BBHIQ")
 MAGIC = 0xA7
 DATA = 1  # bytes of a stream
 NAME = 2  # the name of the stream with this number
-GAP = 3  # bytes were dropped here: their number in digits, a blank, and why
-LONGEST = 64 * 1024 * 1024  # a length above this is no length: the file is damaged
+GAP = 3  # bytes were dropped here: their number in digits, a space, and the reason
+LONGEST = 64 * 1024 * 1024  # a larger length means that the file is damaged
 
-AGENT = "agent"  # the stream of the agent's own remarks
+AGENT = "agent"  # the stream for the agent's own lines
 
 
 def header(kind: int, stream: int, length: int, ts: int) -> bytes:
-    """The sixteen bytes in front of `length` bytes that were read at `ts` (nanoseconds since 1970)."""
+    """The header for `length` bytes that were read at `ts` (nanoseconds since 1970)."""
     return HEADER.pack(MAGIC, kind, stream, length, ts)
 
 
 def gap(dropped: int, why: str, ts: "int | None" = None) -> bytes:
-    """A whole frame that says that `dropped` bytes are missing at this place, and why."""
+    """A whole frame which says that `dropped` bytes are missing here, and why."""
     body = f"{dropped} {why}".encode()
     return header(GAP, 0, len(body), time.time_ns() if ts is None else ts) + body
 
@@ -44,8 +44,8 @@ def parse(pieces: "Iterable[bytes]") -> "Iterator[tuple[int, int, str, bytes]]":
         pieces: the segment in order; cut anywhere.
 
     Yields:
-        `(kind, ts, stream name, bytes)` for each DATA and GAP frame; ends at the first one that is cut off. One that is
-        damaged makes a gap of all that follows.
+        `(kind, ts, stream name, bytes)` for each DATA and GAP frame; ends at the first truncated one. After a damaged
+        frame, the rest is reported as a gap.
     """
     names: dict[int, str] = {}
     buffer, last = b"", 0

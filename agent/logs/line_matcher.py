@@ -1,9 +1,9 @@
 r"""Finds a line in output that comes in pieces. Pure; standard library only, light enough for PID 1.
 
-Output is read as it comes: a read may end in the middle of a line, of a character, or of an escape sequence, and may
-hold many lines. What is searched is always one line, as a person would see it: without its end (`\n`, `\r\n`, or the
-`\r` of a progress display) and without colours and other escape sequences, so that `^` and `$` mean the line's ends. A
-line that is not finished is searched as well: a prompt never is.
+A read may end in the middle of a line, a character, or an escape sequence, and may contain many lines. The pattern is
+always applied to one line as a person would see it: without its line break (`\n`, `\r\n`, or the `\r` of a progress
+display) and without colours and other escape sequences, so that `^` and `$` match the ends of the line. An unfinished
+line is searched too, since a prompt has no line break.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Of a line that does not end, this much is kept: its beginning and its end.
+# Of a very long line, this much is kept: its beginning and its end.
 LONGEST_LINE = 16 * 1024
-_SHOWN = 200  # bytes of a line that is shown to people
+_SHOWN = 200  # bytes of a line in messages
 _KEPT = 10  # lines that are kept to be shown
 
 # What a terminal does not show (ECMA-48): control sequences (ESC [ ... letter), strings up to BEL or ESC \ (titles,
@@ -27,9 +27,9 @@ _ESCAPES = re.compile(
     rb"|\x1b[ -/]*[0-OQ-WYZ\\`-~]"
     rb"|[\x00-\x08\x0b\x0c\x0e-\x1a\x7f]"
 )
-# The beginning of an escape sequence whose end has not come yet.
+# The beginning of an escape sequence that is not complete yet.
 _UNFINISHED = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b]*\x1b?|[ -/]*)\Z")
-# A pattern with one of these cannot be judged before the line has ended.
+# A pattern with one of these can only be decided when the line is complete.
 _NEED_END = (b"$", rb"\Z", rb"\b", rb"\B", b"(?!", b"(?=")
 
 
@@ -43,7 +43,7 @@ class LineMatcher:
             pattern: searched for in each line; `^` and `$` are the line's ends.
 
         Raises:
-            re.error: the pattern is none.
+            re.error: the pattern is invalid.
         """
         self._pattern = re.compile(pattern)
         self._needs_end = any(sign in pattern for sign in _NEED_END)
@@ -54,7 +54,7 @@ class LineMatcher:
         """Takes the next piece of output.
 
         Returns:
-            Whether a line matches: one that this piece ends, or what there is of the last one so far.
+            Whether a line matches: one that is completed by this piece, or the unfinished last line.
         """
         *ended, rest = (self._line + data.replace(b"\r", b"\n")).split(b"\n")
         found = False
@@ -78,7 +78,7 @@ class LineMatcher:
 
 
 def not_matched(lines: Iterable[str]) -> str:
-    """What is said while no line matches.
+    """The message while no line matches.
 
     Args:
         lines: from `LineMatcher.last_lines`.
