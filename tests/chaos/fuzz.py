@@ -100,14 +100,14 @@ def answer_to_the_light_self_stop() -> Target:
             self.sock = Mock(makefile=lambda *_args, **_named: io.BytesIO(said))
 
     http.client.HTTPConnection = Connection  # type: ignore[misc]
-    confirms = re.compile(rb"HTTP/1\.?\S*\s+(200|202|410)\b")
+    confirms = re.compile(r"HTTP/1\.?\S*\s+(200|202|410)\b")  # http.client takes any white space of Latin-1
 
     def call(data: bytes) -> None:
         nonlocal said
         said = data
         status = release._call("http://192.0.2.1/v1/self/stop/a/1", "token", "false")
         if status in (200, 202, 410):
-            assert confirms.search(data), "confirmed without a status that confirms"
+            assert confirms.search(data.decode("latin-1")), "confirmed without a status that confirms"
 
     return call
 
