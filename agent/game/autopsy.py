@@ -95,6 +95,7 @@ class Evidence(Record):
         heartbeat_age_seconds: age of the last heartbeat at the end, or None where there never was one.
         before, after: what the cgroup counted when the game was started and when it was gone.
         at_stop: what it counted when the stop was asked for; None where it was not read, or no stop was asked for.
+        own_oom_kills, own_oom_kills_since_stop: how many of what it counted was the agent's process.
         oom_kill_age_seconds: how long before the end an OOM kill was last seen, or None where nobody looked.
         others: processes of the game whose end the agent saw, besides the main process.
         left_behind: names of the processes that the main process left running, without those that are helpers.
@@ -117,6 +118,8 @@ class Evidence(Record):
     before: CgroupReading | None = None
     after: CgroupReading | None = None
     at_stop: CgroupReading | None = None
+    own_oom_kills: int = 0
+    own_oom_kills_since_stop: int = 0
     oom_kill_age_seconds: float | None = None
     others: tuple[OtherEnd, ...] = ()
     left_behind: tuple[str, ...] = ()
@@ -246,10 +249,22 @@ def _ended_with_0(evidence: Evidence) -> tuple[Cause, str]:
     return Cause.CLEAN, "the game ended with exit code 0"
 
 
+def _kills(evidence: Evidence) -> int | None:
+    """How many processes of the game the OOM killer took while it ran; None where that cannot be known."""
+    kills = oom_kills_between(evidence.before, evidence.after)
+    return kills if kills is None else max(0, kills - evidence.own_oom_kills)
+
+
+def _kills_since_stop(evidence: Evidence) -> int | None:
+    """Likewise, since the stop was asked for."""
+    kills = oom_kills_between(evidence.at_stop, evidence.after)
+    return kills if kills is None else max(0, kills - evidence.own_oom_kills_since_stop)
+
+
 def _was_killed_before_the_stop(evidence: Evidence) -> bool:
     """Whether what a shell calls "Killed" is an OOM kill that the game lived on after, until it was asked to end."""
-    killed = oom_kills_between(evidence.before, evidence.after)
-    return bool(killed) and oom_kills_between(evidence.at_stop, evidence.after) == 0
+    killed = _kills(evidence)
+    return bool(killed) and _kills_since_stop(evidence) == 0
 
 
 def _is_as_asked(evidence: Evidence) -> bool:
@@ -265,7 +280,7 @@ def _as_signal(code: int | None) -> int | None:
 
 def _oom_is_the_cause(evidence: Evidence) -> bool:
     """Whether an OOM kill ended the game: one that a game lived on after is evidence, and not the cause."""
-    if not oom_kills_between(evidence.before, evidence.after):
+    if not _kills(evidence):
         return False
     ended_by_kill = not evidence.killed and (evidence.signal == signal.SIGKILL or evidence.code == 128 + signal.SIGKILL)
     age = evidence.oom_kill_age_seconds
@@ -276,7 +291,7 @@ def _oom_is_the_cause(evidence: Evidence) -> bool:
         heard = evidence.heartbeat_age_seconds
         return age is None or heard is None or age <= heard + _OOM_RECENT
     # Somebody wanted the game to end, and it lived until then: only a kill since then can have ended it.
-    since = oom_kills_between(evidence.at_stop, evidence.after)
+    since = _kills_since_stop(evidence)
     if since is None:
         return ended_by_kill
     return since > 0 and not (evidence.killed and evidence.signal == signal.SIGKILL)
@@ -353,7 +368,7 @@ def _other_fact(other: OtherEnd) -> str:
 
 def _memory_facts(evidence: Evidence) -> list[str]:
     facts = []
-    kills = oom_kills_between(evidence.before, evidence.after)
+    kills = _kills(evidence)
     after = evidence.after
     if kills is None:
         if evidence.signal == signal.SIGKILL and not evidence.killed:
@@ -366,7 +381,9 @@ def _memory_facts(evidence: Evidence) -> list[str]:
             f"OOM kills: {kills} {what} while it ran{_oom_moment(evidence)} (oom_kill in {after.memory_path}/{source})"
         )
     elif evidence.signal == signal.SIGKILL:
-        facts.append("OOM kills: none while it ran")
+        facts.append("OOM kills: none of the game while it ran")
+    if evidence.own_oom_kills:
+        facts.append(f"OOM kills of the agent's own process, which does not end the game: {evidence.own_oom_kills}")
     if after is not None and after.memory_peak is not None:
         of = f" of {_mebibytes(after.memory_limit)}" if after.memory_limit else ", without a limit"
         facts.append(f"peak memory of the container: {_mebibytes(after.memory_peak)}{of}")
@@ -376,7 +393,7 @@ def _memory_facts(evidence: Evidence) -> list[str]:
 def _oom_moment(evidence: Evidence) -> str:
     if evidence.oom_kill_age_seconds is not None:
         return f", the last one {evidence.oom_kill_age_seconds:.0f} s before the end"
-    since = oom_kills_between(evidence.at_stop, evidence.after)
+    since = _kills_since_stop(evidence)
     if since is None:
         return ""
     return f", {since} of them after the stop was asked for" if since else ", all before the stop was asked for"

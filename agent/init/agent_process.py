@@ -94,6 +94,7 @@ class AgentProcess:
         self._fell = 0  # in a row
         self._again: TimerHandle | None = None
         self._leaving = False
+        self._killed = False  # by the init itself
         self._forbidden = False
         self._ping = 0
         self._ping_timer: TimerHandle | None = None
@@ -159,7 +160,7 @@ class AgentProcess:
         self._reaper.add_helper(pid)
         theirs.close()
         ours.setblocking(False)
-        self._pid, self._link = pid, ours
+        self._pid, self._link, self._killed = pid, ours, False
         self._unpacker, self._unsent = Unpacker(), bytearray()
         self._started_at = self._heard_at = self._loop.time()
         self._loop.add_reader(ours.fileno(), self._read)
@@ -169,18 +170,20 @@ class AgentProcess:
         """Does not restart the agent: the settings are wrong."""
         self._forbidden = True
 
-    def ended(self, pid: int, status: int) -> None:
-        """Handles the end of the agent's process, which was reaped."""
+    def ended(self, pid: int, status: int) -> bool:
+        """Handles the end of a helper, which was reaped; whether it was the agent and somebody else had killed it."""
         if pid != self._pid or self._link is None:
-            return
+            return False
         self._read()  # messages that it sent before it crashed still count
         code = os.waitstatus_to_exitcode(status)
         how = f"signal {-code}" if code < 0 else f"code {code}"
         self._lost(f"the agent's process has ended with {how}")
+        return code == -signal.SIGKILL and not self._killed
 
     def kill(self) -> None:
         """Kills the agent's process."""
         if self._pid and self._link is not None:
+            self._killed = True
             send(self._pid, signal.SIGKILL)
 
     def leave(self) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from agent.init.attempt import Attempt
     from agent.init.inputs import Inputs
     from agent.init.loop import Loop
+    from agent.init.oom_watch import OomWatch
     from agent.init.output import Output
     from agent.lifecycle.game_report import GameReport
     from agent.lifecycle.record import Record
@@ -62,6 +63,7 @@ class Ending:
         report: GameReport,
         agent: AgentProcess,
         light: LightRelease,
+        oom: OomWatch,
     ) -> None:
         """Takes the parts that it works with."""
         self.deployment = ""
@@ -72,6 +74,7 @@ class Ending:
         self._report = report
         self._agent = agent
         self._light = light
+        self._oom = oom
         self._until = 0.0
         self._done: Callable[[], None] | None = None
         self._flush: FlushAsked | None = None
@@ -126,6 +129,7 @@ class Ending:
             deployment=self.deployment,
             now=self._loop.time(),
             agent_starts=self._agent.starts,
+            oom=self._oom,
             others=attempt.others(state.history[-1].at),
             left_behind=attempt.left_behind,
         )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from agent.game.cgroup import CgroupReading
     from agent.game.process import GameProcess
     from agent.init.inputs import Inputs
+    from agent.init.oom_watch import OomWatch
     from agent.init.output import Output
     from agent.init.stop_sequence import StopSequence, Turn
     from agent.lifecycle.game_report import GameReport
@@ -41,6 +42,7 @@ def exit_document(
     deployment: str,
     now: float,
     agent_starts: int,
+    oom: OomWatch,
     others: Sequence[OtherEnd] = (),
     left_behind: Sequence[str] = (),
 ) -> tuple[dict[str, object], bool]:
@@ -57,6 +59,7 @@ def exit_document(
         deployment: what the platform injected, without secrets, as JSON.
         now: the present moment, in seconds of the monotonic clock.
         agent_starts: how often the agent's process was started.
+        oom: whom the OOM killer took.
         others: other processes of the game that were seen to end.
         left_behind: names of those that the main process left running.
 
@@ -68,6 +71,7 @@ def exit_document(
     before, after = process.cgroup, read_cgroup()
     status, stop = state.exit, state.stop
     ended = state.history[-1].at
+    last_oom = oom.last(after)
     tail = output.capture.tail() if output.capture is not None else b""
     failure = process.failure
     evidence = Evidence(
@@ -86,6 +90,9 @@ def exit_document(
         before=before,
         after=after,
         at_stop=at_stop if stop else None,
+        own_oom_kills=oom.own(state.started_at or 0.0),
+        own_oom_kills_since_stop=oom.own(stop.at) if stop else 0,
+        oom_kill_age_seconds=max(0.0, ended - last_oom) if last_oom is not None else None,
         others=tuple(others),
         left_behind=tuple(left_behind),
         crash=find_crash(tail),

@@ -26,6 +26,8 @@ _CONFIRMATIONS = (200, 202, 410)
 # How much of a confirmation is read to tell whether it is a web page, which may begin with empty lines.
 _BODY_BYTES = 1024
 _CALL_SECONDS = 10.0
+# Limit of a call that PID 1 makes itself.
+_CALL_HERE_SECONDS = 3.0
 # Limit of a whole call: a server that sends a byte now and then never exceeds the limit of a single read.
 _TOTAL_SECONDS = 20
 _FIRST_PAUSE = 0.5
@@ -77,7 +79,7 @@ class LightRelease:
                 f"cannot start a process for the self-stop: {os.strerror(problem.errno or 0).lower()}; trying again in "
                 f"{_HELPER_AGAIN:g} s"
             )
-            self._loop.call_later(_HELPER_AGAIN, self._start_helper)
+            self._loop.call_later(_HELPER_AGAIN, self._call_here)
             return
         if pid == 0:
             self._isolate()
@@ -85,16 +87,32 @@ class LightRelease:
         self._pid = pid
         self._reaper.add_helper(pid)
 
+    def _call_here(self) -> None:
+        """Tries a helper again, and makes one call without one where there is still no room (pids limit).
+
+        The game is gone: for so long nothing but a stop signal could come, and that waits for as long as the call.
+        """
+        if self._call is None:
+            return
+        self._start_helper()
+        if not self._pid and _call(*self._call, seconds=_CALL_HERE_SECONDS) in _CONFIRMATIONS:
+            self._confirmed()
+
     def ended(self, pid: int, status: int) -> None:
         """Handles the end of the helper, which was reaped."""
         if pid != self._pid or self._settled is None:
             return
         self._pid = 0
         if os.waitstatus_to_exitcode(status) == CONFIRMED:
-            self._settled("confirmed")
+            self._confirmed()
         else:
             # It hung for too long or was killed. Restarting at once could become a busy loop.
             self._loop.call_later(_HELPER_AGAIN, self._start_helper)
+
+    def _confirmed(self) -> None:
+        settled, self._call = self._settled, None
+        if settled is not None:
+            settled("confirmed")
 
 
 def _call_until_settled(url: str, token: str, log_storage: str) -> NoReturn:
@@ -123,8 +141,8 @@ def _call_until_settled(url: str, token: str, log_storage: str) -> NoReturn:
         os._exit(code)
 
 
-def _call(url: str, token: str, log_storage: str) -> int:
-    """The HTTP status of one call; 0 without an answer from the platform, which is logged.
+def _call(url: str, token: str, log_storage: str, seconds: float = _CALL_SECONDS) -> int:
+    """The status of one call; 0 without an answer of the platform's, which is said.
 
     Redirects are not followed: they would send the token to another server.
     """
@@ -136,7 +154,7 @@ def _call(url: str, token: str, log_storage: str) -> int:
     try:
         parts = urlsplit(url)
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        connection = kind(parts.hostname or "", parts.port, timeout=_CALL_SECONDS)
+        connection = kind(parts.hostname or "", parts.port, timeout=seconds)
         query = "&".join(part for part in (parts.query, f"container_log_storage={quote(log_storage)}") if part)
         try:
             connection.request("DELETE", f"{parts.path}?{query}", headers={"authorization": token})

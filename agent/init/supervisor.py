@@ -24,6 +24,7 @@ from agent.init.effects import Effects
 from agent.init.ending import Ending
 from agent.init.limits import restore_limits
 from agent.init.notify import NotifySocket
+from agent.init.oom_watch import OomWatch
 from agent.init.policy_timer import PolicyTimer
 from agent.init.release import LightRelease
 from agent.init.signals import STOP_SIGNALS
@@ -157,7 +158,8 @@ class Supervisor:
         self.spool_view: dict[str, Any] = {}
         self.agent = AgentProcess(loop, process.reaper, lambda link: run_agent(self, link), self._before_fork)
         self._light = LightRelease(process.reaper, isolate, loop)
-        self._ending = Ending(loop, inputs, process, output, self.report, self.agent, self._light)
+        self._oom = OomWatch()
+        self._ending = Ending(loop, inputs, process, output, self.report, self.agent, self._light, self._oom)
         self._effects = Effects(
             loop, process, self._ending, new_attempt=self._new_attempt, new_sequence=self._new_sequence
         )
@@ -338,8 +340,10 @@ class Supervisor:
         names: dict[int, str] = {}
         ended, left = self.process.reaper.reap(names)
         for pid, status in ended.items():
-            self.agent.ended(pid, status)
+            own = self.agent.ended(pid, status)
             self._light.ended(pid, status)
+            if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+                self._oom.look(self.process.cgroup, self.loop.time(), own=own)
         attempt = self._effects.attempt
         how_it_ended = attempt.take(ended, left=left, names=names, at=self.loop.time())
         if how_it_ended is not None:

@@ -43,6 +43,7 @@ class Sink:
     __slots__ = (
         "_changed",
         "_ending",
+        "_here",
         "_hung",
         "_lines",
         "_lines_since",
@@ -81,6 +82,7 @@ class Sink:
         self._size = 0  # bytes in the buffer and in the write under way
         self._thread: threading.Thread | None = None
         self._ending = False
+        self._here = False  # whether a caller passes it on, for want of a thread
         self._hung = False
         self._marked_at = 0.0
         self._marked_written = 0
@@ -109,6 +111,9 @@ class Sink:
             return
         with self._changed:
             self._add(data)
+            alone = self._alone()
+        if alone:
+            self._pass_on_here(time.monotonic() + _ALIVE_SECONDS)
 
     def put_line(self, line: bytes) -> None:
         """Takes a whole line of the agent's own, which never lands inside one of the game's; never waits.
@@ -148,13 +153,13 @@ class Sink:
                 self._size -= lost
                 self.dropped += lost
                 self._unsaid += lost
-            if self._thread is None:
+            if self._thread is None and not self._here:
                 thread = threading.Thread(target=self._run, name=f"sink-{self.fd}", daemon=True)
                 # No more threads at present (pids limit): tried again next time.
                 with contextlib.suppress(RuntimeError):
                     thread.start()
                     self._thread = thread
-            else:
+            elif self._thread is not None:
                 self._changed.notify()
 
     def _waited_long(self) -> bool:
@@ -180,6 +185,10 @@ class Sink:
             if self._lines:
                 self._lines_since = 0.0
                 self._add(b"")
+            alone = self._alone()
+        if alone:
+            return self._pass_on_here(deadline)
+        with self._changed:
             while self._size and not self.closed:
                 now = time.monotonic()
                 until = min(deadline, max(self.moved_at, self._marked_at) + _ALIVE_SECONDS)
@@ -229,6 +238,37 @@ class Sink:
                 self._wake()
             if self.closed:
                 return
+
+    def _alone(self) -> bool:
+        """Whether the caller has to pass on what waits, because there is no thread for it; with the lock held."""
+        alone = self._thread is None and not self._here and self._size > 0
+        self._here = self._here or alone
+        return alone
+
+    def _pass_on_here(self, deadline: float) -> bool:
+        """Passes on what waits where no thread is to be had (pids limit), until the deadline.
+
+        Returns:
+            Whether all of it was passed on.
+        """
+        poll = select.poll()
+        poll.register(self.fd, select.POLLOUT)
+        # So few bytes never make a pipe that has room for any block (man 7 pipe, PIPE_BUF).
+        while not self.closed and poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            with self._changed:
+                if not self._pieces:
+                    break
+                piece = self._pieces.popleft()
+                if len(piece) > select.PIPE_BUF:
+                    self._pieces.appendleft(piece[select.PIPE_BUF :])
+                    piece = piece[: select.PIPE_BUF]
+            self._write(piece)
+            with self._changed:
+                self._size -= len(piece)
+        with self._changed:
+            self._here = False
+            self._changed.notify_all()
+            return not self._pieces
 
     def _write(self, piece: bytes) -> None:
         view = memoryview(piece)

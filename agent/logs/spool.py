@@ -87,6 +87,7 @@ class Spool:
         self._lost_in_queue = 0
         self._thread: threading.Thread | None = None
         self._closing = False
+        self._here = False  # whether `flush` writes itself, for want of a thread
         self._seal_now = False
         self._received: dict[str, int] = {}
         self._shipped: dict[str, int] = {}
@@ -153,7 +154,7 @@ class Spool:
 
     def _start(self) -> None:
         """Starts the thread, where that was not done; called with the lock held."""
-        if self._thread is None and not self._closing:
+        if self._thread is None and not self._closing and not self._here:
             thread = threading.Thread(target=self._run, name="spool", daemon=True)
             # No more threads at present (pids limit): tried again next time.
             with contextlib.suppress(RuntimeError):
@@ -240,6 +241,14 @@ class Spool:
             False when the deadline came first: the disk hangs.
         """
         with self._changed:
+            waits = bool(self._queue or self._files)
+            if waits:
+                self._start()
+            self._here = alone = waits and self._thread is None
+        if alone:  # no thread is to be had (pids limit): it is written here, whatever the disk takes for it
+            self._write_what_waits()
+            self._here = False
+        with self._changed:
             while self._thread is not None and (self._queue or self._files or self._writing or self._seal_now):
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._thread.is_alive():
@@ -274,33 +283,36 @@ class Spool:
                 while not self._queue and not self._files and not self._seal_now and not self._closing:
                     if not self._changed.wait(self._writer.due()):
                         break
-                batch = list(self._queue)
-                self._queue.clear()
-                files, self._files = self._files, []
-                self._queued = 0
-                self._writing = True
-                lost, self._lost_in_queue = self._lost_in_queue, 0
-                seal, closing = self._seal_now, self._closing
-            try:
-                if lost:
-                    self._complain(f"cannot keep {lost} bytes of log: {_TOO_SLOW}; they are dropped")
-                    self._writer.write_gap(lost, _TOO_SLOW)
-                self._writer.write(batch)
-                for name, data in files:
-                    self._writer.put_file(name, data)
-                if seal or closing or self._writer.due() == 0:
-                    self._writer.seal()
-            except Exception as problem:  # whatever it is, the next bytes may fare better, and nobody else writes them
-                self._complain(
-                    f"cannot keep a part of the log ({type(problem).__name__}: {problem}); please report this"
-                )
-            with self._changed:
-                self._writing = False
-                if seal:
-                    self._seal_now = False
-                self._changed.notify_all()
-                if closing and not self._queue:
-                    return
+            if self._write_what_waits():
+                return
+
+    def _write_what_waits(self) -> bool:
+        """One round of writing; whether it was the last one."""
+        with self._changed:
+            batch = list(self._queue)
+            self._queue.clear()
+            files, self._files = self._files, []
+            self._queued = 0
+            self._writing = True
+            lost, self._lost_in_queue = self._lost_in_queue, 0
+            seal, closing = self._seal_now, self._closing
+        try:
+            if lost:
+                self._complain(f"cannot keep {lost} bytes of log: {_TOO_SLOW}; they are dropped")
+                self._writer.write_gap(lost, _TOO_SLOW)
+            self._writer.write(batch)
+            for name, data in files:
+                self._writer.put_file(name, data)
+            if seal or closing or self._writer.due() == 0:
+                self._writer.seal()
+        except Exception as problem:  # whatever it is, the next bytes may fare better, and nobody else writes them
+            self._complain(f"cannot keep a part of the log ({type(problem).__name__}: {problem}); please report this")
+        with self._changed:
+            self._writing = False
+            if seal:
+                self._seal_now = False
+            self._changed.notify_all()
+            return closing and not self._queue
 
     def _take_in(self, segment: Segment) -> None:
         """A segment was closed."""

@@ -22,13 +22,13 @@ import pytest
 import zstandard
 
 from agent.logs import frames
+from tests.cgroups import cgroup
 from tests.fakes import FakePlatform
 from tests.process.harness import AGENT_NAME, Launcher, Run, agent_process, game, status_of
 
 RUNS = int(os.environ.get("AGENT_LOSS_RUNS", "10"))  # `make chaos` asks for a hundred
 AT_ONCE = 3
 GRACE = 5.0
-CGROUPS = Path("/sys/fs/cgroup/memory")
 FAULTS = ["killed", "suspended", "blocked for 10 s", "out of memory"]
 
 
@@ -43,7 +43,7 @@ class Outcome:
     starts: int
 
 
-def hurt(fault: str, run: Run, number: int) -> None:
+def hurt(fault: str, run: Run, little_memory: Path | None) -> None:
     """Does something bad to the agent's process, where there is one."""
     pid = agent_process(run.pid)
     if pid is None:
@@ -58,10 +58,8 @@ def hurt(fault: str, run: Run, number: int) -> None:
                 os.kill(pid, signal.SIGSTOP)
                 threading.Timer(10.0, lambda: _continue(pid)).start()
             case _:
-                group = CGROUPS / f"arbitrium-test-{os.getpid()}-{number}"
-                group.mkdir(exist_ok=True)
-                (group / "memory.limit_in_bytes").write_text("1M")
-                (group / "cgroup.procs").write_text(str(pid))
+                assert little_memory
+                (little_memory / "cgroup.procs").write_text(str(pid))
 
 
 def _continue(pid: int) -> None:
@@ -93,7 +91,10 @@ def one_run(fault: str, number: int, directory: Path) -> Outcome:
     files = directory / str(number)
     files.mkdir()
     platform_stop = dice.random() < 0.6
-    with FakePlatform() as platform, Launcher(files) as launch:
+    with contextlib.ExitStack() as stack:
+        platform, launch = stack.enter_context(FakePlatform()), stack.enter_context(Launcher(files))
+        memory = cgroup("memory", memory__limit_in_bytes="1M") if fault == "out of memory" else None
+        little_memory = stack.enter_context(memory) if memory else None
         env = {
             **platform.environment(),
             "AGENT_GRACE_SECONDS": str(GRACE),
@@ -106,7 +107,7 @@ def one_run(fault: str, number: int, directory: Path) -> Outcome:
         run = launch(game("lives_a_life", str(files / "notes"), *life), mode="subreaper", env=env)
         run.wait_for("000000000 ")
         time.sleep(dice.uniform(0.0, 3.0))  # the random moment is the point
-        hurt(fault, run, number)
+        hurt(fault, run, little_memory)
         time.sleep(dice.uniform(0.0, 1.5))
         if platform_stop:
             asked = time.monotonic()
@@ -146,8 +147,6 @@ def print_row(fault: str, outcomes: list[Outcome]) -> None:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_game_does_not_notice_in_many_lives(fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The table, kept in docs/reliability.md."""
-    if fault == "out of memory" and not os.access(CGROUPS, os.W_OK):
-        pytest.skip("a memory cgroup cannot be made here (cgroup v1, root)")
     with ThreadPoolExecutor(AT_ONCE) as pool:
         outcomes = list(pool.map(lambda number: one_run(fault, number, tmp_path), range(RUNS)))
     with capsys.disabled():

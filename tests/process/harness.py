@@ -27,6 +27,9 @@ import pytest
 DEADLINE = 30.0
 """Seconds until a test gives up on what should long have happened. Generous: nothing here measures speed with it."""
 
+KILLED_SECONDS = 1.0
+"""What was sent SIGKILL is gone after so long."""
+
 GAMES = Path(__file__).parent.parent / "games"
 COMMAND = os.environ.get("ARBITRIUM_AGENT", str(Path(sys.executable).with_name("arbitrium-agent")))
 """The installed command; another one can be tested by naming it in `ARBITRIUM_AGENT`."""
@@ -383,7 +386,10 @@ class Run:
             tree = [f"{pid} {state_of(pid)} {status_of(pid).get('Name')}" for pid in descendants(self.pid)]
             pytest.fail(f"the agent still runs after {deadline_seconds:g} s, with {tree}: {self.stderr.text[-4000:]}")
         seconds = time.monotonic() - self._signalled_at
-        left = marked(self._mark)
+        # What was killed last is there until the kernel has taken it apart, which takes its time on a loaded machine.
+        until = time.monotonic() + KILLED_SECONDS
+        while (left := marked(self._mark)) and time.monotonic() < until:
+            time.sleep(0.005)
         names = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in left if Path(f"/proc/{pid}").exists()]
         assert not left, f"left behind: {names}"
         for stream in filter(None, (self.stdout, self.stderr)):

@@ -9,34 +9,13 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.cgroups import cgroup
 from tests.fakes import FakePlatform
 from tests.process.harness import Launcher, agent_process, children, eventually, game
-
-PIDS = Path("/sys/fs/cgroup/pids")
-
-
-@contextlib.contextmanager
-def few_processes(most: int) -> Iterator[Path]:
-    """A cgroup that holds so many processes at most."""
-    group = PIDS / f"arbitrium-test-{os.getpid()}"
-    try:
-        group.mkdir()
-        (group / "pids.max").write_text(str(most))
-    except OSError:
-        pytest.skip("a pids cgroup cannot be made here (cgroup v1, root)")
-    try:
-        yield group
-    finally:
-        for pid in (group / "cgroup.procs").read_text().split():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
-        eventually(lambda: not (group / "cgroup.procs").read_text(), "the cgroup is empty")
-        group.rmdir()
 
 
 def test_few_descriptors(launch: Launcher, platform: FakePlatform) -> None:
@@ -97,7 +76,7 @@ def test_everything_stands_still_after_the_stop_signal(launch: Launcher) -> None
 
 def test_a_game_that_forks_without_end(launch: Launcher) -> None:
     """All of it is gone in time, where the agent is not PID 1 and the kernel would take the rest."""
-    with few_processes(60) as group:
+    with cgroup("pids", pids__max=60) as group:
         run = launch(game("forks_without_end", str(group)), mode="subreaper", env={"AGENT_GRACE_SECONDS": "2"})
         run.wait_for("ready")
         eventually(lambda: int((group / "pids.current").read_text()) >= 60, "the limit is reached")

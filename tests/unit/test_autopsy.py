@@ -87,6 +87,15 @@ SIGNALLED: dict[str, Any] = {**ASKED, "sent_signals": ("SIGTERM",)}
         (Evidence(signal=9, before=CALM, after=OOM, at_stop=OOM, **ASKED), Cause.SIGNAL, "SIGKILL (9)"),
         (Evidence(code=3, before=CALM, after=OOM, oom_kill_age_seconds=900.0), Cause.EXIT_CODE, "exit code 3"),
         (Evidence(code=3, before=CALM, after=OOM, oom_kill_age_seconds=0.3), Cause.OUT_OF_MEMORY, "OOM killer"),
+        # The agent's own process is none of the game's.
+        (Evidence(code=0, before=CALM, after=OOM, own_oom_kills=1), Cause.CLEAN, "exit code 0"),
+        (
+            Evidence(
+                code=0, before=CALM, after=OOM, at_stop=CALM, own_oom_kills=1, own_oom_kills_since_stop=1, **ASKED
+            ),
+            Cause.CLEAN,
+            "exit code 0",
+        ),
         # One that came while the game was saving is, even where the script in front returned 0.
         (Evidence(code=0, before=CALM, after=OOM, at_stop=CALM, **ASKED), Cause.OUT_OF_MEMORY, "OOM killer"),
         (Evidence(code=137, before=CALM, after=OOM, at_stop=CALM, **ASKED), Cause.OUT_OF_MEMORY, "OOM killer"),
