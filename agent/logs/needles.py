@@ -1,11 +1,11 @@
 """Finds secrets in bytes, in every form in which programs print them. Standard library only, quick to import.
 
-Large pieces are searched with `ahocorasick-rs`, which is imported when the first of them comes: it finds all forms in
-one pass. Where it is not installed the standard library does the same more slowly.
+Large pieces are searched with `ahocorasick-rs`, which finds all forms in one pass and is imported for the first such
+piece. If it is not installed, the standard library does the same more slowly.
 
-What is found: the value itself, percent-encoded, JSON-escaped, in hexadecimal, in UTF-16, and in base64 (at each of the
-three offsets, with both alphabets, in lines of any width). What is not: two encodings on top of each other (but for
-base64 inside a URL or JSON), hexadecimal with separators, base64 lines with something before them, UTF-32, compression.
+Found: the value itself, percent-encoded, JSON-escaped, in hexadecimal, in UTF-16, and in base64 (at each of the three
+offsets, with both alphabets, in lines of any width). Not found: two encodings combined (except base64 inside a URL or
+JSON), hexadecimal with separators, base64 lines with a prefix, UTF-32, compressed data.
 """
 
 import binascii
@@ -18,47 +18,47 @@ if TYPE_CHECKING:
 
     from ahocorasick_rs import BytesAhoCorasick
 
-# Anything shorter is found in ordinary words, and would make a log unreadable instead of safe.
+# Shorter values occur in ordinary words; replacing them would make a log unreadable rather than safe.
 SHORTEST = 6
 
 _LETTERS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
-# What encoders leave alone beside letters and digits: RFC 3986 (Python's quote() with safe=""), older ones, Python's
-# quote(), JavaScript's encodeURIComponent and encodeURI, HTML forms, and those that are over-careful.
+# Characters that encoders leave unchanged, besides letters and digits: RFC 3986 (Python's quote() with safe=""), older
+# ones, Python's quote(), JavaScript's encodeURIComponent and encodeURI, HTML forms, and very strict ones.
 _URL_SAFE = (b"-_.~", b"-_.", b"-_.~/", b"-_.~!'()*", b"-_.~!'()*;/?:@&=+$,#", b"-_.*", b"")
 
-# A piece in which none of certain parts of the needles occurs holds no secret. That is most pieces, and few searches
-# for long parts are enough to say so.
-_ANCHOR = 12  # the shortest part of a needle that is searched for instead of all of it
-# What that costs, in CPU seconds for 1 GB (measured): one search, by the length of what is searched for; and, however
-# many parts of `step + 7` bytes or more there are, looking up every `step`-th eight bytes in a set, because each of
-# these parts contains eight such bytes wherever it lies.
+# A piece that contains none of certain parts of the needles ("anchors") contains no secret. That is true of most
+# pieces, and a few searches for long anchors are enough to show it.
+_ANCHOR = 12  # the shortest part of a needle that is searched for instead of the whole needle
+# The cost in CPU seconds for 1 GB (measured): of one search, by the length of the searched bytes; and of looking up
+# every `step`-th group of eight bytes in a set. The latter finds any number of parts of at least `step + 7` bytes,
+# because each of them contains such a group wherever it lies.
 _SEARCH_COST = 0.03
 _SEARCH_COST_BY_LENGTH = 2.6
 _SAMPLE_COST_BY_STEP = 27.0
 _STEPS = (24, 32, 40, 48, 64, 96)
 _NO_STEP = 1 << 30
 _PREFIX = 64  # beginnings up to this length are looked up in a set, longer ones are searched for
-_LARGE = 4096  # bytes from which on a piece is worth the library
-# Anchors in one automaton: up to about this many are looked for with vector instructions, at 0.2 to 0.3 CPU seconds
-# for 1 GB; with 70 it takes 6 (measured with ahocorasick-rs 1.0).
+_LARGE = 4096  # the library is used for pieces of at least this many bytes
+# Anchors in one automaton: up to about this many are searched with vector instructions, in 0.2 to 0.3 CPU seconds for
+# 1 GB; 70 anchors take 6 seconds (measured with ahocorasick-rs 1.0).
 _GROUP = 28
-# Looked for as well, and in no log: bytes that UTF-8 does not have. Where three bytes are enough to have one of each
-# pattern, the library looks for these bytes instead, which digits and common letters mostly are: 7 to 20 CPU seconds
-# for 1 GB, depending on the secrets and on the order that a set has in this process (measured).
+# An additional pattern of bytes that do not occur in UTF-8, so in no log. Without it, if three different bytes cover
+# all patterns, the library searches for these bytes, mostly digits and common letters: that takes 7 to 20 CPU seconds
+# for 1 GB, depending on the secrets and on the order of a set in this process (measured).
 _NO_FEW_BYTES = tuple(bytes((byte,)) * 8 for byte in range(0xF8, 0xFC))
 _WRAPPED = 60  # the shortest width to which base64 is usually wrapped (64 in PEM, 76 in MIME)
-_SHORTEST_PART = 8  # of wrapped base64; a shorter one is found in ordinary words
-_HELD_LINE = 32  # a line of base64 characters alone that is at least so long may go on in the next one
+_SHORTEST_PART = 8  # of wrapped base64; a shorter one occurs in ordinary words
+_HELD_LINE = 32  # a line of only base64 characters that is at least this long may continue on the next line
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_"
 
 
 class Search:
-    """A fixed set of byte strings to look for. Threads may share it.
+    """A fixed set of byte strings to search for. Threads may share it.
 
     Attributes:
-        needles: what is looked for, the longest first.
-        wrapped: those that are also looked for with line breaks anywhere in them.
-        longest: length of the longest, with its line breaks.
+        needles: the byte strings, the longest first.
+        wrapped: those that are also searched for with line breaks inside them.
+        longest: length of the longest, including its line breaks.
     """
 
     __slots__ = (
@@ -106,7 +106,7 @@ class Search:
         self._regexes: dict[bytes, re.Pattern[bytes]] = {}
 
     def find(self, data: bytes) -> "list[tuple[int, int]]":
-        """Where needles are: `(start, end)` in order, those that overlap as one."""
+        """The positions of needles as `(start, end)`, in order; overlapping ones are merged."""
         found = []
         for begin, end in self._windows(data):
             window = data if end - begin == len(data) else data[begin:end]
@@ -125,12 +125,12 @@ class Search:
         return merged
 
     def unfinished(self, data: bytes, *, continued: int = 0) -> int:
-        """How many bytes at the end of `data` are the beginning of a needle, whose rest may come with the next read.
+        """How many bytes at the end of `data` may be the beginning of a needle that continues in the next read.
 
         Args:
-            data: what was read.
-            continued: where `data` begins inside a line: how much of that line has to look like base64 of a secret
-                before it is kept back beyond the line's end; 0 where a line begins.
+            data: the bytes read.
+            continued: if `data` begins inside a line: how much of that line has to look like base64 of a secret
+                before it is held back beyond the line's end; 0 if `data` begins a line.
         """
         if not data:
             return 0
@@ -149,7 +149,7 @@ class Search:
         return 0
 
     def _unfinished_over_lines(self, data: bytes, *, continued: int) -> int:
-        """As `unfinished`, for base64 whose beginning ends a line: only after a line of nothing but base64."""
+        """As `unfinished`, for base64 that continues on the next line: only after a line of nothing but base64."""
         held, size = 0, len(data)
         # A read may end between the two bytes of a line break.
         at = size - 1 if data.endswith(b"\r") else data.rfind(b"\n", max(0, size - self.longest - 2))
@@ -175,7 +175,7 @@ class Search:
         return held
 
     def _windows(self, data: bytes) -> "list[tuple[int, int]]":
-        """Where needles may be, as `(start, end)` in order; quick when there are none."""
+        """Where needles may be, as `(start, end)` in order; fast if there are none."""
         if not self.needles:
             return []
         automata = self._automata
@@ -194,7 +194,7 @@ class Search:
         return [(0, len(data))] if self._possible(data) else []
 
     def _possible(self, data: bytes) -> bool:
-        """Whether there may be a needle in it."""
+        """Whether it may contain a needle."""
         if any(anchor in data for anchor in self._searched):
             return True
         whole = len(data) & ~7
@@ -214,7 +214,7 @@ class Search:
         return found
 
     def _regex(self, core: bytes) -> "re.Pattern[bytes]":
-        """Finds base64 with line breaks in it, real ones or those of JSON."""
+        """Finds base64 that contains line breaks, plain or JSON-escaped."""
         regex = self._regexes.get(core)
         if regex is None:
             import re  # noqa: PLC0415 - takes 5 ms, and most logs hold no secret
@@ -234,11 +234,11 @@ class Search:
 
 
 def _automata(anchors: "list[bytes]") -> "tuple[BytesAhoCorasick, ...]":
-    """Finds out quickly whether one of the anchors is there; empty where the library cannot be used."""
+    """Finds out quickly whether any anchor occurs; empty if the library cannot be used."""
     try:
         from ahocorasick_rs import BytesAhoCorasick, MatchKind  # noqa: PLC0415 - only where much is written
 
-        # With `LeftmostFirst` the library looks for the first bytes of all patterns with vector instructions.
+        # With `LeftmostFirst` the library searches for the first bytes of all patterns with vector instructions.
         groups = [anchors[at : at + _GROUP] for at in range(0, len(anchors), _GROUP)]
         return tuple(BytesAhoCorasick([*group, *_NO_FEW_BYTES], matchkind=MatchKind.LeftmostFirst) for group in groups)
     except Exception:  # not installed, or not for this machine: the standard library finds the same
@@ -246,14 +246,14 @@ def _automata(anchors: "list[bytes]") -> "tuple[BytesAhoCorasick, ...]":
 
 
 def forms(secret: bytes) -> "set[bytes]":
-    """All byte strings that give the secret away; empty when it is too short to be looked for."""
+    """All byte strings that would reveal the secret; empty if it is too short to be searched for."""
     found: set[bytes] = set()
     for value in {secret, secret.strip()}:
         if len(value) >= SHORTEST:
             found |= {value, *_url_forms(value), *_base64_forms(value), *_json_forms(value)}
             found |= {*_hex_forms(value), *_utf16_forms(value)}
     if b"\n" in secret.strip():
-        # A key of many lines is mostly logged line by line.
+        # A key with several lines is usually logged line by line.
         found.update(line for line in map(bytes.strip, secret.split(b"\n")) if len(line) >= 16 and line[:5] != b"-----")
     return {form for form in found if len(form) >= SHORTEST}
 
@@ -298,7 +298,7 @@ def _base64_forms(secret: bytes) -> "set[bytes]":
     return found
 
 
-# What JSON encoders write as \uXXXX beside what they have to: .NET, Go, Gson, PHP with all its flags, and nothing.
+# Characters that JSON encoders write as \uXXXX without need: .NET, Go, Gson, PHP with all its flags; and none.
 _JSON_ESCAPED = (b"", b"\"&'+<>`", b"<>&", b"<>&='", b"<>&'\"")
 
 
@@ -315,7 +315,7 @@ def _json_forms(secret: bytes) -> "set[bytes]":
             escapes |= {c: digits % c for c in range(32) if c not in usual}
             written = [b"".join(escapes.get(c, bytes((c,))) for c in secret)]
             if text and not text.isascii():
-                # Characters beyond ASCII as \uXXXX too, in two halves where they need it.
+                # Characters beyond ASCII as \uXXXX too, as a surrogate pair where needed.
                 units = text.encode("utf-16-be")
                 codes = [int.from_bytes(units[at : at + 2]) for at in range(0, len(units), 2)]
                 written.append(b"".join(escapes.get(c, bytes((c,))) if c < 128 else digits % c for c in codes))
@@ -330,7 +330,7 @@ def _hex_forms(secret: bytes) -> "set[bytes]":
 
 
 def _utf16_forms(secret: bytes) -> "set[bytes]":
-    """One string for both byte orders where that is possible: without the zero byte at one end."""
+    """One byte string for both byte orders if possible: without the zero byte at one end."""
     try:
         text = secret.decode()
     except UnicodeDecodeError:
@@ -342,21 +342,21 @@ def _utf16_forms(secret: bytes) -> "set[bytes]":
 
 
 def _breaks(needle: bytes) -> int:
-    """How many line breaks wrapped base64 of this length may have in it."""
+    """How many line breaks wrapped base64 of this length may contain."""
     return 1 + (len(needle) - 2) // _WRAPPED
 
 
 def _parts_of(core: bytes) -> "tuple[bytes, ...]":
-    """Parts of base64 of which line breaks leave at least one whole; none where they would be too short."""
+    """Parts of base64, at least one of which is not divided by line breaks; none if they would be too short."""
     count = _breaks(core) + 1
     size = len(core) // count
     return tuple(core[at * size : (at + 1) * size] for at in range(count)) if size >= _SHORTEST_PART else ()
 
 
 def _anchors(needles: "Iterable[bytes]") -> "list[bytes]":
-    """Parts of needles, few and long, of which each needle contains at least one.
+    """A few long parts such that each needle contains at least one of them.
 
-    The forms of a secret differ where it has special characters; between these they share a part.
+    The forms of a secret differ at special characters; between these they have parts in common.
     """
     kept: list[bytes] = []
     for part in sorted({_longest_word(needle) for needle in needles}, key=len):
@@ -366,19 +366,19 @@ def _anchors(needles: "Iterable[bytes]") -> "list[bytes]":
 
 
 def _period(needle: bytes) -> int:
-    """How far behind one occurrence the next one can begin at the earliest: its length, unless it overlaps itself."""
+    """The smallest distance between two occurrences: its length, unless it can overlap itself."""
     return next((shift for shift in range(1, len(needle)) if needle.startswith(needle[shift:])), len(needle))
 
 
 def _longest_word(needle: bytes) -> bytes:
-    """The longest run of letters and digits, where that is long enough to be rare; else all of it."""
+    """The longest run of letters and digits if it is long enough to be rare; else the whole needle."""
     words = bytes(c if c < 128 and chr(c).isalnum() else 32 for c in needle).split()
     longest = max(words, key=len, default=b"")
     return longest if len(longest) >= _ANCHOR else needle
 
 
 def _cheapest_step(anchors: "list[bytes]") -> int:
-    """The distance between samples with which looking for all anchors costs least; a huge one samples none."""
+    """The distance between samples at which the search for all anchors is cheapest; a huge one means no sampling."""
 
     def cost(step: int) -> float:
         searched = [anchor for anchor in anchors if len(anchor) < step + 7]

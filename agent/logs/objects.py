@@ -4,10 +4,10 @@ One line of NDJSON:
 
     {"ts": "2025-11-24T08:12:00.123456Z", "stream": "stdout", "line": "player joined"}
 
-`line` has no line break at its end. Where the bytes are not UTF-8, `base64` has them exactly, and `line` is their text
-where they are UTF-16 (Wine, Windows), else an approximation. `"partial": true` says that the line goes on in the next
-object of the same stream: it was very long, or was not finished when the segment was closed. `dropped_bytes` says how
-much is missing at this place.
+`line` has no line break at its end. If the bytes are not UTF-8, `base64` contains them exactly, and `line` is their
+text if they are UTF-16 (Wine, Windows), else an approximation. `"partial": true` says that the line continues in the
+next object of the same stream: it was very long, or was not complete when the segment was closed. `dropped_bytes` says
+how many bytes are missing at this place.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from agent.logs.runs import Segment
 Form = Literal["ndjson", "verbatim"]
 
 LONGEST = 256 * 1024  # bytes of a line in one object; a longer one continues in the next
-_LEVEL = 3  # of zstd: makes a usual log 10 to 20 times smaller, at several hundred MB/s
+_LEVEL = 3  # zstd level: makes a usual log 10 to 20 times smaller, at several hundred MB/s
 _WHY = "the spool was full (AGENT_SPOOL_MAX)"
 
 
 def name(segment: Segment, form: Form) -> str:
-    """The object's name below its run's directory: sorts by number, and carries the time of its first bytes.
+    """The object's name below its run's directory: it sorts by number, and contains the time of its first bytes.
 
-    It depends on nothing else, so that a segment that is shipped twice replaces itself.
+    It depends on nothing else, so that a segment shipped twice overwrites its first copy.
     """
     time_text = stamp(segment.since)[:23].replace(":", "").replace("-", "")
     return f"{segment.number:06d}-{time_text}Z.{'ndjson' if form == 'ndjson' else 'log'}.zst"
 
 
 def text(segment: Segment, form: Form, dropped_before: int) -> Iterator[bytes]:
-    """The lines of a segment; raises OSError where its file cannot be read."""
+    """The lines of a segment; raises OSError if its file cannot be read."""
     write = ndjson if form == "ndjson" else verbatim
     return write(segment.pieces(), dropped_before, _WHY)
 
@@ -57,7 +57,7 @@ def compress(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def encode(segment: Segment, form: Form, dropped_before: int) -> bytes:
-    """The whole object; raises OSError where the segment's file cannot be read, or is damaged beyond reading."""
+    """The whole object; raises OSError if the segment's file cannot be read, or is too damaged."""
     try:
         return b"".join(compress(text(segment, form, dropped_before)))
     except (ValueError, OverflowError, struct.error) as problem:
@@ -71,17 +71,17 @@ def stamp(ns: int) -> str:
 
 
 def gap_text(dropped: int, why: str) -> str:
-    """The line that stands where bytes are missing."""
+    """The line that is shown where bytes are missing."""
     return f"[arbitrium-agent] {dropped} bytes of log are missing here: {why}"
 
 
 def ndjson(pieces: Iterable[bytes], dropped_before: int = 0, why: str = "") -> Iterator[bytes]:
-    """The lines of a segment as JSON objects, one a line, some at a time.
+    """The lines of a segment as JSON objects, one on each line, in chunks.
 
     Args:
         pieces: the segment's bytes, cut anywhere.
         dropped_before: bytes that are missing before it.
-        why: why they are.
+        why: the reason.
     """
     unfinished: dict[str, tuple[str, bytes]] = {}
     wide: set[str] = set()  # streams in which UTF-16 was seen
@@ -120,7 +120,7 @@ def ndjson(pieces: Iterable[bytes], dropped_before: int = 0, why: str = "") -> I
 
 
 def verbatim(pieces: Iterable[bytes], dropped_before: int = 0, why: str = "") -> Iterator[bytes]:
-    """The bytes of a segment as they were, all streams in the order in which they were read; arguments as `ndjson`."""
+    """The unchanged bytes of a segment, all streams in the order in which they were read; arguments as `ndjson`."""
     if dropped_before:
         yield f"{gap_text(dropped_before, why)}\n".encode()
     for kind, _, _, body in frames.parse(pieces):
@@ -132,12 +132,12 @@ def verbatim(pieces: Iterable[bytes], dropped_before: int = 0, why: str = "") ->
 
 
 def _number(count: bytes) -> int:
-    """The number of a gap; 0 where it was damaged."""
+    """The number of bytes of a gap; 0 if it is damaged."""
     return int(count) if count.isdigit() and len(count) < 20 else 0
 
 
 def _quoted(text: str) -> str:
-    """As JSON; with the characters escaped that some readers take for line breaks (U+0085, U+2028, U+2029)."""
+    """As JSON, with escaped U+0085, U+2028 and U+2029, which some readers treat as line breaks."""
     quoted = encode_basestring(text)
     if not quoted.isascii():
         for character in "\x85\u2028\u2029":
@@ -151,7 +151,7 @@ def _gap(ts: str, dropped: int, why: str) -> bytes:
 
 
 def _whole(began: str, ts: str, head: str, data: bytes) -> bytes:
-    """Complete lines; the first of them began at `began`, the others at `ts`."""
+    """Complete lines; the first one began at `began`, the others at `ts`."""
     try:
         decoded = data.decode().split("\n")
     except UnicodeDecodeError:
@@ -165,7 +165,7 @@ def _whole(began: str, ts: str, head: str, data: bytes) -> bytes:
 
 
 def _is_wide(line: bytes) -> bool:
-    """Whether a line is UTF-16 of low byte first, mostly of characters below U+0100.
+    """Whether a line is little-endian UTF-16, mostly of characters below U+0100.
 
     Splitting at the byte 0x0A leaves the second half of each line break, a NUL, at the beginning of the next line.
     """
@@ -175,7 +175,7 @@ def _is_wide(line: bytes) -> bool:
 
 
 def _wide_text(line: bytes) -> str | None:
-    """The text of a line in a stream that has UTF-16; None where this line is none: other programs write there too."""
+    """The text of a line in a stream with UTF-16; None if this line is not UTF-16: other programs write there too."""
     if b"\0" not in line:
         try:
             line.decode()

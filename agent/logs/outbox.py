@@ -20,10 +20,10 @@ class RetryPolicy:
     """How often and for how long an upload is tried.
 
     Attributes:
-        patience: timeout of one attempt in seconds, or None for no other than the caller's.
+        patience: timeout of one attempt in seconds, or None for no limit besides the caller's.
         first: seconds before the second attempt; doubles with each attempt, with jitter.
         longest: upper bound of that pause, in seconds.
-        give_up: whether a final refusal ends the attempts; otherwise they go on, since the store may be repaired.
+        give_up: whether a permanent refusal ends the attempts; otherwise they continue, since the store may be fixed.
     """
 
     patience: float | None
@@ -36,8 +36,8 @@ class Outbox:
     """Uploads to one store, and counts what was confirmed.
 
     Attributes:
-        target: where to.
-        problem: why the store takes nothing at present, in words; "" while it does.
+        target: where to upload.
+        problem: why the store accepts nothing now, in words; "" while it works.
         objects, bytes: confirmed so far.
         failures: attempts that failed.
     """
@@ -54,12 +54,12 @@ class Outbox:
         """Opens nothing yet.
 
         Args:
-            target: where to.
+            target: where to upload.
             redactor: for messages.
-            say: called with one line for people when the store takes nothing, and when it takes something again.
-            speed: told whether the store takes anything; what was measured it has from elsewhere.
+            say: called with a message when the store stops accepting uploads, and when it accepts them again.
+            speed: told whether the store accepts uploads; the measurements come from elsewhere.
             environ: where `AGENT_STORE_*` is looked up; the process's environment by default.
-            store: used instead of the one behind the target.
+            store: used instead of the target's store.
         """
         self.target = target
         self.problem = ""
@@ -76,7 +76,7 @@ class Outbox:
         """Returns when the store has confirmed the object.
 
         Raises:
-            StoreError: the store cannot be used as it is configured, or (with `give_up`) refused for good.
+            StoreError: the store cannot be used as configured, or (with `give_up`) refused permanently.
         """
         await self._attempts(lambda store: store.put(key, data), len(data), policy)
 
@@ -86,7 +86,7 @@ class Outbox:
         await self._attempts(lambda store: store.put_file(key, file), size, policy)
 
     async def put_pieces(self, key: str, pieces: Callable[[], AsyncIterator[bytes]], policy: RetryPolicy) -> int:
-        """As `put`, for an object that is made anew for each attempt.
+        """As `put`, for an object that is created again for each attempt.
 
         Returns:
             Its size in bytes.

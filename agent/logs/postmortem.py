@@ -11,7 +11,7 @@ _TAIL_LINES = 20
 
 
 def render(document: Mapping[str, Any]) -> str:
-    """The whole post-mortem as text; what the document does not have is left out."""
+    """The whole post-mortem as text; fields missing from the document are left out."""
     return "\n".join(map(safe, _lines(document))) + "\n"
 
 
@@ -137,7 +137,7 @@ def _kept(document: Mapping[str, Any]) -> list[str]:
 
 
 def duration(seconds: object) -> str:
-    """`0.25 s`, `12 s`, `3 min 20 s`, `5 h 2 min`; what is no number, as it is."""
+    """`0.25 s`, `12 s`, `3 min 20 s`, `5 h 2 min`; other values unchanged."""
     if not isinstance(seconds, int | float):
         return str(seconds)
     if seconds < 10:
@@ -149,7 +149,7 @@ def duration(seconds: object) -> str:
 
 
 def size(count: object) -> str:
-    """`512 bytes`, `1.5 KiB`, `64 MiB`; what is no number, as it is."""
+    """`512 bytes`, `1.5 KiB`, `64 MiB`; other values unchanged."""
     if not isinstance(count, int | float):
         return str(count)
     if count < 1024:

@@ -42,15 +42,15 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One line of a log, or a place where something is missing.
+    """One line of a log, or a gap.
 
     Attributes:
-        ts: when, as ISO 8601; "" where that is not known.
-        stream: `stdout`, `stderr`, `agent`, the path of a file, or "" of a verbatim log.
+        ts: when, as ISO 8601; "" if unknown.
+        stream: `stdout`, `stderr`, `agent`, the path of a file, or "" for a verbatim log.
         text: the line, without its line break.
-        raw: the exact bytes where they are no UTF-8.
-        partial: whether the line goes on.
-        gap: whether something is missing here; `text` says what.
+        raw: the exact bytes if they are not UTF-8.
+        partial: whether the line continues.
+        gap: whether bytes are missing here; `text` says which.
     """
 
     ts: str
@@ -61,7 +61,7 @@ class Item:
     gap: bool = False
 
     def as_json(self, *, terminal: bool = False) -> str:
-        """As it was in the segment; harmless where it goes to a terminal."""
+        """The JSON of the segment; with `terminal`, control characters are made harmless."""
         content: dict[str, object] = {"ts": self.ts, "stream": self.stream, "line": self.text}
         if self.raw is not None:
             content["base64"] = base64.b64encode(self.raw).decode()
@@ -77,7 +77,7 @@ def find_runs(source: Source, deployment_id: str | None = None) -> list[Run]:
 
     Args:
         source: where to look.
-        deployment_id: of which deployment; None for all.
+        deployment_id: the deployment; None for all.
 
     Raises:
         SourceError: it cannot be listed.
@@ -94,7 +94,7 @@ def find_runs(source: Source, deployment_id: str | None = None) -> list[Run]:
 
 
 def document(source: Source, run: Run, name: str = runs.EXIT) -> dict[str, object] | None:
-    """A JSON document of a run, such as its `exit.json`; None where there is none."""
+    """A JSON document of a run, such as its `exit.json`; None if there is none."""
     try:
         content = json.loads(source.get(f"{run.directory}/{name}"))
     except KeyError:
@@ -110,7 +110,7 @@ def number_of(name: str) -> int:
 
 
 class LogReader:
-    """Reads the log of one run, in order; can be asked again while it grows."""
+    """Reads the log of one run, in order; can be called again while the log grows."""
 
     def __init__(self, source: Source, run: Run) -> None:
         """Reads nothing yet."""
@@ -119,7 +119,7 @@ class LogReader:
         about = document(source, run, runs.RUN) or {}
         first = about.get("first_segment")
         self._next = first if isinstance(first, int) else (1 if run.attempt <= 1 else None)
-        self._seen = 0  # items that were given of the next segment, which was still being written
+        self._seen = 0  # items already returned from the next segment, which was still being written
 
     @property
     def last_number(self) -> int:
@@ -127,7 +127,7 @@ class LogReader:
         return (self._next or 1) - 1
 
     def more(self) -> Iterator[Item]:
-        """What has come since the last time; gaps are items too. Raises SourceError."""
+        """The new items since the last call, including gaps. Raises SourceError."""
         done = f"{(self._next or 1) - 1:06d}~"
         for key in self._source.keys(f"{self._run.directory}/", f"{self._run.directory}/{done}"):
             self._run.names.add(key[len(self._run.directory) + 1 :])
@@ -171,7 +171,7 @@ class LogReader:
 
 
 def ending(exit_document: dict[str, object] | None, last_number: int) -> list[Item]:
-    """What `exit.json` says is missing behind the last segment that is there."""
+    """The gap after the last segment, according to `exit.json`."""
     shipping = (exit_document or {}).get("shipping")
     not_shipped = shipping.get("not_shipped") if isinstance(shipping, dict) else None
     items = []
@@ -183,11 +183,11 @@ def ending(exit_document: dict[str, object] | None, last_number: int) -> list[It
 
 
 def joined(items: Iterator[Item]) -> Iterator[Item]:
-    """The same lines with those that came in parts put together."""
+    """The same lines, with partial lines joined."""
     parts: dict[str, list[Item]] = {}
     for item in items:
         if item.gap:
-            # What was begun before a gap is not what follows it.
+            # A partial line before a gap does not continue after it.
             yield from (_join(begun) for begun in parts.values())
             parts.clear()
             yield item

@@ -1,8 +1,8 @@
-"""Replaces secrets in log bytes. Standard library only, quick to import, and quick enough for every byte of a game.
+"""Replaces secrets in log bytes. Standard library only, quick to import, and fast enough for a game's whole output.
 
-A secret is looked for in all forms that `agent.logs.needles` lists. A stream is looked at as a whole: a secret that two
-reads split is found as well. For that, and only then, the end of a piece is kept back until more is read: when it is
-the beginning of a secret.
+`agent.logs.capture` (`_read`) calls it for every piece of output. A secret is searched for in all forms that
+`agent.logs.needles` lists. A stream is treated as a whole, so that a secret divided between two reads is found too: if
+the end of a piece may be the beginning of a secret, it is held back until more is read.
 """
 
 from agent.logs.needles import SHORTEST, Search, forms, wrapped_forms
@@ -16,17 +16,17 @@ __all__ = ["MARK", "SHORTEST", "RedactedStream", "Redactor"]
 
 MARK = b"[redacted]"
 _MARK_UTF16 = MARK.decode().encode("utf-16-le")[:-1]  # for both byte orders, as the forms of secrets are
-_LINE = 65536  # a line that is longer than this is not waited for when patterns are applied
-_LIKELY = 6  # characters of base64 at the end of a line that was not read as a whole: it may go on in the next
-_OVERLAP = 4096  # and this much of it is looked at again together with what follows
+_LINE = 65536  # with patterns, a line is held back until it is complete, but not beyond this length
+_LIKELY = 6  # base64 characters at the end of a line that was only partly read: the line may continue on the next one
+_OVERLAP = 4096  # of a longer line, this much is searched again together with the bytes that follow
 
 
 class Redactor:
     """Knows the secrets. One for all streams; threads may share it.
 
     Attributes:
-        ignored: how many values were too short (below `SHORTEST` bytes) to be looked for.
-        patterns: what else is replaced, within lines.
+        ignored: how many values were too short (below `SHORTEST` bytes) to be searched for.
+        patterns: regular expressions whose matches are also replaced, within lines.
     """
 
     def __init__(self, secrets: "Iterable[str | bytes]" = (), patterns: "Iterable[str]" = ()) -> None:
@@ -34,10 +34,10 @@ class Redactor:
 
         Args:
             secrets: exact values; empty ones are ignored, too short ones are ignored and counted.
-            patterns: regular expressions for what else is to be replaced, within a line.
+            patterns: regular expressions whose matches are also replaced, within a line.
 
         Raises:
-            ValueError: a pattern is no regular expression.
+            ValueError: a pattern is not a valid regular expression.
         """
         self.ignored = 0
         self._secrets: tuple[bytes, ...] = ()
@@ -46,7 +46,7 @@ class Redactor:
         self.add(secrets, patterns)
 
     def add(self, secrets: "Iterable[str | bytes]" = (), patterns: "Iterable[str]" = ()) -> None:
-        """Replaces these from now on as well; for what comes later than boot. Arguments and errors as at the start."""
+        """Adds secrets and patterns after the start. Arguments and errors as in the constructor."""
         values = [value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value for value in secrets]
         self.ignored += sum(0 < len(value) < SHORTEST for value in values)
         if added := {value for value in values if len(value) >= SHORTEST}.difference(self._secrets):
@@ -56,7 +56,7 @@ class Redactor:
 
     @property
     def search(self) -> Search:
-        """Looks for all forms of the secrets. Made when it is first needed: boot has no time for it."""
+        """Searches for all forms of the secrets. Created when it is first needed, to keep the start fast."""
         search = self._search
         if search is None:
             secrets = self._secrets
@@ -71,12 +71,13 @@ class Redactor:
         """A new stream of bytes to be redacted.
 
         Args:
-            keep_length: replace by as many asterisks instead of `[redacted]`, for files whose offsets matter (cores).
+            keep_length: whether to replace by the same number of asterisks instead of `[redacted]`, for files whose
+                offsets matter (cores).
         """
         return RedactedStream(self, keep_length=keep_length)
 
     def data(self, value: bytes) -> bytes:
-        """These bytes, redacted; for a value that is complete in itself."""
+        """Redacts a complete value."""
         stream = self.stream()
         return stream.feed(value) + stream.flush()
 
@@ -92,21 +93,21 @@ class Redactor:
 
 
 class RedactedStream:
-    """One stream of bytes. Not for several threads at once."""
+    """One stream of bytes. Must not be used by several threads at once."""
 
     __slots__ = ("_carry", "_covered", "_inside", "_keep_length", "_line", "_redactor")
 
     def __init__(self, redactor: Redactor, *, keep_length: bool) -> None:
-        """Starts with nothing kept back."""
+        """Starts with nothing held back."""
         self._redactor = redactor
         self._keep_length = keep_length
         self._carry = b""
         self._inside = False  # whether the last read ended inside a line
-        self._covered = 0  # so many bytes of it belong to a secret for which a mark was shown already
+        self._covered = 0  # this many bytes of it belong to a secret whose mark was already returned
         self._line = b""
 
     def feed(self, piece: bytes) -> bytes:
-        """Takes what was read; returns what may be shown now: all, but for the beginning of a secret at its end."""
+        """Takes a piece; returns the redacted bytes, except a possible beginning of a secret at the end."""
         search = self._redactor.search
         data = self._carry + piece if self._carry else piece
         found = search.find(data)
@@ -116,13 +117,13 @@ class RedactedStream:
         if marked:
             found = _joined([(0, marked), *found])
         if found and end < found[-1][1]:
-            # A secret that reaches into what is kept back is kept back as a whole: a longer one may contain both.
+            # A secret that overlaps the part held back is held back as a whole, since a longer one may contain both.
             start, stop = found.pop()
             if start >= len(data) - 2 * search.longest:
                 end = start
                 self._covered = marked if start == 0 else 0
             else:
-                # One that overlaps itself again and again is shown in parts.
+                # A secret that overlaps itself repeatedly is replaced in parts.
                 found.append((start, end))
                 self._covered = stop - end
         self._carry = data[end:]
@@ -130,7 +131,7 @@ class RedactedStream:
         return self._lines(shown) if self._redactor.patterns else shown
 
     def flush(self) -> bytes:
-        """What was kept back: the stream has ended, and nothing will complete it."""
+        """Returns the part held back, because the stream has ended."""
         data, self._carry = self._carry, b""
         marked, self._covered = self._covered, 0
         found = self._redactor.search.find(data)
@@ -143,7 +144,7 @@ class RedactedStream:
         return b"*" * length if self._keep_length else MARK
 
     def _replace(self, data: bytes, found: "list[tuple[int, int]]", *, marked: bool) -> bytes:
-        """Puts marks in the places of secrets; with `marked`, the one at the very beginning has its mark already."""
+        """Replaces secrets by marks; with `marked`, the one at the very beginning already has its mark."""
         if not found:
             return data
         parts: list[bytes] = []
@@ -158,7 +159,7 @@ class RedactedStream:
         return b"".join(parts)
 
     def _lines(self, shown: bytes) -> bytes:
-        """Patterns need whole lines: applies them to these, and keeps the beginning of the next one back."""
+        """Applies the patterns, which need whole lines, and holds back the beginning of the next line."""
         data = self._line + shown
         cut = data.rfind(b"\n") + 1
         if len(data) - cut > _LINE:
@@ -166,7 +167,7 @@ class RedactedStream:
             for pattern in self._redactor.patterns:
                 for match in pattern.finditer(data):
                     if match.start() < cut < match.end():
-                        # Waiting for the end of a match is bounded as well: a very long one is replaced in parts.
+                        # A very long match is replaced in parts, to limit the number of bytes held back.
                         cut = match.start() if match.end() - match.start() < _LINE else match.end()
         self._line = data[cut:]
         return self._apply_patterns(data[:cut])
@@ -178,7 +179,7 @@ class RedactedStream:
 
 
 def _joined(places: "list[tuple[int, int]]") -> "list[tuple[int, int]]":
-    """The first place and those that overlap it as one, then the others."""
+    """Merges the first position with those that overlap it."""
     start, end = places[0]
     rest = places[1:]
     while rest and rest[0][0] < end:

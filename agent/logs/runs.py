@@ -1,12 +1,12 @@
 """The directories of runs in the spool directory, and the files in them. Standard library only, quick to import.
 
 <spool directory>/20251124T081200Z-5f1e2d3c/     one run of an agent; its name sorts by time
-    lock            held with flock() for as long as that agent lives; says which deployment it is
+    lock            held with flock() while that agent is running; contains the deployment
     000001.seg      closed segments
     000002.open     the one that is being written
-    gaps            what was dropped before which segment
+    gaps            how many bytes were dropped before which segment
     parts.json      which attempt its segments belong to
-    000003.damaged  one that cannot be read, kept for whoever wants to look at it
+    000003.damaged  a segment that cannot be read, kept for analysis
     exit.json       how it ended
 """
 
@@ -37,7 +37,7 @@ _ATTEMPTS = "attempts.json"
 _DAMAGED = ".damaged"
 _MOST = 1 << 31
 _LARGEST = 1 << 20  # bytes of a small file
-_REMEMBERED = 100  # deployments whose attempts are counted; one container sees one, a laptop many
+_REMEMBERED = 100  # deployments whose attempts are counted; a container has one, a laptop many
 
 
 class Segment:
@@ -45,11 +45,11 @@ class Segment:
 
     Attributes:
         number: counts from 1 within its run; a missing number is a gap.
-        run: directory of the run that it belongs to, whether it could be made or not.
+        run: directory of the run that it belongs to, even if it could not be created.
         path: its file, or None while it is in memory.
         memory: its frames while they are in memory.
         size: bytes, with the headers of the frames.
-        streams: bytes of the log in it by stream; empty for one of an earlier run, whose frames nobody has read yet.
+        streams: bytes of the log in it by stream; empty for a segment of an earlier run, which was not parsed yet.
         since: when its first bytes were read, in nanoseconds since 1970.
         busy: whether it is being shipped; it is then the last to be dropped.
     """
@@ -57,7 +57,7 @@ class Segment:
     __slots__ = ("busy", "memory", "number", "path", "run", "since", "size", "streams")
 
     def __init__(self, number: int, run: str, since: int, path: "str | None" = None, size: int = 0) -> None:
-        """Makes the record; nothing is read."""
+        """Creates the record; reads nothing."""
         self.number = number
         self.run = run
         self.since = since
@@ -69,11 +69,11 @@ class Segment:
 
     @property
     def log_bytes(self) -> int:
-        """Bytes of the log in it; its size where that is all that is known."""
+        """Bytes of the log in it; its size if only that is known."""
         return sum(self.streams.values()) or self.size
 
     def pieces(self) -> "Iterator[bytes]":
-        """Its frames, for `frames.parse`; raises OSError when its file cannot be read."""
+        """Its frames, for `frames.parse`; raises OSError if its file cannot be read."""
         if self.path is None:
             yield from list(self.memory)
         else:
@@ -86,13 +86,13 @@ class Segment:
 
 
 def make(directory: str, run_id: str, owner: str) -> int:
-    """Makes the directory of a run, and locks it before anybody else can see it under a name to be adopted.
+    """Creates the directory of a run, and locks it before another agent can see and adopt it.
 
     Returns:
-        The descriptor that holds the lock; -1 where the file system knows no locks.
+        The descriptor that holds the lock; -1 if the file system does not support locks.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
     os.makedirs(directory, 0o700, exist_ok=True)
     _check_owner(directory)
@@ -106,7 +106,7 @@ def make(directory: str, run_id: str, owner: str) -> int:
 
 
 def _check_owner(directory: str) -> None:
-    """Refuses a directory that somebody else made: who owns it decides what is read from it and shipped."""
+    """Refuses a directory of another user, because its owner controls what would be read and shipped."""
     above = os.path.dirname(os.path.abspath(directory))
     own = [directory, *([above] if os.path.basename(above).startswith("arbitrium-agent-") else [])]
     for path in own:
@@ -116,13 +116,13 @@ def _check_owner(directory: str) -> None:
 
 
 def identity(deployment_id: str, command: "Sequence[str]") -> str:
-    """Whose run it is: only an agent with the same deployment and command adopts it."""
+    """The owner of a run; only an agent with the same deployment and command adopts it."""
     words = "\0".join(command).encode("utf-8", "surrogateescape")
     return f"{deployment_id}\ncommand {binascii.crc32(words):08x}" if command else deployment_id
 
 
 def lock(run: str) -> int:
-    """Locks a run's directory; -1 when its agent lives, or the directory cannot be used."""
+    """Locks a run's directory; -1 if its agent is running, or the directory cannot be used."""
     try:
         fd = os.open(f"{run}/{_LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:
@@ -136,7 +136,7 @@ def lock(run: str) -> int:
 
 
 def owner_of(run: str) -> str:
-    """Whose run it is, as `identity` gave it to `make`; "" where that is not known."""
+    """The owner of a run, as `identity` returned it for `make`; "" if unknown."""
     try:
         fd = os.open(f"{run}/{_LOCK}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
         with open(fd, encoding="utf-8", errors="surrogateescape") as file:
@@ -155,7 +155,7 @@ def all_runs(directory: str) -> "list[str]":
 
 
 def _is_run(name: str) -> bool:
-    """Whether this may be the name of a run's directory, such as `20251124T081200Z-5f1e2d3c`."""
+    """Whether this is a valid name of a run's directory, such as `20251124T081200Z-5f1e2d3c`."""
     time, _, end = name.partition("-")
     return len(time) == 16 and time[8] + time[15] == "TZ" and (time[:8] + time[9:15]).isdigit() and end.isalnum()
 
@@ -165,7 +165,7 @@ def load(run: str, *, clean: bool = True) -> "tuple[list[Segment], dict[int, int
 
     Args:
         run: the directory.
-        clean: whether to delete segments with nothing in them; not in a run that lives.
+        clean: whether to delete empty segments; not for a run that is still active.
     """
     found: list[Segment] = []
     gaps: dict[int, int] = {}
@@ -194,14 +194,14 @@ def load(run: str, *, clean: bool = True) -> "tuple[list[Segment], dict[int, int
 
 
 def keep_damaged(segment: Segment) -> None:
-    """Puts the file of a segment that cannot be shipped out of the way, so that nobody stumbles over it again."""
+    """Renames the file of a segment that cannot be shipped, so that it is not tried again."""
     if segment.path is not None:
         with contextlib.suppress(OSError):
             os.rename(segment.path, segment.path.rpartition(".")[0] + _DAMAGED)
 
 
 def save_gaps(run: str, gaps: "dict[int, int]") -> None:
-    """Leaves word of what was dropped for whoever adopts the run."""
+    """Writes the gaps for an agent that adopts the run."""
     try:
         with open(f"{run}/{_GAPS}", "w") as file:
             file.writelines(f"{number} {size}\n" for number, size in gaps.items())
@@ -210,10 +210,10 @@ def save_gaps(run: str, gaps: "dict[int, int]") -> None:
 
 
 def write(directory: str, name: str, data: bytes) -> "str | None":
-    """Writes a file as a whole or not at all.
+    """Writes a file atomically.
 
     Returns:
-        Its path, or None where it cannot be written.
+        Its path, or None if it cannot be written.
     """
     path = f"{directory}/{name}"
     try:
@@ -227,10 +227,10 @@ def write(directory: str, name: str, data: bytes) -> "str | None":
 
 
 def add_attempt(run: str, first: int, attempt: int) -> "list[tuple[int, int]]":
-    """Notes that the run's segments from number `first` on belong to this attempt.
+    """Records that the run's segments from number `first` on belong to this attempt.
 
-    One run has several attempts where the game was started again. Only numbers are kept: what lies in the spool decides
-    where in the store something goes no further than that.
+    A run has several attempts if the game was restarted. Only numbers are stored, so that files in the spool cannot
+    influence the place in the store in any other way.
 
     Returns:
         First segment and number of all attempts, in order.
@@ -243,7 +243,7 @@ def add_attempt(run: str, first: int, attempt: int) -> "list[tuple[int, int]]":
 
 
 def attempts(run: str) -> "list[tuple[int, int]]":
-    """First segment and number of each attempt of a run; empty where they are not known, or the file is damaged."""
+    """First segment and number of each attempt of a run; empty if unknown, or if the file is damaged."""
     found = _load_json(f"{run}/{_PARTS}")
     if not isinstance(found, list) or not all(isinstance(one, list) and len(one) == 2 for one in found):
         return []
@@ -252,12 +252,12 @@ def attempts(run: str) -> "list[tuple[int, int]]":
 
 
 def _count(value: object) -> int:
-    """A number that can be one of a segment or an attempt; 0 for everything else."""
+    """A valid number of a segment or an attempt; 0 for everything else."""
     return value if isinstance(value, int) and 0 < value < _MOST else 0
 
 
 def _load_json(path: str) -> object:
-    """The content of a small JSON file; None where it cannot be read."""
+    """The content of a small JSON file; None if it cannot be read."""
     import json  # noqa: PLC0415 - not on the way to the game
 
     try:
@@ -273,7 +273,7 @@ def key_of(known: "Parts", number: int) -> str:
 
 
 def put_aside(directory: str) -> None:
-    """Keeps the `exit.json` of an earlier attempt of this run beside the one that is to come."""
+    """Renames the `exit.json` of an earlier attempt of this run, before the next one is written."""
     with contextlib.suppress(OSError):
         number = 1 + sum(name.startswith("exit-") for name in os.listdir(directory))
         os.rename(f"{directory}/{EXIT}", f"{directory}/exit-{number}.json")
@@ -282,7 +282,7 @@ def put_aside(directory: str) -> None:
 
 
 def count_attempt(spool_directory: str, deployment_id: str) -> int:
-    """Counts this run of the agent for a deployment; 1 where the count cannot be kept."""
+    """Counts this run of the agent for a deployment; 1 if the count cannot be stored."""
     import json  # noqa: PLC0415 - not on the way to the game
 
     path = f"{spool_directory}/{_ATTEMPTS}"
@@ -297,13 +297,13 @@ def count_attempt(spool_directory: str, deployment_id: str) -> int:
             counts[deployment_id] = attempt
             file.truncate()
             file.write(json.dumps(dict(list(counts.items())[-_REMEMBERED:])).encode())
-    except OSError:  # also when it is closed: a full disk may say so only then
+    except OSError:  # also for errors of close(): a full disk may be reported only then
         pass
     return attempt
 
 
 def unshipped_exit(directory: str) -> "bytes | None":
-    """The `exit.json` of a run that did not get to ship it, or None."""
+    """The `exit.json` of a run that could not ship it, or None."""
     if os.path.exists(f"{directory}/{_SHIPPED}"):
         return None
     try:
@@ -316,12 +316,12 @@ def unshipped_exit(directory: str) -> "bytes | None":
 
 
 def mark_shipped(directory: str) -> None:
-    """Notes that the store has the run's `exit.json`."""
+    """Records that the store has the run's `exit.json`."""
     write(directory, _SHIPPED, b"")
 
 
 def stale(spool_directory: str, runs: "list[str]", kept: int = 10) -> "list[str]":
-    """Of these runs, the oldest ones beyond `kept`; all of those that left no `exit.json` to look at."""
+    """The runs to delete: the oldest ones beyond `kept`, and all without an `exit.json`."""
     empty = [run for run in runs if not os.path.exists(f"{run}/{EXIT}") and not _has_damaged(run)]
     rest = sorted(set(runs) - set(empty))
     return empty + rest[: max(0, len(rest) - kept)]
@@ -354,7 +354,7 @@ def unlink(path: "str | None") -> None:
 
 
 def _look(path: str) -> "tuple[int, int]":
-    """Size of a segment and when its first bytes were read; size 0 when there is no whole frame in it."""
+    """Size of a segment and when its first bytes were read; size 0 if it contains no complete frame."""
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW), "rb") as file:
         first = file.read(frames.HEADER.size)
         size = os.fstat(file.fileno()).st_size

@@ -1,8 +1,8 @@
 """Uploads the log while the game runs, and the rest after its exit.
 
-A segment is deleted only after the store confirmed it. Its key depends on nothing but the run and the segment's number
-and time, so that one that is shipped twice (the agent was killed between the confirmation and the deletion) replaces
-itself instead of being there twice.
+A segment is deleted only after the store has confirmed it. Its key depends only on the run and the segment's number and
+time, so that a segment shipped twice (the agent was killed between confirmation and deletion) overwrites its first
+copy.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _STEADY = RetryPolicy(patience=60.0, first=0.5, longest=60.0, give_up=False)
 
 
 class Shipper:
-    """Ships one run's log, and what earlier runs in the same spool directory left.
+    """Ships one run's log, and the logs left by earlier runs in the same spool directory.
 
     Attributes:
         directory: key of the run's directory in the store; known once `run` or `finish` has begun.
@@ -64,26 +64,26 @@ class Shipper:
         """Opens nothing yet.
 
         Args:
-            target_url: `AGENT_LOG_URL`, checked; None or "" for nowhere: then the log stays in the spool, and
-                `exit.json` beside it.
+            target_url: `AGENT_LOG_URL`, checked; None or "" for no store: then the log and `exit.json` stay in the
+                spool.
             spool: where the segments come from.
-            identity: what is known of `application`, `version`, `deployment_id`, `host_id` and `attempt`; the last is
-                counted in the spool directory where it is not given.
-            redactor: for kept files, `exit.json` and messages; without one nothing is replaced there.
-            interval: seconds after which a segment is shipped though it is small.
+            identity: `application`, `version`, `deployment_id`, `host_id` and `attempt`, as far as known; without
+                `attempt`, it is counted in the spool directory.
+            redactor: for kept files, `exit.json` and messages; None to replace nothing there.
+            interval: seconds after which even a small segment is shipped.
             keep: patterns of files that are shipped at the end.
-            user: whom the game runs as, whose rights to these files count; None for the agent's user.
+            user: the game's user, whose file permissions apply; None for the agent's user.
             form: how segments are written.
-            say: called with one line for people when shipping fails, and when it works again.
+            say: called with a message when shipping fails, and when it works again.
             environ: where `AGENT_STORE_*` is looked up; the process's environment by default.
-            store: used instead of the one behind the URL.
-            first: number of the attempt's first segment, where another process has begun to ship it; `identity` has
-                the attempt then.
-            on_prepared: told of that number and of the attempt, for another process to go on from.
-            speed: takes note of how fast the store is.
+            store: used instead of the store of the URL.
+            first: number of the attempt's first segment, if an earlier process has begun to ship it; then `identity`
+                contains the attempt.
+            on_prepared: called with that number and the attempt, so that a later process can continue.
+            speed: records how fast the store is.
 
         Raises:
-            ValueError: the URL is none that logs can go to.
+            ValueError: the URL cannot be used for logs.
         """
         self.directory = ""
         self._target = Target(target_url) if target_url else None
@@ -103,7 +103,7 @@ class Shipper:
         self._worker = Worker("ship")
         self._first = spool.next_number if first is None else first
         self._on_prepared = on_prepared
-        self._parts: dict[str, runs.Parts] = {}  # by directory of the run: where its segments go
+        self._parts: dict[str, runs.Parts] = {}  # the store directory of its segments, by the run's directory
         self._archive: Archive | None = None
         if self._outbox is not None and self._outbox.target.single:
             from agent.logs.archive import Archive  # noqa: PLC0415 - with tarfile; only for a presigned URL
@@ -120,11 +120,11 @@ class Shipper:
 
     @property
     def problem(self) -> str:
-        """Why the store takes nothing at present, in words; "" while it does."""
+        """Why the store accepts nothing now, in words; "" while it works."""
         return self._outbox.problem if self._outbox else ""
 
     def counters(self) -> dict[str, int]:
-        """Objects and (compressed) bytes that the store confirmed, and attempts that failed."""
+        """Objects and (compressed) bytes that the store has confirmed, and failed attempts."""
         box = self._outbox
         return {
             "objects": box.objects if box else 0,
@@ -133,7 +133,7 @@ class Shipper:
         }
 
     def keep(self, path: str) -> None:
-        """Ships this file, or what this pattern matches, at the end as well."""
+        """Also ships this file, or the files that match this pattern, at the end."""
         if path not in self._keep:
             self._keep.append(path)
 
@@ -154,21 +154,21 @@ class Shipper:
     ) -> ShipReport:
         """Ships the rest: `exit.json`, the tail, the segments, the files to keep, the core, and `exit.json` once more.
 
-        The game is gone and its output drained. Never raises; what could not be shipped is in the report, on `say`, and
-        stays in the spool.
+        To be called when the game is gone and its output was read. Never raises; parts that could not be shipped are
+        listed in the report and passed to `say`, and stay in the spool.
 
         Args:
             deadline: seconds of the event loop's clock; `hurry` moves it.
-            report: the content of `exit.json`; what became of shipping is added.
+            report: the content of `exit.json`; the result of shipping is added.
             tail: the last bytes of output, redacted.
             core: path of a core file, or None.
         """
         loop = asyncio.get_running_loop()
         self._finishing = True
-        # One that was told to hurry before it began has less time.
+        # `hurry` may have been called before it began.
         self._deadline = deadline = min(deadline, self._deadline)
         seconds = max(0.0, deadline - loop.time())
-        # For the last word: one small object, which takes a slow store some tenths of a second.
+        # For the final `exit.json`: one small object, which takes a slow store some tenths of a second.
         self._reserve = min(1.0, max(seconds * 0.2, min(0.4, seconds * 0.4)))
         self._spool.listen(None)
         if self._running is not None:
@@ -201,7 +201,7 @@ class Shipper:
         return ending.result
 
     def hurry(self, deadline: float) -> None:
-        """Moves the deadline of a `finish` that is under way, or that is still to come; never to a later moment."""
+        """Moves the deadline of a current or future `finish`, never to a later time."""
         self._deadline = deadline = min(deadline, self._deadline)
         if self._timeout is not None and not self._timeout.expired():
             self._timeout.reschedule(deadline - self._reserve)
@@ -213,7 +213,7 @@ class Shipper:
         await ending.main_part(seconds)
 
     async def _until(self, deadline: float, work: Coroutine[Any, Any, None]) -> None:
-        """Does a part of the end for as long as there is time; whatever goes wrong, the agent has to leave properly."""
+        """Runs a part of the end until the deadline; logs all exceptions, since the agent must exit properly."""
         try:
             async with asyncio.timeout_at(deadline) as self._timeout:
                 await work
@@ -234,7 +234,7 @@ class Shipper:
             return
         self._spool.seal_after(self._interval)
         self._spool.listen(lambda: _soon(loop, self._wakeup))
-        # The first object shows at once whether the store can be used.
+        # The first object shows immediately whether the store can be used.
         key = f"{self.directory}/{runs.RUN}"
         if self._archive is not None:
             await self._archive.keep_up(self._interval, [(key, self._about())], _STEADY)
@@ -261,31 +261,31 @@ class Shipper:
                 data = await self._worker.do(objects.encode, segment, self._form, self._spool.dropped_before(segment))
                 await self._outbox.put(f"{directory}/{objects.name(segment, self._form)}", data, _STEADY)
             except OSError as problem:
-                # Somebody deleted it, the disk is broken, or what is in it is.
+                # It was deleted, the disk is broken, or its content is damaged.
                 await self._worker.do(runs.keep_damaged, segment)
                 self._spool.forget(segment)
                 self._say(f"cannot ship segment {segment.number} of {segment.run}: {problem}; it is left out")
                 return
             self._measure(segment.size, began, failures)
-            # Still busy: dropped now, it would count as lost, though the store has it.
+            # Still marked busy: if it were dropped now, it would count as lost although the store has it.
             await self._worker.do(self._spool.confirm, segment)
         finally:
             segment.busy = False
 
     def _measure(self, size: int, began: float, failures: int) -> None:
-        """Notes how fast the store was; an object that needed a second attempt says nothing of that."""
+        """Records how fast the store was, unless the object needed more than one attempt."""
         if self._outbox is not None and self._outbox.failures == failures:
             self._speed.measured(size, asyncio.get_running_loop().time() - began)
 
     async def _prepare(self) -> None:
-        """Finds out which attempt this is, leaves word of the run in the spool, and adopts earlier ones. Once."""
+        """Finds out which attempt this is, records the run in the spool, and adopts earlier runs. Once."""
         if self._preparing is None:
             self._preparing = asyncio.create_task(self._prepare_once())
         await asyncio.shield(self._preparing)
 
     async def _prepare_once(self) -> None:
         identity, spool, do = self._identity, self._spool, self._worker.do
-        # Those that were killed before they could count themselves come first.
+        # Runs that were killed before they could count themselves are counted first.
         for run in await do(spool.adopt):
             known = await do(runs.attempts, run) or await self._count(run)
             self._parts[run] = [(first, self._key(run, attempt)) for first, attempt in known]
@@ -298,13 +298,13 @@ class Shipper:
         self._on_prepared(self._first, int(identity["attempt"]))
 
     async def _count(self, run: str) -> list[tuple[int, int]]:
-        """An earlier run that was killed in its first moments: counts it as the attempt that it was."""
+        """Counts an earlier run, which was killed before it could count itself, as an attempt."""
         deployment_id = self._deployment_of(run)
         attempt = await self._worker.do(runs.count_attempt, self._spool.directory, deployment_id)
         return await self._worker.do(runs.add_attempt, run, 1, attempt)
 
     def _key(self, run: str, attempt: int) -> str:
-        """The store's directory of an attempt; from nothing that lies in the spool but the name of the run."""
+        """The store's directory of an attempt; of the spool's content, it uses only the name of the run."""
         identity = {**self._identity, "deployment_id": self._deployment_of(run), "attempt": str(attempt)}
         return (self._target or _NOWHERE).directory(identity, _time(os.path.basename(run)))
 
@@ -312,7 +312,7 @@ class Shipper:
         return self._deployment_id or f"local-{os.path.basename(run)[-8:]}"
 
     async def _release(self) -> None:
-        """Lets go of the earlier runs of which nothing is left to ship."""
+        """Releases the earlier runs that have nothing left to ship."""
         do = self._worker.do
         held = {segment.run for segment in self._spool.segments()}
         done = [run for run in self._parts if run not in held and run != self._spool.run]
@@ -327,7 +327,7 @@ class Shipper:
                 await do(lambda run=run: self._spool.release(run, delete=True))
 
     def _about(self) -> bytes:
-        """The content of run.json, which says what run it is that is still under way."""
+        """The content of run.json, which describes the run while it is under way."""
         started = objects.stamp(self._spool.started_ns)
         content = {"started": started, "form": self._form, "first_segment": self._first, **self._identity}
         return json.dumps(content, indent=2).encode() + b"\n"
@@ -354,7 +354,7 @@ def _soon(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
 
 async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
-    # asyncio.wait() gives back whatever the task ended with, a panic of a library included, without raising it here.
+    # asyncio.wait() does not raise the task's exception here, not even a panic of a library.
     await asyncio.wait([task])
     if not task.cancelled():
         task.exception()

@@ -4,10 +4,10 @@ Each sink has a thread that writes with plain blocking writes. Making the descri
 it for every process that shares it (the flag belongs to the open file description, man 2 fcntl), and poll() alone does
 not keep a write from blocking where somebody else writes to the same pipe or terminal. A blocked thread hurts nobody.
 
-Between the reader of the game's output and that thread is a bounded buffer. When it is full the game has to wait, as it
-would without the agent, but only for a consumer that is alive: one that took at least 1 MiB within the last second.
-For one that hangs or trickles nobody waits: what it misses is dropped, oldest first, counted, and said at that place
-as soon as it takes something again. It is in the spool all the same.
+Between the reader of the game's output and that thread is a bounded buffer. If it is full, the game has to wait, as it
+would without the agent, but only for a consumer that is active: one that read at least 1 MiB within the last second.
+If a consumer hangs or reads more slowly, output is dropped instead, oldest first, counted, and reported at that place
+when the consumer reads again. The spool still contains it.
 """
 
 import contextlib
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 BUFFER = 4 * 1024 * 1024
 _ALIVE_BYTES = 1024 * 1024
 _ALIVE_SECONDS = 1.0
-_LINES = 500  # of the agent's own that wait at most
-_LINE_SECONDS = 1.0  # and for how long, where the game's line does not end
-_PIECE = 128 * 1024  # written at once, so that progress is seen in steps of this
+_LINES = 500  # most waiting lines of the agent
+_LINE_SECONDS = 1.0  # longest wait for the end of the game's line
+_PIECE = 128 * 1024  # bytes in one write, so that progress can be measured in such steps
 
 
 class Sink:
@@ -36,8 +36,8 @@ class Sink:
     Attributes:
         fd: the descriptor; never closed here.
         written: bytes passed on.
-        dropped: bytes that were not.
-        closed: whether nobody reads any more (or the descriptor was closed from the start).
+        dropped: bytes that were dropped.
+        closed: whether the reader is gone (or the descriptor was closed from the start).
     """
 
     __slots__ = (
@@ -64,12 +64,12 @@ class Sink:
     )
 
     def __init__(self, fd: int, wake: "Callable[[], None]", limit: int = BUFFER) -> None:
-        """Starts no thread before there is something to write.
+        """Starts no thread until there is something to write.
 
         Args:
             fd: where to write.
-            wake: called from the sink's thread when there is room again.
-            limit: bytes of the buffer.
+            wake: called from the sink's thread when the buffer has space again.
+            limit: size of the buffer in bytes.
         """
         self.fd = fd
         self.limit = limit
@@ -86,9 +86,9 @@ class Sink:
         self._hung = False
         self._marked_at = 0.0
         self._marked_written = 0
-        self._unsaid = 0  # bytes dropped since it was last said
-        self._mid_line = False  # whether what was put last ends in the middle of a line
-        self._lines: deque[bytes] = deque()  # of the agent's own, which wait for the end of the game's line
+        self._unsaid = 0  # bytes dropped since the last report
+        self._mid_line = False  # whether the last bytes end in the middle of a line
+        self._lines: deque[bytes] = deque()  # lines of the agent, which wait for the end of the game's line
         self._lines_since = 0.0
         try:
             os.fstat(fd)
@@ -97,7 +97,7 @@ class Sink:
             self.closed = True
 
     def on_room(self, wake: "Callable[[], None]") -> None:
-        """Calls `wake` from the sink's thread, from now on, when there is room again."""
+        """From now on, calls `wake` from the sink's thread when the buffer has space again."""
         self._wake = wake
 
     @property
@@ -106,7 +106,7 @@ class Sink:
         return self._size
 
     def put(self, data: bytes) -> None:
-        """Takes bytes to pass on; never waits. Ask `full` before."""
+        """Adds bytes to the buffer; never waits. Check `full` before."""
         if self.closed or not data:
             return
         with self._changed:
@@ -116,9 +116,9 @@ class Sink:
             self._pass_on_here(time.monotonic() + _ALIVE_SECONDS)
 
     def put_line(self, line: bytes) -> None:
-        """Takes a whole line of the agent's own, which never lands inside one of the game's; never waits.
+        """Adds a whole line of the agent, which is not written inside a line of the game; never waits.
 
-        It waits for the end of the game's line, for a second at most: a prompt has no end.
+        It is written after the end of the game's line, or after a second, because a prompt has no line break.
         """
         if self.closed:
             return
@@ -130,7 +130,7 @@ class Sink:
             self._add(b"")
 
     def _add(self, data: bytes) -> None:
-        """Adds what the game wrote, and the agent's lines where a line of the game's ends; with the lock held."""
+        """Adds the game's bytes, and the agent's lines where a line of the game ends; with the lock held."""
         if self._lines and (not self._mid_line or b"\n" in data or self._waited_long()):
             own = b"".join(self._lines)
             self._lines.clear()
@@ -147,7 +147,7 @@ class Sink:
             if data:
                 self._pieces.append(data)
                 self._size += len(data)
-            # Only a consumer that hangs lets it come to this: `full` keeps the others from it.
+            # This happens only with a hanging consumer: for others, `full` prevents it.
             while self._hung and self._size > self.limit and len(self._pieces) > 1:
                 lost = len(self._pieces.popleft())
                 self._size -= lost
@@ -166,7 +166,7 @@ class Sink:
         return time.monotonic() - self._lines_since >= _LINE_SECONDS
 
     def full(self) -> bool:
-        """Whether the game has to wait: the buffer is full, and its consumer is alive."""
+        """Whether the game has to wait: the buffer is full, and its consumer is active."""
         if self.closed or self._size < self.limit:
             return False
         with self._changed:
@@ -180,7 +180,7 @@ class Sink:
             return not self._hung
 
     def drain(self, deadline: float) -> bool:
-        """Waits until all is passed on, the deadline (monotonic seconds), or a second without any progress."""
+        """Waits until everything is passed on, the deadline (monotonic seconds), or a second without progress."""
         with self._changed:
             if self._lines:
                 self._lines_since = 0.0
@@ -198,7 +198,7 @@ class Sink:
             return True
 
     def end(self) -> None:
-        """Lets the thread end once the buffer is empty; nothing is put any more."""
+        """Ends the thread when the buffer is empty; nothing may be added after this."""
         with self._changed:
             self._ending = True
             self._changed.notify()
@@ -217,7 +217,7 @@ class Sink:
                     if self._lines and self._waited_long():
                         self._add(b"")
                 piece = self._pieces.popleft()
-                # What was dropped was right before this piece.
+                # The dropped bytes were right before this piece.
                 unsaid, self._unsaid = self._unsaid, 0
             if unsaid:
                 self._write(
@@ -276,14 +276,14 @@ class Sink:
             try:
                 count = os.write(self.fd, view[:_PIECE])
             except BlockingIOError:
-                # Somebody else made it non-blocking.
+                # Another process made the descriptor non-blocking.
                 waiter = select.poll()
                 waiter.register(self.fd, select.POLLOUT)
                 waiter.poll(1000)
                 continue
             except OSError as problem:
                 self.dropped += len(view)
-                # A full disk behind a file may have room later; everything else is final (EPIPE, EIO, EBADF).
+                # A full disk may have space later; all other errors are final (EPIPE, EIO, EBADF).
                 self.closed = problem.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
                 return
             view = view[count:]

@@ -22,36 +22,36 @@ class SourceError(AgentError):
 
 
 class Source(Protocol):
-    """What reading needs.
+    """The interface for reading logs.
 
     Attributes:
-        shown: where it is, for people.
+        shown: the place, for messages.
     """
 
     shown: str
 
     def keys(self, below: str = "", after: str = "") -> Iterable[str]:
-        """All keys that begin with `below`, or only those behind `after`; in any order. Raises SourceError."""
+        """All keys that begin with `below`, or only those after `after`; in any order. Raises SourceError."""
 
     def get(self, key: str) -> bytes:
-        """An object; raises KeyError where there is none, and SourceError where it cannot be read."""
+        """An object; raises KeyError if it does not exist, and SourceError if it cannot be read."""
 
     def grows(self, key: str) -> bool:
         """Whether a segment is still being written."""
 
     def close(self) -> None:
-        """Lets go of files."""
+        """Closes open files."""
 
 
 def open_source(url: str, environ: Mapping[str, str]) -> Source:
-    """The source behind a URL or a path.
+    """The source for a URL or a path.
 
     Args:
         url: `AGENT_LOG_URL` as it was for shipping, a directory, or an archive (`....tar`), also by http.
         environ: where `AGENT_STORE_*` is looked up.
 
     Raises:
-        SourceError: it is none of these.
+        SourceError: it is something else.
     """
     if "://" not in url:
         url = f"file://{os.path.abspath(url)}"
@@ -107,7 +107,7 @@ class ObstoreSource:
             raise self._problem(problem) from None
 
     def grows(self, key: str) -> bool:
-        """Never: what is shipped is complete."""
+        """Never: shipped segments are complete."""
         return False
 
     def close(self) -> None:
@@ -118,7 +118,7 @@ class ObstoreSource:
 
 
 class ArchiveSource:
-    """The one object behind a presigned URL, wherever it was downloaded to."""
+    """The archive that was uploaded to a presigned URL, read from a file or by HTTP."""
 
     def __init__(self, target: Target, url: str) -> None:
         """Reads its table of contents."""
@@ -151,7 +151,7 @@ class ArchiveSource:
 
 
 class SpoolSource:
-    """What is in a spool directory: of agents that have no store, or that could not ship it (yet)."""
+    """A spool directory: logs of agents without a store, or not (yet) shipped."""
 
     def __init__(self, directory: str) -> None:
         """Reads nothing yet."""
@@ -162,7 +162,7 @@ class SpoolSource:
         self._about: dict[str, bytes] = {}
 
     def keys(self, below: str = "", after: str = "") -> Iterable[str]:
-        """As `Source`; the keys that these would have in a store."""
+        """As `Source`, with the keys that the files would have in a store."""
         self._segments, self._files = {}, {}
         for run in runs.all_runs(self.shown):
             time, _, end = os.path.basename(run).partition("-")
@@ -201,7 +201,7 @@ class SpoolSource:
             ) from None
 
     def grows(self, key: str) -> bool:
-        """The one that an agent is writing, or was when it was killed."""
+        """The segment that an agent is writing, or was writing when it was killed."""
         return key in self._segments and str(self._segments[key].path).endswith(runs.OPEN)
 
     def close(self) -> None:

@@ -1,32 +1,32 @@
-"""How fast the store takes what it is given: what shipping the rest will take is estimated by it."""
+"""Measures the speed of the store, to estimate how long shipping the rest will take."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-# The last measurement counts for so much: a store that becomes slow is noticed, one slow answer is not believed.
+# Weight of the latest measurement: high enough to notice a store that becomes slow, but not after a single slow answer.
 _WEIGHT = 0.3
-# With fewer bytes the time is that of asking, not of sending.
+# With fewer bytes, the time measures the round trip and not the bandwidth.
 _ENOUGH_BYTES = 64 * 1024
-# What has changed by less is not told.
+# Smaller changes are not reported.
 _CHANGE = 0.25
 
 
 class Speed:
-    """What was measured of one store.
+    """The measurements of one store.
 
     Attributes:
-        object_seconds: what a small object takes; None before the first.
-        bytes_per_second: of log, before it is compressed; None before there was enough of it.
-        working: whether the store takes anything at present.
+        object_seconds: time for a small object; None before the first.
+        bytes_per_second: of uncompressed log; None until enough was shipped.
+        working: whether the store accepts uploads now.
     """
 
     def __init__(self, tell: Callable[[float, float], object] = lambda _seconds, _rate: None) -> None:
-        """Nothing is measured yet.
+        """Starts without measurements.
 
         Args:
-            tell: called with seconds for a small object and bytes of log per second (0: the store takes nothing at
-                present) whenever they have changed by a quarter.
+            tell: called with seconds for a small object and bytes of log per second (0: the store accepts nothing
+                now) whenever one has changed by a quarter.
         """
         self.object_seconds: float | None = None
         self.bytes_per_second: float | None = None
@@ -38,8 +38,8 @@ class Speed:
         """The store has confirmed an object.
 
         Args:
-            size: bytes of log in it, before they were compressed; for other objects, theirs.
-            seconds: what that took, without repeated attempts.
+            size: bytes of uncompressed log in it; for other objects, their size.
+            seconds: the time for the upload, without failed attempts.
         """
         self.working = True
         seconds = max(seconds, 1e-6)
@@ -50,13 +50,13 @@ class Speed:
         self._say()
 
     def works_again(self) -> None:
-        """The store has confirmed an object; where it had failed before, that is over."""
+        """The store has confirmed an object: it works (again)."""
         if not self.working:
             self.working = True
             self._say()
 
     def failed(self) -> None:
-        """The store has not taken an object."""
+        """The store has not accepted an object."""
         self.working = False
         self._say()
 
@@ -70,7 +70,7 @@ class Speed:
 
 DEFAULT_OBJECT_SECONDS = 0.05
 DEFAULT_RATE = 25e6
-"""Before anything was measured; what a store in the same region takes easily."""
+"""The estimate before the first measurement; a store in the same region is at least this fast."""
 
 
 def _smoothed(before: float | None, new: float) -> float:

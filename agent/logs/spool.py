@@ -1,11 +1,11 @@
 """The spool: log bytes on disk that are not shipped yet. Standard library only, quick to import.
 
-`append` only puts bytes into a short queue; a thread writes them, so that a disk that is slow, full, read-only or hangs
-never reaches whoever reads the game's output. Where the disk does not take them, a small ring in memory does. Both are
-bounded; what does not fit is dropped, oldest first, counted, and marked at its place in the log.
+`append` only puts bytes into a short queue, and a thread writes them, so that a slow, full, read-only or hanging disk
+never blocks the reader of the game's output. If the disk cannot be written, a small ring buffer in memory is used. Both
+are bounded; bytes that do not fit are dropped, oldest first, counted, and marked at their place in the log.
 
-Every run of an agent has a directory of its own below the spool directory, locked with `flock` for as long as it
-lives. Two agents never touch each other's; what a dead one left behind is adopted by a later one (see
+Every run of an agent has a separate directory below the spool directory, locked with `flock` while the agent is
+running. Agents never touch each other's directories; a later agent adopts the segments of one that has ended (see
 `agent.logs.earlier_runs`).
 """
 
@@ -23,21 +23,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-QUEUE = 8 * 1024 * 1024  # bytes read from the game that the disk has not taken yet
+QUEUE = 8 * 1024 * 1024  # bytes read from the game and not written to the disk yet
 _SEGMENT = 4 * 1024 * 1024  # size at which a segment is closed
 _TOO_SLOW = "the disk was slower than the game wrote"
-_SAY_AGAIN = 60.0  # seconds between two lines on the same thing
+_SAY_AGAIN = 60.0  # seconds between two messages about the same problem
 
 
 class Spool:
     """One run's spool.
 
-    No method raises because of the disk, and none but `flush` and `close` waits for it.
+    No method raises because of the disk, and only `flush` and `close` wait for it.
 
     Attributes:
         directory: the spool directory.
         run_id: name of this run's own directory in it: the time it started and a random part. Sorts by time.
-        max_bytes: what all segments together may take on disk.
+        max_bytes: limit for all segments together on disk.
         started_ns: when this run started, in nanoseconds since 1970.
         owner: the deployment and command that it belongs to, as `runs.identity` writes them.
     """
@@ -53,18 +53,18 @@ class Spool:
         command: "Sequence[str]" = (),
         say: "Callable[[str], None] | None" = None,
     ) -> None:
-        """Makes and locks the run's directory; no thread is started before there is something to write.
+        """Creates and locks the run's directory; starts no thread until there is something to write.
 
         Args:
-            directory: made if it is not there.
-            max_bytes: bound of the bytes on disk; at least 64 KiB is used.
+            directory: created if it does not exist.
+            max_bytes: limit of the bytes on disk; at least 64 KiB.
             segment_bytes: size at which a segment is closed; 0 chooses one that suits `max_bytes`.
-            queue_bytes: how much may wait for the disk.
-            deployment_id: which deployment the run belongs to, for whoever adopts it; by default what the platform
-                injected (`ARBITRIUM_REQUEST_ID`).
-            command: the game's program and arguments: what another command left on the same disk is not adopted.
-            say: called with one line for people when the disk cannot be used, when it can again, and when something
-                is dropped; from any thread.
+            queue_bytes: limit of the bytes that wait for the disk.
+            deployment_id: the deployment that the run belongs to, checked on adoption; by default the one that the
+                platform injected (`ARBITRIUM_REQUEST_ID`).
+            command: the game's program and arguments; runs of other commands on the same disk are not adopted.
+            say: called with a message when the disk cannot be used, when it works again, and when bytes are
+                dropped; from any thread.
         """
         self.directory = directory
         self.max_bytes = max(max_bytes, 65536)
@@ -74,7 +74,7 @@ class Spool:
         self._say = say or (lambda _: None)
         self._said_at = -_SAY_AGAIN
         self._listener: Callable[[], None] | None = None
-        # Guards what follows; never held while the disk is used.
+        # Protects the attributes below; never held while the disk is used.
         self._changed = threading.Condition(threading.Lock())
         self._queue: deque[tuple[int, str, bytes]] = deque()
         self._queued = 0
@@ -108,7 +108,7 @@ class Spool:
 
     @property
     def run(self) -> str:
-        """This run's own directory, whether it could be made or not."""
+        """This run's own directory, even if it could not be created."""
         return self._writer.path
 
     @property
@@ -118,17 +118,17 @@ class Spool:
 
     @property
     def problem(self) -> str:
-        """Why the disk is not used at present, in words; "" while it is."""
+        """Why the disk is not used now, in words; "" while it is."""
         return self._writer.problem
 
     # For whoever reads the game's output -----------------------------------------------------------------------------
 
     def append(self, stream: str, data: bytes, ts: "int | None" = None) -> None:
-        """Takes bytes of a stream; cheap, and never waits for the disk.
+        """Adds bytes of a stream; cheap, and never waits for the disk.
 
         Args:
             stream: its name: `stdout`, `stderr`, `agent`, or the path of a file.
-            data: redacted bytes; kept as they are.
+            data: redacted bytes; stored unchanged.
             ts: when they were read, in nanoseconds since 1970; now by default.
         """
         if not data:
@@ -146,7 +146,7 @@ class Spool:
             self._changed.notify_all()
 
     def put_file(self, name: str, data: bytes) -> None:
-        """Writes a file beside the segments, whole or not at all, unless there is one already; `flush` waits for it."""
+        """Writes a file next to the segments, atomically, unless it already exists; `flush` waits for it."""
         with self._changed:
             self._files.append((name, data))
             self._start()
@@ -164,7 +164,7 @@ class Spool:
     # For whoever counts ----------------------------------------------------------------------------------------------
 
     def counters(self) -> "dict[str, int]":
-        """Bytes of log and segments so far: in, shipped, dropped; and what is held now."""
+        """Bytes of log and segments so far: received, shipped, dropped; and those held now."""
         with self._changed:
             return {
                 "bytes_in": sum(self._received.values()),
@@ -189,13 +189,13 @@ class Spool:
     # For whoever ships -----------------------------------------------------------------------------------------------
 
     def seal_after(self, seconds: "float | None") -> None:
-        """Closes segments from this age on, though they are small; None for never."""
+        """Closes even small segments at this age; None for never."""
         self._writer.seal_seconds = seconds
         with self._changed:
             self._changed.notify_all()
 
     def listen(self, listener: "Callable[[], None] | None") -> None:
-        """Calls `listener()` from the writing thread whenever a segment was closed; None ends that."""
+        """Calls `listener()` from the writing thread after each closed segment; None ends that."""
         self._listener = listener
 
     def segments(self) -> "list[Segment]":
@@ -209,7 +209,7 @@ class Spool:
             return self._gaps.get(segment.number, 0)
 
     def confirm(self, segment: Segment) -> None:
-        """The store has it: it is deleted here."""
+        """The store has confirmed the segment: deletes it."""
         with self._changed:
             if segment in self._segments:
                 self._segments.remove(segment)
@@ -220,25 +220,25 @@ class Spool:
         segment.discard()
 
     def forget(self, segment: Segment) -> None:
-        """It cannot be read any more (its file was deleted or damaged): counted as dropped."""
+        """The segment cannot be read any more (its file was deleted or damaged): counts it as dropped."""
         with self._changed:
             if segment in self._segments:
                 self._drop(segment)
 
     def seal(self) -> None:
-        """Asks for the segment that is being written to be closed now; `flush` waits until it is."""
+        """Asks the thread to close the current segment now; `flush` waits for it."""
         with self._changed:
             self._seal_now = True
             self._changed.notify_all()
 
     def flush(self, deadline: float) -> bool:
-        """Waits until everything appended so far is on disk (or in the ring) and what `seal` asked for is done.
+        """Waits until everything appended so far is on disk (or in the ring) and `seal` is done.
 
         Args:
             deadline: seconds of the monotonic clock.
 
         Returns:
-            False when the deadline came first: the disk hangs.
+            False if the deadline came first: the disk hangs.
         """
         with self._changed:
             waits = bool(self._queue or self._files)
@@ -260,10 +260,10 @@ class Spool:
         """Writes what is queued, closes the segment, ends the thread and unlocks the run.
 
         Args:
-            deadline: seconds of the monotonic clock; a disk that hangs is not waited for any longer.
+            deadline: seconds of the monotonic clock, for a disk that hangs.
 
         Returns:
-            Whether all of that was done.
+            Whether all of this was done.
         """
         with self._changed:
             self._closing = True
@@ -336,7 +336,7 @@ class Spool:
         return active.size if active is not None else 0
 
     def _excess(self) -> "list[Segment]":
-        """Takes the oldest segments out until the bounds are kept; called with the lock held."""
+        """Removes the oldest segments until the limits are met; called with the lock held."""
         doomed: list[Segment] = []
         for on_disk, bound in ((True, self.max_bytes - self._segment_bytes), (False, MEMORY)):
             kind = [segment for segment in self._segments if (segment.path is not None) is on_disk]
@@ -352,7 +352,7 @@ class Spool:
         return doomed
 
     def _drop(self, segment: Segment) -> None:
-        """Counts a segment as dropped and tells the one behind it; called with the lock held."""
+        """Counts a segment as dropped and records the gap before the next one; called with the lock held."""
         at = self._segments.index(segment)
         self._segments.remove(segment)
         gap = self._gaps.pop(segment.number, 0) + segment.log_bytes

@@ -1,4 +1,4 @@
-"""What is shipped from: what the agent's process sees of the init's spool, and of what earlier runs left."""
+"""The interface of a spool for shipping: the segments of the init's spool, and those of earlier runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from agent.logs.runs import Segment
 
 
 class SpoolLike(Protocol):
-    """What is shipped from: `agent.runtime.remote_spool.RemoteSpool`, for which `tests/local_spool.py` stands in."""
+    """Implemented by `agent.runtime.remote_spool.RemoteSpool`, and for tests by `tests/local_spool.py`."""
 
     directory: str
     run_id: str
@@ -24,7 +24,7 @@ class SpoolLike(Protocol):
         """Number of the next segment."""
 
     def seal_after(self, seconds: float | None) -> None:
-        """Has segments of this age closed."""
+        """Closes segments at this age, even if they are small."""
 
     def listen(self, listener: Callable[[], None] | None) -> None:
         """Calls back when a segment was closed."""
@@ -36,10 +36,10 @@ class SpoolLike(Protocol):
         """Bytes dropped right before a segment."""
 
     def confirm(self, segment: Segment) -> None:
-        """The store has it."""
+        """The store has confirmed the segment."""
 
     def forget(self, segment: Segment) -> None:
-        """It cannot be read."""
+        """The segment cannot be read."""
 
     def seal(self) -> None:
         """Closes the open segment."""
@@ -48,10 +48,10 @@ class SpoolLike(Protocol):
         """Waits until all is written."""
 
     def adopt(self) -> list[str]:
-        """Takes over what earlier runs left."""
+        """Adopts the segments of earlier runs."""
 
     def release(self, run: str, *, delete: bool) -> None:
-        """Lets go of an earlier run."""
+        """Releases an earlier run."""
 
     def counters(self) -> dict[str, int]:
         """Bytes and segments so far."""

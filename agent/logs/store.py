@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class StoreError(Exception):
-    """A store did not take something.
+    """A store did not accept an object.
 
     Attributes:
-        final: whether trying again is useless until somebody changes something (wrong key, no such bucket).
+        final: whether retrying is useless until the configuration is changed (wrong key, no such bucket).
     """
 
     def __init__(self, message: str, *, final: bool) -> None:
@@ -40,10 +40,10 @@ class StoreError(Exception):
 
 
 class Store(Protocol):
-    """What shipping needs of a store. Keys are paths with slashes below the target's base."""
+    """The interface of a store for shipping. Keys are paths with slashes below the target's base."""
 
     async def put(self, key: str, data: bytes) -> None:
-        """Stores an object as a whole or not at all; it is confirmed when this returns.
+        """Stores an object atomically; it is confirmed when this returns.
 
         Raises:
             StoreError: it is not stored.
@@ -53,17 +53,17 @@ class Store(Protocol):
         """Stores a whole file; as `put`."""
 
     async def put_pieces(self, key: str, pieces: AsyncIterator[bytes]) -> None:
-        """Stores an object of unknown size, without having all of it in memory where the store permits; as `put`."""
+        """Stores an object of unknown size; if the store permits, without holding all of it in memory. As `put`."""
 
     async def close(self) -> None:
         """Lets connections go."""
 
 
 def open_store(target: Target, environ: Mapping[str, str] | None = None) -> Store:
-    """The store behind a target.
+    """The store for a target.
 
     Args:
-        target: where to.
+        target: where to upload.
         environ: where `AGENT_STORE_*` is looked up; the process's own environment by default, which is also where
             the stores look for their usual variables.
 
@@ -82,7 +82,7 @@ class ObstoreStore:
         """Opens it; nothing is sent yet. Raises StoreError."""
         self._directory = target.base.partition("://")[2] if target.kind == "file" else None
         if self._directory is not None:
-            with contextlib.suppress(OSError):  # what is wrong with it is said when something is put there
+            with contextlib.suppress(OSError):  # errors are reported when an object is put there
                 os.makedirs(self._directory, 0o700, exist_ok=True)
         self.raw = open_obstore(target, environ)
 
@@ -112,13 +112,13 @@ class ObstoreStore:
         self._protect(key)
 
     def _protect(self, key: str) -> None:
-        """Lets nobody but the agent's user read what lies in a directory: a log may hold more than it should."""
+        """Lets only the agent's user read the files in a directory, because a log may contain secrets."""
         if self._directory is not None:
             with contextlib.suppress(OSError):
                 os.chmod(f"{self._directory}/{key}", 0o600, follow_symlinks=True)
 
     async def close(self) -> None:
-        """Nothing is to be done: the connections end with the object."""
+        """Does nothing: the connections end with the object."""
 
 
 class HttpStore:
@@ -128,7 +128,7 @@ class HttpStore:
         """Opens nothing yet.
 
         Args:
-            url: the key goes in the place of `{key}` or behind the path; a presigned one has no such place.
+            url: the key replaces `{key}` or is added to the path; a presigned URL is used unchanged.
         """
         self._url = url
         self._session: aiohttp.ClientSession | None = None
@@ -164,7 +164,7 @@ class HttpStore:
     async def put_file(self, key: str, file: IO[bytes]) -> None:
         """As `Store`."""
         file.seek(0)
-        # aiohttp closes what it sends; the file may be needed for another attempt.
+        # aiohttp closes the file that it sends; it may be needed for another attempt.
         with (
             os.fdopen(os.dup(file.fileno()), "rb")
             if not isinstance(file, io.BytesIO)
@@ -184,7 +184,7 @@ class HttpStore:
             self._session = None
 
 
-# Options of the HTTP client, as obstore's ClientConfig has them.
+# Options of the HTTP client, as named in obstore's ClientConfig.
 _CLIENT_OPTIONS = (
     "allow_http",
     "allow_invalid_certificates",
@@ -204,7 +204,7 @@ _CLIENT_OPTIONS = (
 
 
 def open_obstore(target: Target, environ: Mapping[str, str]) -> ObjectStore:
-    """The obstore object behind a target that is no http URL; for reading as well. Raises StoreError."""
+    """The obstore object for a target that is not an http URL; also used for reading. Raises StoreError."""
     from obstore.store import LocalStore, from_url  # noqa: PLC0415 - late, see above
 
     try:
@@ -215,7 +215,7 @@ def open_obstore(target: Target, environ: Mapping[str, str]) -> ObjectStore:
         client: Any = {"allow_http": _is_plain(environ), "connect_timeout": "5s", "timeout": "10m"}
         client |= {name: config.pop(name) for name in _CLIENT_OPTIONS if name in config}
         if target.kind == "s3" and "access_key_id" in config and not {"token", "session_token"} & config.keys():
-            # A session token in the environment belongs to other keys, and would make every signature wrong.
+            # A session token in the environment belongs to other keys, and would make every signature invalid.
             config["token"] = ""
         return from_url(
             target.base,
@@ -233,12 +233,12 @@ def open_obstore(target: Target, environ: Mapping[str, str]) -> ObjectStore:
         )
     except LEAVING:
         raise
-    except BaseException as problem:  # a panic of the library is no Exception
+    except BaseException as problem:  # a panic of the library is not an Exception
         raise explain(problem) from None
 
 
 def _is_plain(environ: Mapping[str, str]) -> bool:
-    """Whether an endpoint is plain http, as a store in the same network often is; nothing else makes it be used."""
+    """Whether an endpoint is plain http, common for a store in the same network; it has to be allowed explicitly."""
     return any(
         value.startswith("http://") and ("ENDPOINT" in name or name.endswith("_BASE_URL"))
         for name, value in environ.items()
@@ -247,7 +247,7 @@ def _is_plain(environ: Mapping[str, str]) -> bool:
 
 
 def explain(problem: BaseException) -> StoreError:
-    """What obstore raised, as one line for people and whether it is final."""
+    """The exception of obstore as one line for people, and whether it is final."""
     from obstore import exceptions  # noqa: PLC0415 - late, see above
 
     final = isinstance(
@@ -259,14 +259,14 @@ def explain(problem: BaseException) -> StoreError:
             exceptions.InvalidPathError,
             exceptions.NotSupportedError,
             exceptions.UnknownConfigurationKeyError,
-            ValueError,  # a key that cannot be one
+            ValueError,  # an invalid key
         ),
     )
     return StoreError(_short(str(problem)) or type(problem).__name__, final=final)
 
 
 def _short(text: str) -> str:
-    """What obstore says, without its repetitions: the server's own words where it has any."""
+    """The message of obstore without its repetitions: the server's own words, if there are any."""
     line = " ".join(text.partition("\n\nDebug source:")[0].split())
     status = re.search(r"status code: (\d{3}[^:]*)", line)
     code = re.search(r"<Code>([^<]*)</Code>", line)

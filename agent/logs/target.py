@@ -12,7 +12,7 @@ DEFAULT_TEMPLATE = "{application}/{version}"
 KEY = "{key}"  # in an http(s) URL: the place of the whole key
 
 STORE_PREFIX = "AGENT_STORE_"
-# Scheme: kind of store, and how its usual variables begin: those that the object_store crate reads.
+# Scheme: kind of store, and the prefixes of its usual variables, which the object_store crate reads.
 _SCHEMES = {
     "s3": ("s3", ("AWS_",)),
     "s3a": ("s3", ("AWS_",)),
@@ -26,10 +26,10 @@ _SCHEMES = {
     "https": ("http", ()),
     "file": ("file", ()),
 }
-# What the names of credentials have in them, whatever the store: AWS_SECRET_ACCESS_KEY, GOOGLE_SERVICE_ACCOUNT_PATH,
+# Parts of the names of credentials, for all stores: AWS_SECRET_ACCESS_KEY, GOOGLE_SERVICE_ACCOUNT_PATH,
 # AZURE_STORAGE_SAS_TOKEN, ..._PASSWORD, ..._CLIENT_ID and so on.
 _CREDENTIALS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "SERVICE_ACCOUNT", "CREDENTIAL", "SAS", "CLIENT_ID")
-# Values of these are no secrets: replacing them would make logs unreadable and hide nothing.
+# Values of these are not secrets: replacing them would only make logs unreadable.
 _HARMLESS = (
     "REGION",
     "ENDPOINT",
@@ -59,7 +59,7 @@ class Target:
         """Parses a URL.
 
         Raises:
-            ValueError: it is none that logs can go to; the message says what the setting takes.
+            ValueError: logs cannot be sent there; the message says what the setting takes.
         """
         scheme, separator, rest = url.strip().partition("://")
         known = _SCHEMES.get(scheme.lower())
@@ -89,7 +89,7 @@ class Target:
 
     @property
     def shown(self) -> str:
-        """The URL for people: without what lets its holder write (user, password, query)."""
+        """The URL for messages: without the parts that permit writing (user, password, query)."""
         scheme, _, rest = self.base.partition("://")
         host, slash, path = rest.partition("/")
         path, query, _ = path.partition("?")
@@ -99,7 +99,7 @@ class Target:
         """The key of a run's directory.
 
         Args:
-            identity: values for the placeholders; what is not known is written `_`.
+            identity: values for the placeholders; an unknown value becomes `_`.
             run_time: when the run started, `YYYYMMDDTHHMMSSZ`.
         """
         values = {name: clean(identity.get(name, "")) for name in PLACEHOLDERS}
@@ -113,7 +113,7 @@ class Target:
 
 
 def clean(value: str) -> str:
-    """A value as part of a key: characters that every store and shell takes; `_` when there is nothing."""
+    """A value as part of a key, with characters that every store and shell accepts; `_` if it is empty."""
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in value.strip())
     return safe.strip("-.")[:100] or "_"
 
@@ -130,8 +130,8 @@ def is_store_variable(name: str, log_url: "str | None", names: "Iterable[str]" =
     Args:
         name: the variable.
         log_url: the text of `AGENT_LOG_URL`, or None.
-        names: the names of all variables there are. With credentials in `AGENT_STORE_*` among them, the store's usual
-            variables are the game's own: that is how a game keeps its `AWS_*` beside an agent that ships.
+        names: the names of all variables. If they include credentials in `AGENT_STORE_*`, the store's usual variables
+            belong to the game: this is how a game can have its own `AWS_*` variables next to an agent that ships.
     """
     if name.startswith(STORE_PREFIX):
         return True
@@ -145,7 +145,7 @@ def is_store_variable(name: str, log_url: "str | None", names: "Iterable[str]" =
 
 
 def store_secrets(environ: "Mapping[str, str]", log_url: "str | None") -> "list[str]":
-    """The values that let their holder write to the store: they must be in no log.
+    """The values that permit writing to the store; they must not appear in any log.
 
     Args:
         environ: the container's environment.
@@ -163,7 +163,7 @@ def store_secrets(environ: "Mapping[str, str]", log_url: "str | None") -> "list[
 
 
 def url_secrets(url: str) -> "list[str]":
-    """What lets whoever has a URL do something with it: user and password, a presigned query."""
+    """The secret parts of a URL: user and password, a presigned query."""
     scheme, _, rest = url.partition("://")
     host, _, path = rest.partition("/")
     found = []

@@ -1,7 +1,7 @@
 """A daemon thread for blocking work: it neither blocks the event loop nor delays the agent's exit.
 
-`asyncio.to_thread` would do but for one thing: the interpreter joins its threads at exit, and a thread that hangs in a
-read from a dead disk would keep the agent from leaving.
+`asyncio.to_thread` cannot be used, because the interpreter joins its threads at exit: a thread that hangs in a read
+from a dead disk would keep the agent from exiting.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 
 class Worker:
-    """One thread; what it is given is done in order."""
+    """One thread that executes calls in order."""
 
     def __init__(self, name: str) -> None:
-        """Starts no thread before there is work."""
+        """Starts no thread until there is work."""
         self._name = name
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -47,7 +47,7 @@ class Worker:
                 result = function(*args)
             except BaseException as raised:
                 problem = raised
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody wants to know any more
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the result is not needed any more
                 loop.call_soon_threadsafe(settle, result, problem)
 
         if self._thread is None:
@@ -57,7 +57,7 @@ class Worker:
         return await future
 
     async def within(self, seconds: float, function: Callable[..., T], *args: Any) -> T | None:
-        """As `do`, but gives up after so many seconds (None) and does what comes later in a new thread."""
+        """As `do`, but gives up after a number of seconds (returns None) and executes later calls in a new thread."""
         try:
             async with asyncio.timeout(seconds):
                 return await self.do(function, *args)
@@ -66,7 +66,7 @@ class Worker:
             return None
 
     def end(self) -> None:
-        """Ends the thread once it has done what it was given; what comes later gets a new one."""
+        """Ends the thread after the queued calls; later calls get a new one."""
         self._jobs.put(None)
         self._jobs, self._thread = queue.SimpleQueue(), None
 

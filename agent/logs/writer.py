@@ -1,6 +1,6 @@
-"""Writes segments: on disk, or in memory where the disk takes none. Standard library only, quick to import.
+"""Writes segments: on disk, or in memory if the disk cannot be written. Standard library only, quick to import.
 
-Belongs to the spool's thread; nothing else calls it.
+Only the spool's thread may call it.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MEMORY = 4 * 1024 * 1024  # bytes kept in memory where the disk takes none
+MEMORY = 4 * 1024 * 1024  # bytes kept in memory if the disk cannot be written
 _DISK_AGAIN = 5.0  # seconds between attempts to use a disk that failed
 _BATCH = 512  # buffers written with one system call, two for each frame; 1024 is the most (IOV_MAX, man 2 writev)
 
@@ -24,12 +24,12 @@ class SegmentWriter:
     """Writes one run's segments, one after the other.
 
     Attributes:
-        path: the run's directory, whether it can be made or not.
-        made: whether it is there.
+        path: the run's directory, even if it could not be created.
+        made: whether it exists.
         active: the segment that is being written, or None.
-        problem: why the disk is not used at present, in words; "" while it is.
+        problem: why the disk is not used now, in words; "" while it is.
         errors: how often the disk failed.
-        seal_seconds: age at which a segment is closed though it is small, or None for never.
+        seal_seconds: age at which even a small segment is closed, or None for never.
     """
 
     def __init__(
@@ -43,15 +43,15 @@ class SegmentWriter:
         sealed: "Callable[[Segment], None]",
         recovered: "Callable[[], None]",
     ) -> None:
-        """Makes and locks the run's directory.
+        """Creates and locks the run's directory.
 
         Args:
             directory: the spool directory.
             run_id: name of the run's directory in it.
             owner: the deployment that it belongs to.
             segment_bytes: size at which a segment is closed.
-            say: called with a line for people when the disk fails or works again.
-            sealed: takes each segment when it is closed.
+            say: called with a message when the disk fails or works again.
+            sealed: called with each closed segment.
             recovered: called when the disk works again.
         """
         self.path = f"{directory}/{run_id}"
@@ -95,7 +95,7 @@ class SegmentWriter:
                     pieces += _name_frame(number, stream, ts)
                 size = self.active.size if self.active is not None else 0
                 full = size + sum(map(len, pieces)) + len(rest) >= self._limit()
-                # A segment ends with a line where it can, so that few lines are in two.
+                # If possible, a segment ends at the end of a line, so that few lines are divided between two segments.
                 cut = (rest.rfind(b"\n") + 1 if full else 0) or len(rest)
                 part, rest = (rest, b"") if cut == len(rest) else (rest[:cut], rest[cut:])
                 pieces += (frames.header(frames.DATA, number, len(part), ts), part)
@@ -109,14 +109,14 @@ class SegmentWriter:
             self._append(pieces, streams)
 
     def write_gap(self, dropped: int, why: str) -> None:
-        """Says at this place that bytes are missing."""
+        """Writes a frame which says that bytes are missing here."""
         if self.active is None:
             self._begin(time.time_ns())
         self._append([frames.gap(dropped, why)], {})
 
     def due(self) -> "float | None":
-        """Seconds until the open segment is old enough to be closed; None when no time does that."""
-        # What is in memory is closed when the disk is tried again, so that the next segment can be on disk.
+        """Seconds until the open segment is old enough to be closed; None if age does not matter."""
+        # A segment in memory is closed when the disk is tried again, so that the next one can be on disk.
         age = self.seal_seconds if self._fd >= 0 else _DISK_AGAIN
         if self.active is None or age is None:
             return None
@@ -131,10 +131,10 @@ class SegmentWriter:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             with contextlib.suppress(OSError):
-                # A frame that was written in part (disk full) is cut off; this takes no space.
+                # Removes a partly written frame (disk full); this needs no disk space.
                 if os.fstat(fd).st_size != segment.size:
                     os.ftruncate(fd, segment.size)
-            with contextlib.suppress(OSError):  # a full disk may say so only now; the frames before are there
+            with contextlib.suppress(OSError):  # a full disk may be reported only now; the earlier frames are complete
                 os.close(fd)
             done = f"{self.path}/{segment.number:06d}{runs.DONE}"
             try:
@@ -148,7 +148,7 @@ class SegmentWriter:
             segment.discard()
 
     def move_to_disk(self, segment: Segment) -> bool:
-        """Writes a closed segment that had to stay in memory; False when the disk fails again."""
+        """Writes a closed segment that was held in memory; False if the disk fails again."""
         path = f"{self.path}/{segment.number:06d}{runs.DONE}"
         try:
             with open(path, "xb") as file:
@@ -161,7 +161,7 @@ class SegmentWriter:
         return True
 
     def put_file(self, name: str, data: bytes) -> None:
-        """Writes a small file beside the segments, whole or not at all; one that is there already is put aside."""
+        """Writes a small file next to the segments, atomically; an existing one is renamed."""
         if not self.made or not os.path.isdir(self.path):
             self._make_run()
         part = f"{self.path}/{name}.first"
@@ -197,7 +197,7 @@ class SegmentWriter:
                 if os.writev(self._fd, pieces) != size:
                     raise OSError(errno.ENOSPC, "written in part")
             except OSError as problem:
-                # These frames go to the next segment as a whole, which is in memory; this one ends before them.
+                # This segment ends here, and the next one, in memory, gets all of these frames.
                 self._fail(problem)
                 numbers = dict(self._numbers)
                 self.seal()
@@ -215,7 +215,7 @@ class SegmentWriter:
             segment.streams[stream] = segment.streams.get(stream, 0) + count
 
     def _limit(self) -> int:
-        """Size at which the open segment is closed; in memory a small one, as the ring drops whole segments."""
+        """Size at which the open segment is closed; smaller in memory, because the ring drops whole segments."""
         return self._segment_bytes if self._fd >= 0 else min(self._segment_bytes, MEMORY // 8)
 
     def _begin(self, ts: int) -> None:
@@ -227,7 +227,7 @@ class SegmentWriter:
                 self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
                 segment.path = path
             except OSError as problem:
-                # Somebody may have deleted the directory; the next segment makes a new one.
+                # The directory may have been deleted; the next segment creates a new one.
                 self.made = os.path.isdir(self.path)
                 self._fail(problem)
         self._number += 1
