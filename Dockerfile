@@ -14,14 +14,14 @@ ARG BASE=debian:13-slim
 FROM ${BASE} AS python
 RUN apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
-        binutils ca-certificates dpkg-dev gcc libc6-dev libffi-dev libssl-dev libzstd-dev make musl-tools pkgconf \
+        binutils ca-certificates dpkg-dev gcc libc6-dev libffi-dev libssl-dev make musl-tools pkgconf \
         python3 python3-pip xz-utils zlib1g-dev \
  && mkdir /build \
  && dpkg-query -W -f '${Package}=${Version}\n' | xargs apt-cache show 2>/dev/null \
   | grep -E '^(Package|Version|SHA256):|^$' >/build/packages \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
-COPY packaging/python.sh packaging/profile.py packaging/sources.sha256 packaging/
+COPY packaging/python.sh packaging/profile.py packaging/openssl_without.c packaging/sources.sha256 packaging/
 # `--build-arg PROFILE=on`: a faster interpreter that is not the same twice (docs/image.md).
 ARG PROFILE=off
 RUN PROFILE=$PROFILE packaging/python.sh python

@@ -187,13 +187,14 @@ def compile_without_sources(top: Path, optimize: int, keep: tuple[str, ...] = ()
 
     A tree without bytecode takes ten times as long to start, and a container's root may be read-only, so nothing can be
     compiled later. Sources beside the bytecode would cost a `stat` each and half a megabyte of the layer; tracebacks
-    have file and line without them.
+    have file and line without them. The columns, which Python would underline in a source line, are left out too.
 
     Args:
         top: the tree.
         optimize: 0, or 2 to leave out docstrings and assertions too.
         keep: sources to leave there all the same, as paths below the tree.
     """
+    os.environ["PYTHONNODEBUGRANGES"] = "1"  # for the processes that compile
     compiled = compileall.compile_dir(
         top,
         maxlevels=32,
@@ -223,6 +224,7 @@ def build_programs(home: Path, source: Path, loader: str) -> None:
     """Compiles the static launcher and the interpreter's main program, and makes `python` a name of the launcher."""
     strict = [
         "-O2",
+        "-fno-asynchronous-unwind-tables",
         "-Wall",
         "-Wextra",
         "-Werror",
@@ -239,9 +241,7 @@ def build_programs(home: Path, source: Path, loader: str) -> None:
     main = build / "Programs/python.o"
     run("gcc", "-fno-pie", *strict, f"-I{build}", f"-I{source}/Include", "-c", str(HERE / "main.c"), "-o", str(main))
     # RPATH, not RUNPATH: it holds for the libraries of extension modules too, and comes before LD_LIBRARY_PATH.
-    without = build / "no_zstd.o"
-    run("gcc", "-fno-pie", *strict, "-c", str(HERE / "no_zstd.c"), "-o", str(without))
-    options = f"{without} -Wl,--disable-new-dtags,-rpath,$ORIGIN/../lib,--dynamic-linker={home}/lib/{loader}"
+    options = f"-Wl,--no-eh-frame-hdr,--disable-new-dtags,-rpath,$ORIGIN/../lib,--dynamic-linker={home}/lib/{loader}"
     subprocess.run(["sh", "link"], cwd=build, env={**os.environ, "OPTIONS": options}, check=True)
     shutil.copy2(build / "python", home / "libexec/arbitrium-agent")
     run("strip", str(home / "libexec/arbitrium-agent"))

@@ -145,14 +145,15 @@ if not os.fork():
     assert "/arena/1/" in found, "application and version are in the keys"
 
 
-def test_compose_names_what_there_is() -> None:
+@pytest.mark.parametrize("file", ["examples/compose.yaml", "deploy/compose.yaml"])
+def test_compose_names_what_there_is(file: str) -> None:
     """Services, files, and metrics: what the page of the example says to try."""
-    text = (ROOT / "examples/compose.yaml").read_text()
+    text = (ROOT / file).read_text()
     services = yaml.safe_load(text)["services"]
     for service in services.values():
         for volume in service.get("volumes", []):
             source = volume.split(":")[0]
-            assert not source.startswith("./") or (ROOT / "examples" / source).is_file()
+            assert not source.startswith(".") or ((ROOT / file).parent / source).exists()
         for other in service.get("depends_on", {}):
             assert other in services
         assert "deploy" not in service, "not every compose starts replicas"
