@@ -1,8 +1,8 @@
 """Finds the one cause of a game's end from evidence. Pure: facts in, a verdict out. Light enough for PID 1.
 
-The order of the questions is the point. An OOM kill leaves the same wait status as any other SIGKILL, and when only a
-child was killed, the main process ends with a code of its own; a game that hung is killed by the agent in the end. The
-verdict names what came first, and lists everything else as evidence.
+The order of the checks is important. An OOM kill has the same wait status as any other SIGKILL; if only a child was
+killed, the main process ends with an exit code; and a game that hung is finally killed by the agent. The verdict names
+what happened first, and lists everything else as evidence.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# An OOM kill that is older than this when the game ends by itself did not end it.
+# If the game ends by itself, an OOM kill older than this was not the cause.
 _OOM_RECENT = 15.0
-# Policies that stop a game which does not do what it should: losing a process to the OOM killer may be why.
+# Policies that stop a game which does not behave as expected; an OOM kill of one of its processes may be the cause.
 _FELL_SILENT = ("heartbeat_lost", "not_ready")
 # Signals whose default action is to write a core (man 7 signal).
 _CORE_SIGNALS = frozenset(
@@ -43,7 +43,7 @@ _CORE_SIGNALS = frozenset(
 class Cause(StrEnum):
     """Why the game ended, in one word."""
 
-    CLEAN = "clean"  # exit code 0, by the server itself
+    CLEAN = "clean"  # exit code 0 of the server itself
     STOPPED_AS_ASKED = "stopped_as_asked"  # 128 + the signal that it was asked to end with
     EXIT_CODE = "exit_code"
     SIGNAL = "signal"
@@ -52,11 +52,11 @@ class Cause(StrEnum):
     KILLED_BY_AGENT = "killed_by_agent"
     HEARTBEAT_LOST = "heartbeat_lost"
     COULD_NOT_START = "could_not_start"
-    UNKNOWN = "unknown"  # it ended, and only its own parent, which waited for it, knows how
+    UNKNOWN = "unknown"  # it ended; only its parent, which waited for it, knows how
 
 
 class OtherEnd(Record):
-    """How a process of the game that is not its main process ended, where the agent saw it: as the one that reaps it.
+    """How another process of the game than its main process ended, if the agent reaped it.
 
     Attributes:
         name: what it is called.
@@ -64,7 +64,7 @@ class OtherEnd(Record):
         code: its exit code, or None when a signal ended it.
         signal: the number of that signal, or None.
         seconds_before_end: how long before the game's end that was.
-        helper: whether it only stands beside the server, as `tee` does; see `stop_signal.is_helper`.
+        helper: whether it is only a helper of the server, such as `tee`; see `stop_signal.is_helper`.
     """
 
     name: str
@@ -80,7 +80,7 @@ class OtherEnd(Record):
 
 
 class Evidence(Record):
-    """What is known when the game is gone.
+    """The facts about a game that is gone.
 
     Attributes:
         code: exit code of the main process, or None.
@@ -90,17 +90,17 @@ class Evidence(Record):
         stop_source, stop_reason, stop_message: the stop request that counts, or None.
         stopped_seconds: seconds between the stop request and the end.
         killed: whether the agent used SIGKILL.
-        kill_after_seconds: how long the game had to obey before that.
+        kill_after_seconds: how long the game had to stop before that.
         sent_signals: names of the signals that the agent sent before SIGKILL.
-        heartbeat_age_seconds: age of the last heartbeat at the end, or None where there never was one.
-        before, after: what the cgroup counted when the game was started and when it was gone.
-        at_stop: what it counted when the stop was asked for; None where it was not read, or no stop was asked for.
-        own_oom_kills, own_oom_kills_since_stop: how many of what it counted was the agent's process.
+        heartbeat_age_seconds: age of the last heartbeat at the end, or None if there was none.
+        before, after: the cgroup's counters when the game was started and when it was gone.
+        at_stop: its counters when the stop was requested; None if they were not read, or no stop was requested.
+        own_oom_kills, own_oom_kills_since_stop: how many of the counted OOM kills hit the agent's own process.
         oom_kill_age_seconds: how long before the end an OOM kill was last seen, or None where nobody looked.
-        others: processes of the game whose end the agent saw, besides the main process.
-        left_behind: names of the processes that the main process left running, without those that are helpers.
-        crash: what the game's output ends with, from `crash_reports.find_crash`.
-        last_line: the last line of output that says something.
+        others: other processes of the game whose end the agent saw.
+        left_behind: names of the processes that the main process left running, without helpers.
+        crash: the crash report at the end of the output, from `crash_reports.find_crash`.
+        last_line: the last meaningful line of output.
     """
 
     code: int | None = None
@@ -133,7 +133,7 @@ class Autopsy(Record):
     Attributes:
         cause: one word.
         summary: one sentence for people.
-        evidence: what it rests on, and what else was found; one sentence each.
+        evidence: the facts behind the verdict, and other findings; one sentence each.
     """
 
     cause: Cause
@@ -156,7 +156,7 @@ def examine(evidence: Evidence) -> Autopsy:
 
 
 def may_have_left_core(evidence: Evidence) -> bool:
-    """Whether something of the game crashed in a way that makes the kernel write a core; else none is looked for."""
+    """Whether a process of the game crashed in a way that makes the kernel write a core."""
     numbers = [evidence.signal, _as_signal(evidence.code), *(other.signal for other in evidence.others)]
     if evidence.crash is not None:
         numbers.append(evidence.crash.signal)
@@ -208,7 +208,7 @@ def _verdict(evidence: Evidence) -> tuple[Cause, str]:
 
 
 def _ended_somehow(crash: Crash | None) -> tuple[Cause, str]:
-    """The parent of the main process waited for it, so that nobody else knows its exit code."""
+    """A main process whose exit code is known only to its parent, which waited for it."""
     if crash is not None and crash.fatal:
         return Cause.CRASHED, f"the game crashed; {crash}"
     return Cause.UNKNOWN, (
@@ -218,7 +218,7 @@ def _ended_somehow(crash: Crash | None) -> tuple[Cause, str]:
 
 
 def _ended_with_0(evidence: Evidence) -> tuple[Cause, str]:
-    """The main process ended with 0, which is clean only where it is the server, or the server did so too."""
+    """Exit code 0 of the main process, which is clean only if that is the server, or the server ended with 0 too."""
     left = ", ".join(evidence.left_behind)
     if left and evidence.killed:
         return Cause.KILLED_BY_AGENT, (
@@ -262,24 +262,24 @@ def _kills_since_stop(evidence: Evidence) -> int | None:
 
 
 def _was_killed_before_the_stop(evidence: Evidence) -> bool:
-    """Whether what a shell calls "Killed" is an OOM kill that the game lived on after, until it was asked to end."""
+    """Whether a shell's "Killed" refers to an OOM kill that the game survived until it was asked to end."""
     killed = _kills(evidence)
     return bool(killed) and _kills_since_stop(evidence) == 0
 
 
 def _is_as_asked(evidence: Evidence) -> bool:
-    """Whether the exit code stands for a signal that the agent had sent; a JVM ends so after its shutdown hooks."""
+    """Whether the exit code stands for a signal sent by the agent; a JVM ends like this after its shutdown hooks."""
     number = _as_signal(evidence.code)
     return number is not None and signal_name(number) in evidence.sent_signals
 
 
 def _as_signal(code: int | None) -> int | None:
-    """The signal that an exit code stands for: 128 + n, as shells and runtimes have it."""
+    """The signal that an exit code stands for: 128 + n, the convention of shells and runtimes."""
     return code - 128 if code is not None and 128 < code <= 128 + 64 else None
 
 
 def _oom_is_the_cause(evidence: Evidence) -> bool:
-    """Whether an OOM kill ended the game: one that a game lived on after is evidence, and not the cause."""
+    """Whether an OOM kill ended the game: a kill that the game survived is evidence, and not the cause."""
     if not _kills(evidence):
         return False
     ended_by_kill = not evidence.killed and (evidence.signal == signal.SIGKILL or evidence.code == 128 + signal.SIGKILL)
@@ -287,10 +287,10 @@ def _oom_is_the_cause(evidence: Evidence) -> bool:
     if evidence.stop_source is None:
         return ended_by_kill or age is None or age <= _OOM_RECENT
     if evidence.stop_source == "policy" and evidence.stop_reason in _FELL_SILENT:
-        # A game falls silent when it loses a process; killing what was left of it was only the end.
+        # A game stops sending heartbeats when it loses a process; the final kill of the rest is not the cause.
         heard = evidence.heartbeat_age_seconds
         return age is None or heard is None or age <= heard + _OOM_RECENT
-    # Somebody wanted the game to end, and it lived until then: only a kill since then can have ended it.
+    # A stop was requested, and the game was running until then: only a kill since then can have ended it.
     since = _kills_since_stop(evidence)
     if since is None:
         return ended_by_kill

@@ -1,19 +1,19 @@
-"""Reads what the kernel counts for the container: memory, OOM kills, CPU throttling. cgroup v2 and v1.
+"""Reads the kernel's counters for the container: memory, OOM kills, CPU throttling. cgroup v2 and v1.
 
-Files and meanings: Linux Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst. What a kernel or a container
-runtime does not show is None, never an error. Standard library only and quick to import, because a reading belongs
-before the game is spawned: a game can be out of memory before anything else of the agent is there.
+The files are described in Linux Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst. Values that a kernel
+or container runtime does not provide are None, never an error. Standard library only and quick to import, because the
+first reading is before the game is spawned: a game can run out of memory before the rest of the agent is loaded.
 """
 
 import os
 
-# v1 says "no limit" with the largest multiple of the page size that fits in 63 bits.
+# v1 reports "no limit" as the largest multiple of the page size that fits in 63 bits.
 _NO_LIMIT = 1 << 60
 _LONGEST = 16384
 
 
 class CgroupReading:
-    """The counters at one moment; None where they are not to be had.
+    """The counters at one time; None if they are not available.
 
     Attributes:
         version: 1 or 2, or None where no cgroup is visible at all.
@@ -22,11 +22,12 @@ class CgroupReading:
         memory_current: bytes in use.
         memory_peak: the most bytes that were in use at once (v2: since Linux 5.19).
         oom_kills: processes of this cgroup that the OOM killer has killed so far.
-        oom_events: how often the limit could not be kept by reclaiming (v2), or was hit (v1: `failcnt`).
+        oom_events: how often reclaiming memory was not enough to stay below the limit (v2), or the limit was hit (v1:
+            `failcnt`).
         cpu_seconds: CPU time used.
         cpu_periods: enforcement periods so far; 0 without a CPU limit.
-        cpu_throttled_periods: those in which the limit was reached.
-        cpu_throttled_seconds: how long tasks had to wait for that, all CPUs added up.
+        cpu_throttled_periods: periods in which the limit was reached.
+        cpu_throttled_seconds: how long tasks had to wait because of it, summed over all CPUs.
         cpu_limit: CPUs that may be used, such as 1.5; None without a limit.
     """
 
@@ -81,7 +82,7 @@ class CgroupReading:
 
 
 class Places:
-    """Where the counters of a cgroup are; finding that out costs as much as reading them.
+    """The directories of a cgroup's counters; finding them costs as much as reading the counters.
 
     Attributes:
         version: 1 or 2, or None where no cgroup is visible at all.
@@ -132,7 +133,7 @@ def find_places(root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgro
 
 
 def read_places(places: Places) -> CgroupReading:
-    """Reads the counters that are there."""
+    """Reads the available counters."""
     if places.version is None:
         return CgroupReading()
     return _read_v2(places) if places.version == 2 else _read_v1(places)
@@ -149,7 +150,7 @@ def read_memory_limit(root: str = "/sys/fs/cgroup", membership: str = "/proc/sel
 
 
 def oom_kills_between(before: "CgroupReading | None", after: "CgroupReading | None") -> "int | None":
-    """How many processes the OOM killer took between two readings; None where that cannot be known."""
+    """How many processes the OOM killer killed between two readings; None if that is unknown."""
     if before is None or after is None or after.oom_kills is None or before.oom_kills is None:
         return None
     return max(0, after.oom_kills - before.oom_kills)
@@ -186,7 +187,7 @@ def _read_v1(places: Places) -> CgroupReading:
         memory_limit=_memory_limit(places),
         memory_current=_number(directory, "memory.usage_in_bytes"),
         memory_peak=_number(directory, "memory.max_usage_in_bytes"),
-        # Since Linux 4.13; the file has had the other two fields for longer.
+        # Since Linux 4.13; the file's other two fields are older.
         oom_kills=_table(directory, "memory.oom_control").get("oom_kill"),
         oom_events=_number(directory, "memory.failcnt"),
         cpu_seconds=_scaled(_number(usage, "cpuacct.usage"), 1e9),
@@ -209,7 +210,7 @@ def _memberships(path: str) -> "dict[str, str]":
 
 
 def _directory(root: str, path: str, file: str) -> "str | None":
-    """The directory of a cgroup: below the mount, or the mount itself where a container sees only its own part."""
+    """The directory of a cgroup: below the mount, or the mount itself if a container sees only its own part."""
     for directory in (os.path.normpath(f"{root}/{path}"), root):
         if os.path.exists(f"{directory}/{file}"):
             return directory
@@ -217,7 +218,7 @@ def _directory(root: str, path: str, file: str) -> "str | None":
 
 
 def _memory_limit(places: Places) -> "int | None":
-    """The limit that bites first: a parent's may be lower than one's own."""
+    """The lowest limit: a parent's limit may be lower than the cgroup's own."""
     root, directory = places.memory_root, places.memory
     file = "memory.max" if places.version == 2 else "memory.limit_in_bytes"
     limits = []
@@ -256,7 +257,7 @@ def _text(directory: "str | None", file: str) -> "str | None":
 
 def _read(path: str) -> "str | None":
     try:
-        # Without the layers of open(), which take most of the time of reading a file of a few bytes.
+        # os.open() instead of open(), whose layers take most of the time for a file of a few bytes.
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None

@@ -1,8 +1,8 @@
-"""Cores: makes one possible before the game starts, finds it after a crash, and reads a stack summary from it.
+"""Core dumps: enables them before the game starts, finds one after a crash, and reads a stack summary from it.
 
-The kernel's rules (man 5 core): the limit must permit one; `core_pattern` says where it goes, in the namespace of the
-*host*. A pattern with `|` sends it to a program on the host, where a container never sees it again. What stands in the
-way is said; nothing of it is an error.
+The kernel's rules (man 5 core): the limit must permit a core; `core_pattern`, a setting of the *host*, says where it is
+written. A pattern with `|` sends it to a program on the host, where the container cannot read it. Obstacles are
+reported, but none of them is an error.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class CoreOutlook(Record):
 
     Attributes:
         pattern: the kernel's `core_pattern`, or None where it cannot be read.
-        why_not: why there would be none, as a sentence; "" when there would be one.
+        why_not: why there would be none, as a sentence; "" if there would be one.
     """
 
     pattern: str | None
@@ -42,7 +42,7 @@ class CoreOutlook(Record):
 
 
 def core_outlook(workdir: str, *, pattern_file: str = _PATTERN, hard_limit: int | None = None) -> CoreOutlook:
-    """Looks whether a crash of the game would leave a core that can be kept.
+    """Checks whether a crash of the game would leave a core that can be kept.
 
     Args:
         workdir: the game's working directory, which a relative pattern refers to.
@@ -72,18 +72,18 @@ def core_outlook(workdir: str, *, pattern_file: str = _PATTERN, hard_limit: int 
 
 
 def permit_core() -> None:
-    """Raises the soft limit to the hard one; for this process, and what it starts from now on."""
+    """Raises the soft limit to the hard limit, for this process and the processes that it starts from now on."""
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
 
 
 class Core(Record):
-    """What became of the core.
+    """The result of the search for a core.
 
     Attributes:
         path: the file, or None.
         summary: one sentence.
-        stack: what gdb says of it; "" without gdb.
+        stack: gdb's output about it; "" without gdb.
     """
 
     path: str | None
@@ -111,14 +111,14 @@ async def look_for_core(
 
     Args:
         outlook: from before the game was started.
-        crashed: whether something of it ended in a way that may have left one; see `autopsy.may_have_left_core`.
+        crashed: whether one of its processes may have left a core; see `autopsy.may_have_left_core`.
         workdir: the game's working directory.
         pid: its main process.
         since: when it was started, in seconds since 1970.
         program: what was executed.
         deadline: seconds of the monotonic clock.
-        env: the game's environment, which the debugger gets too; the agent has secrets in its own.
-        user: whom the game runs as, and the debugger; None for the agent's user.
+        env: the game's environment, also used for the debugger, because the agent's contains secrets.
+        user: the user of the game and the debugger; None for the agent's user.
     """
     if not crashed:
         return Core(None, "no core: the game did not crash")
@@ -145,7 +145,7 @@ def find_core(pattern: str, workdir: str, pid: int, since: float, *, uses_pid_fi
         pattern: `core_pattern`.
         workdir: the game's working directory.
         pid: the process, as this PID namespace numbers it.
-        since: seconds since 1970; older files are somebody else's.
+        since: seconds since 1970; older files belong to something else.
         uses_pid_file: says whether `.PID` is appended to a pattern without `%p`.
     """
     if pattern.startswith("|") or not pattern:
@@ -170,21 +170,21 @@ async def stack_summary(
     env: Mapping[str, str] | None = None,
     user: User | None = None,
 ) -> tuple[str, str]:
-    """What `gdb` says about the threads of a core, and why it says no more.
+    """The output of `gdb` about the threads of a core, and why it is incomplete, if it is.
 
     To be awaited on the main thread: the debugger is killed when the thread that started it ends.
 
     Args:
         core: the core file.
         program: the program that crashed.
-        deadline: seconds of the monotonic clock; the debugger is killed then, and what it had said is kept.
-        debugger: path of gdb; by default it is looked for where distributions put it: the PATH is the image's, and may
-            begin with a directory that the game can write.
+        deadline: seconds of the monotonic clock; the debugger is killed then, and its output so far is kept.
+        debugger: path of gdb; by default the usual directories of distributions are searched, and not the PATH, which
+            may begin with a directory that the game can write.
         env: the debugger's environment; none by default.
-        user: whom it runs as; None for the agent's user.
+        user: the user that it runs as; None for the agent's user.
 
     Returns:
-        The summary, "" without one, and a sentence where something is missing.
+        The summary, or "", and a sentence if something is missing.
     """
     import asyncio  # noqa: PLC0415 - for the agent's process; PID 1 imports this module for `permit_core`
     import shutil  # noqa: PLC0415 - likewise
@@ -193,10 +193,10 @@ async def stack_summary(
     gdb = debugger or shutil.which("gdb", path=_PATH)
     if gdb is None:
         return "", "gdb is not in the image"
-    environment = {"PATH": _PATH, **(env or {}), "DEBUGINFOD_URLS": ""}  # it would look for symbols in the net
+    environment = {"PATH": _PATH, **(env or {}), "DEBUGINFOD_URLS": ""}  # or it would download symbols from the web
     executable = shutil.which(program, path=environment["PATH"]) or program
     command = [gdb, "-nx", "-batch", "-ex", "thread apply all -s backtrace 30", "-core", core]
-    if _is_elf(executable, user):  # of a script's child, gdb shows what it can without
+    if _is_elf(executable, user):  # for the child of a script, gdb works without the program
         command.append(executable)
     try:
         process = await asyncio.create_subprocess_exec(
@@ -226,14 +226,14 @@ async def stack_summary(
 
 
 def _die_with_parent() -> Callable[[], None]:
-    """What a child calls before it executes: it is killed when its parent is gone (man 2 prctl)."""
+    """Called in the child before exec, so that it is killed when its parent ends (man 2 prctl)."""
     import ctypes  # noqa: PLC0415 - likewise
 
     prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
 
     def prepare() -> None:
         prctl(_PR_SET_PDEATHSIG, 9, 0, 0, 0)
-        if os.getppid() != parent:  # it went before that took effect
+        if os.getppid() != parent:  # the parent ended before that took effect
             os._exit(1)
 
     return prepare
@@ -246,7 +246,7 @@ async def _read(process: asyncio.subprocess.Process, output: bytearray) -> None:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kills it where it still runs, together with what it started, and waits for it."""
+    """Kills it if it is still running, together with its children, and waits for it."""
     if process.returncode is None:
         try:
             os.killpg(process.pid, 9)
@@ -278,14 +278,14 @@ def _interesting(output: bytes) -> str:
 
 
 def _as_glob(pattern: str, pid: str) -> str:
-    """The pattern with what is known filled in and stars for the rest (`%e`, `%t`, `%h` and so on)."""
+    """The pattern with known values filled in, and `*` for the rest (`%e`, `%t`, `%h` and so on)."""
     out = ""
     position = 0
     while position < len(pattern):
         character = pattern[position]
         if character == "%" and position + 1 < len(pattern):
             position += 1
-            # The process's number in its own namespace is %p; %P is the host's, which nobody here knows.
+            # %p is the process id in its own namespace; %P is the one on the host, which is unknown here.
             out += {"p": pid, "%": "%"}.get(pattern[position], "*")
         else:
             out += f"[{character}]" if character in "*?[" else character

@@ -1,8 +1,8 @@
 """Recognises what runtimes and engines print when they crash. Pure; standard library only, light enough for PID 1.
 
-A wait status says little where a runtime handles its own crash: Go exits with 2, Python with 1, a JVM aborts, and a
-shell in front of the server may return 0 whatever happened to it. What they print says it in words. Only the end of the
-output is looked at: a traceback that was followed by an hour of play ended nothing.
+A wait status says little if a runtime handles its own crash: Go exits with 2, Python with 1, a JVM aborts, and a shell
+that started the server may return 0 whatever happened. Their output describes the crash. Only the end of the output is
+checked: a traceback that was followed by an hour of play did not end the game.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     Quote = Callable[[Sequence[str], int], str]
 
 _LONGEST = 400  # characters that are quoted
-_LINES_AFTER = 40  # ordinary lines that may follow a crash report that ended the game: other threads, atexit, a wrapper
-_LINES_AFTER_SHELL = 5  # a script says more only where it goes on without what was killed
+_LINES_AFTER = 40  # ordinary lines that may follow the report of a fatal crash: other threads, atexit, a wrapper
+_LINES_AFTER_SHELL = 5  # a script prints more only if it continues after its child was killed
 _ESCAPE = "\x1b"
 
 
@@ -28,10 +28,10 @@ class Crash(Record):
 
     Attributes:
         reporter: which runtime, engine or shell printed it.
-        quote: the lines that say what happened, as one.
-        fatal: whether the program cannot have gone on after that; a traceback may also be merely logged.
-        out_of_memory: whether it says that memory ran out.
-        signal: the number of the signal that a shell names, or None.
+        quote: the lines that say what happened, joined.
+        fatal: whether the program cannot have continued after it; a traceback may have been only logged.
+        out_of_memory: whether it reports that memory ran out.
+        signal: the number of the signal that a shell reports, or None.
     """
 
     reporter: str
@@ -48,7 +48,7 @@ class Crash(Record):
 class _Sign(Record):
     """How one crash report is recognised: each of `parts` is in the line, the first one at its beginning (`starts`).
 
-    A `vague` one is quoted only where no other is found above it; `followed_by` is in one of the lines below it.
+    A `vague` one is quoted only if no other is found above it; `followed_by` is in one of the lines below it.
     """
 
     reporter: str
@@ -78,7 +78,7 @@ def find_crash(tail: bytes) -> Crash | None:
         if crash is not None and not is_vague:
             return crash
         vague = crash or vague or (_said_by_a_shell(line) if ordinary <= _LINES_AFTER_SHELL else None)
-        if not is_dump(line) and not lines[index - 1].startswith("File "):  # the code of a frame stands below it
+        if not is_dump(line) and not lines[index - 1].startswith("File "):  # the source line of a frame is below it
             ordinary += 1
             if ordinary > _LINES_AFTER:
                 break
@@ -86,7 +86,7 @@ def find_crash(tail: bytes) -> Crash | None:
 
 
 def plain(line: str) -> str:
-    """A line without escape sequences, carriage returns, blanks around it, and prefixes in square brackets."""
+    """A line without escape sequences, carriage returns, surrounding spaces, and prefixes in square brackets."""
     if _ESCAPE in line:
         line = _without_escapes(line)
     line = line.replace("\r", "").strip()
@@ -97,7 +97,7 @@ def plain(line: str) -> str:
 
 
 def is_dump(line: str) -> bool:
-    """Whether a line is a part of a dump (a stack frame, a register, a rule, an address) that says nothing alone.
+    """Whether a line is part of a dump (stack frame, register, separator, address), meaningless by itself.
 
     Args:
         line: as `plain` returns it.
@@ -114,12 +114,12 @@ def is_dump(line: str) -> bool:
 
 
 def says_something(line: str) -> bool:
-    """Whether there is at least one word, or a number, in a line."""
+    """Whether a line contains at least one word or number."""
     return any(character.isalnum() for character in line)
 
 
 def _without_escapes(line: str) -> str:
-    """Takes out what ECMA-48 calls control sequences (`ESC [ ... letter`) and strings (`ESC ] ... BEL`)."""
+    """Removes control sequences (`ESC [ ... letter`) and control strings (`ESC ] ... BEL`) of ECMA-48."""
     kept, position = "", 0
     while (found := line.find(_ESCAPE, position)) >= 0:
         kept += line[position:found]
@@ -140,7 +140,7 @@ def _without_escapes(line: str) -> str:
 
 
 def _with_next(lines: Sequence[str], index: int) -> str:
-    """The line and the next one that says something."""
+    """The line and the next meaningful one."""
     following = next((line for line in lines[index + 1 : index + 5] if says_something(line)), "")
     return f"{lines[index]} {following}".strip()
 
@@ -163,7 +163,7 @@ def _is_class(name: str) -> bool:
 
 
 def _hs_err(lines: Sequence[str], index: int) -> str:
-    """What the JVM says: the problem, and where its report is."""
+    """The JVM's lines about the problem, and where its report is."""
     said = []
     for line in lines[index + 1 : index + 30]:
         if not line.startswith("#"):
@@ -185,7 +185,7 @@ def _above(lines: Sequence[str], index: int) -> str:
 
 # The signatures -------------------------------------------------------------------------------------------------------
 
-# In the order in which they are tried for one line. Each is what the runtime's own source prints; see the tests.
+# In the order in which they are tried for one line. Each is taken from the runtime's source; see the tests.
 _SIGNS = (
     _Sign("JVM", ("A fatal error has been detected by the Java Runtime Environment",), quote=_hs_err),
     _Sign(
@@ -241,7 +241,7 @@ _SIGNS = (
     _Sign("Wine", ("wine: Unhandled ",), starts=True),
 )
 
-# What strsignal(3) calls the signals that end a process, as bash, dash and BusyBox report them of a child.
+# The names that strsignal(3) gives to signals that end a process; bash, dash and BusyBox print them for a child.
 _SHELL_WORDS = (
     ("Segmentation fault", signals.SIGSEGV),
     ("Aborted", signals.SIGABRT),

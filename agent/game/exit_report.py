@@ -47,12 +47,12 @@ def build_report(
     application: str = "",
     version: str = "",
 ) -> dict[str, object]:
-    """Builds the document. `agent.logs.ship` adds what became of shipping, and takes secrets out.
+    """Builds the document. `agent.logs.ship` adds the result of shipping, and redacts secrets.
 
     Args:
         autopsy: the verdict.
-        reason: why the deployment ended, as one word of the lifecycle.
-        exit_code: what the agent exits with.
+        reason: why the deployment ended, a `Reason` of the lifecycle.
+        exit_code: the agent's exit code.
         code: exit code of the game's main process, or None.
         signal: number of the signal that ended it, or None.
         core_dumped: whether the kernel says that it wrote a core.
@@ -63,20 +63,20 @@ def build_report(
         phases: each phase that was entered and when, on the monotonic clock.
         stop: the stop request that counts; `at`, if it is there, on the monotonic clock.
         plan: the plan of the stop, as numbers.
-        happened: what really happened, step by step.
+        happened: what really happened, for each step.
         tail: the last 64 KiB of output, redacted.
         heartbeat: of the last one; `at`, if it is there, on the monotonic clock.
-        players: who was there at the end.
-        before: what the cgroup counted when the game was started.
-        after: what it counted when the game was gone.
+        players: the players at the end.
+        before: the cgroup's counters when the game was started.
+        after: its counters when the game was gone.
         attempt: which start of the game this was.
         restarts: restarts in all.
         logs: counters of the capture.
-        core: what became of the core, from `agent.game.core`.
-        deployment: what is known of the deployment, without secrets.
+        core: the result of the search for a core, from `agent.game.core`.
+        deployment: the known facts about the deployment, without secrets.
         command: the game's program and arguments.
         agent_version: of this agent.
-        application: AGENT_APP_NAME, which nothing else in the document says; "" where it is not set.
+        application: AGENT_APP_NAME, which is nowhere else in the document; "" if it is not set.
         version: AGENT_APP_VERSION, likewise.
     """
 
@@ -133,10 +133,10 @@ def build_report(
 
 
 def last_line(tail: bytes, longest: int = 500) -> str:
-    """The last line of output that means something, shortened to `longest` characters.
+    """The last meaningful line of output, shortened to `longest` characters.
 
-    A rule, a `#`, a bare stack frame or a register say nothing alone; where there is nothing else, the last line that
-    has a letter or a digit is taken all the same.
+    Separators, a `#`, bare stack frames and registers are skipped; if there is nothing else, it is the last line that
+    contains a letter or a digit.
     """
     lines = tail.decode("utf-8", "replace").split("\n")
     shown = [line for line in map(plain, reversed(lines[-_LOOKED_AT:])) if says_something(line)]
@@ -144,7 +144,7 @@ def last_line(tail: bytes, longest: int = 500) -> str:
 
 
 def iso(seconds: float) -> str:
-    """Seconds since 1970 as ISO 8601 in UTC, to the millisecond; "out of range" for what has no such date."""
+    """Seconds since 1970 as ISO 8601 in UTC, to the millisecond; "out of range" if there is no such date."""
     try:
         moment = time.gmtime(seconds // 1)
     except (OverflowError, OSError, ValueError):

@@ -1,9 +1,9 @@
-"""Opens and writes files that the game named, or that lie where the game can write. Standard library only.
+"""Opens and writes files that the game named, or that are in places where the game can write. Standard library only.
 
-Where the game runs as another user than the agent (AGENT_GAME_USER), a file is opened with the game's own rights, so
-that nothing is read which it could not read itself. A file that the agent writes among the game's is reached without
-following a symbolic link that the game could have put there. Where both are the same user links are followed as ever:
-the game could do by itself whatever they lead to.
+If the game runs as another user than the agent (AGENT_GAME_USER), a file is opened with the game's rights, so that
+nothing is read that the game could not read itself. When the agent writes a file in the game's directories, it does not
+follow symbolic links that the game could have created. If both have the same user, links are followed as usual: the
+game could access their targets itself.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ if TYPE_CHECKING:
 
     from agent.game.user import User
 
-# What lies in there is the kernel's: small secrets (the agent's own environment) and endless streams.
+# Files of the kernel: some contain secrets (the agent's environment), others are endless streams.
 _NOT_FILES = ("/proc/", "/sys/", "/dev/")
 _FOUND = os.O_PATH | os.O_CLOEXEC
 _FOLDER = _FOUND | os.O_DIRECTORY | os.O_NOFOLLOW
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_LINKS = 40  # as many as the kernel follows (man 7 path_resolution)
-# Number of the system call setgroups() by what uname() says (64 bits): the function of the C library changes all
+# Number of the system call setgroups() by machine name (64 bits), because the function of the C library changes all
 # threads.
 _SETGROUPS = {"x86_64": 116, "aarch64": 159, "riscv64": 159}
-_UNCHANGED = 0xFFFFFFFF  # setfsuid(-1) changes nothing, and says what it is (man 2 setfsuid)
+_UNCHANGED = 0xFFFFFFFF  # setfsuid(-1) changes nothing, and returns the current value (man 2 setfsuid)
 
 
 class NotAFileError(OSError):
-    """What was found is no regular file."""
+    """The path is not a regular file."""
 
 
 @contextlib.contextmanager
 def file_rights(user: User | None) -> Iterator[None]:
-    """Within it, this thread has a user's rights to files, and no others; other threads keep theirs.
+    """Context manager in which this thread has exactly a user's rights to files; other threads are not affected.
 
     Args:
-        user: whose; None, and the agent's own user, change nothing.
+        user: the user; None and the agent's own user change nothing.
 
     Raises:
-        PermissionError: the agent cannot take them on.
+        PermissionError: the agent cannot change to that user.
     """
     if user is None or os.geteuid() != 0 or (user.uid, user.gid) == (0, 0):
         yield
@@ -64,8 +64,9 @@ def _take_on(uid: int, gid: int, groups: list[int]) -> None:
     if number is None:
         raise PermissionError(errno.EPERM, "cannot take on the rights of the game's user on this kind of machine")
     c = ctypes.CDLL(None)
-    # The user comes first on the way back: changing groups takes what root has. The effective one stays root's, so
-    # that it may change groups at any time (man 7 capabilities, "Effect of user ID changes on capabilities").
+    # When changing back, the user comes first, because changing groups needs root's capabilities. The effective user id
+    # stays root's, so that groups can be changed at any time (man 7 capabilities, "Effect of user ID changes on
+    # capabilities").
     c.setfsuid(ctypes.c_uint(uid))
     c.setfsgid(ctypes.c_uint(gid))
     failed = c.syscall(ctypes.c_long(number), ctypes.c_size_t(len(groups)), (ctypes.c_uint * len(groups))(*groups))
@@ -77,22 +78,22 @@ def _take_on(uid: int, gid: int, groups: list[int]) -> None:
 def open_regular(path: str, user: User | None = None) -> int:
     """A descriptor of a regular file, to read.
 
-    Links are followed, but never into `/proc`, `/sys` or `/dev`: there stands what is the agent's own.
+    Links are followed, but never into `/proc`, `/sys` or `/dev`, which contain data of the agent itself.
 
     Args:
         path: the file.
-        user: with whose rights; None for the agent's own.
+        user: the user with whose rights it is opened; None for the agent's user.
 
     Raises:
         OSError: it cannot be opened.
-        NotAFileError: it is something else than a regular file.
+        NotAFileError: it is not a regular file.
     """
     with file_rights(user):
         return _regular(os.open(path, _FOUND), path)
 
 
 def _regular(found: int, path: str) -> int:
-    """Opens what was found and closes that; nothing else than a regular file is opened, which may have effects."""
+    """Reopens a path descriptor for reading, and closes it. Only regular files: opening others may have effects."""
     try:
         handle = f"/proc/self/fd/{found}"
         if not stat.S_ISREG(os.fstat(found).st_mode) or os.readlink(handle).startswith(_NOT_FILES):
@@ -103,9 +104,9 @@ def _regular(found: int, path: str) -> int:
 
 
 def open_given(path: str, user: User | None = None) -> int:
-    """As `open_regular`, for a file that the operator named: one that is for the agent alone is opened as well.
+    """As `open_regular`, for a file that the operator named: a file that only the agent may read is opened too.
 
-    That is done where the game can have changed nothing on the way to it.
+    This is done only if the game cannot have changed any part of the path.
     """
     try:
         return open_regular(path, user)
@@ -117,11 +118,11 @@ def open_given(path: str, user: User | None = None) -> int:
 
 
 def replace(path: str, content: bytes, mode: int, user: User | None = None) -> None:
-    """Writes a file: all of it or nothing. What is there under its name is replaced, a link too.
+    """Writes a file atomically. An existing file or link of that name is replaced.
 
     Args:
-        path: the file; its directory has to be there.
-        content: what is in it then.
+        path: the file; its directory must exist.
+        content: the new content.
         mode: its permissions.
         user: who owns it; None for the agent's own user.
 
@@ -136,15 +137,15 @@ def replace(path: str, content: bytes, mode: int, user: User | None = None) -> N
 def staged(
     path: str, content: bytes, mode: int, user: User | None = None, *, through_link: bool = False
 ) -> Iterator[Callable[[], None]]:
-    """As `replace`, in two steps: within it the file is written beside its place, and what it yields puts it there.
+    """As `replace`, in two steps: the context manager writes a temporary file, and yields a function that renames it.
 
     Args:
-        path: the file; its directory has to be there.
-        content: what is in it then.
+        path: the file; its directory must exist.
+        content: the new content.
         mode: its permissions.
         user: who owns it; None for the agent's own user.
-        through_link: whether a symbolic link at the place stays, and what it leads to is replaced; never one that the
-            game could have put there.
+        through_link: whether a symbolic link of that name is kept and its target replaced; never for a link that the
+            game could have created.
 
     Raises:
         OSError: it cannot be written, or only through a link that the game could have put there.
@@ -153,7 +154,7 @@ def staged(
     with contextlib.ExitStack() as stack:
         folder, _ = stack.enter_context(_resolved(f"{parent}/.", user))
         if through_link:
-            with contextlib.suppress(OSError):  # nothing is there, or the game's own link, which is replaced
+            with contextlib.suppress(OSError):  # nothing is there, or a link of the game, which is replaced
                 folder, name = stack.enter_context(_resolved(path, user))
         part = f".arbitrium-{os.urandom(8).hex()}"
         descriptor = os.open(part, _NEW, 0o600, dir_fd=folder)
@@ -171,10 +172,10 @@ def staged(
 
 
 def make_folder(path: str, user: User | None = None) -> None:
-    """Makes a directory with all that lead to it, where they are not there; what is made is the user's.
+    """Creates a directory and its missing parents, which belong to the user.
 
     Raises:
-        OSError: it cannot be made, or only through a link that the game could have put there.
+        OSError: it cannot be created, or only through a link that the game could have put there.
     """
     with _resolved(f"{path}/.", user, make=True):
         pass
@@ -182,9 +183,9 @@ def make_folder(path: str, user: User | None = None) -> None:
 
 @contextlib.contextmanager
 def _resolved(path: str, user: User | None, *, make: bool = False) -> Iterator[tuple[int, str]]:
-    """The directory that a file is in, and its name there, which is no link; `.` where the path ends in that.
+    """The directory of a file, and its name there, which is not a link; `.` if the path ends with it.
 
-    Each part is opened in the one before, so that nothing on the way can be exchanged.
+    Each part is opened relative to the one before, so that no part of the path can be replaced meanwhile.
     """
     rest = path.split("/")[::-1]
     folder = os.open("/" if path.startswith("/") else ".", _FOLDER)
@@ -229,9 +230,9 @@ def _step(folder: int, name: str) -> int:
 
 
 def _may_change(user: User, link: os.stat_result, folder: os.stat_result) -> bool:
-    """Whether a user could have put a link where it is, or exchange it."""
+    """Whether a user could have created a link at this place, or can replace it."""
     if user.uid in (link.st_uid, folder.st_uid):
         return True
-    # In a directory with the sticky bit everybody may change only their own (man 7 inode). An access list for somebody
-    # shows in the bits of the group (man 5 acl).
+    # In a directory with the sticky bit, users may change only their own files (man 7 inode). An access list for a user
+    # shows in the group bits (man 5 acl).
     return bool(folder.st_mode & 0o022) and not folder.st_mode & stat.S_ISVTX

@@ -1,4 +1,4 @@
-"""Finds the process that AGENT_MAIN means: the one that a pid file names, that owns the port, or the last of the game.
+"""Finds the process for AGENT_MAIN: the one in a pid file, the owner of the port, or the last process of the game.
 
 Standard library only.
 """
@@ -18,11 +18,11 @@ _LONGEST_PID_FILE = 64
 
 
 class Follow:
-    """What AGENT_MAIN says.
+    """The parsed AGENT_MAIN.
 
     Attributes:
         setting: as it was given.
-        at_once: whether the process is looked for from the start; else only when the main process has ended.
+        at_once: whether the process is searched for from the start; else only after the main process has ended.
     """
 
     def __init__(self, setting: str, ports: Sequence[int]) -> None:
@@ -33,7 +33,7 @@ class Follow:
         self._ports = [int(self._argument)] if self._kind == "port" and self._argument else list(ports)
 
     def find(self, pids: list[int]) -> int | None:
-        """Which of the game's processes is meant; None where there is none at present."""
+        """The process for the setting; None if there is none now."""
         if self._kind == "pidfile":
             pid = self._read()
             return pid if pid in pids and look([pid]) else None

@@ -1,8 +1,8 @@
 """Which process is the game, and how it ended. Standard library only.
 
-Mostly it is the one that was executed. A launcher that starts the real server and leaves, or waits for it, can name
-that one instead (sd_notify's `MAINPID=`), and so can AGENT_MAIN: then its end is the game's end. With AGENT_MAIN a
-server that starts its successor and leaves is followed too.
+Usually it is the executed process. A launcher that starts the real server, and then exits or waits for it, can name
+that one instead (sd_notify's `MAINPID=`), and so can AGENT_MAIN: then its end is the game's end. With AGENT_MAIN, a
+server that starts its successor and exits is followed too.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ if TYPE_CHECKING:
     from agent.game.spawn import Game
 
     class Watcher(Protocol):
-        """What tells that a descriptor can be read, and the time."""
+        """The parts of the loop that this module needs."""
 
         def call_later(self, seconds: float, callback: Callable[[], object]) -> object:
-            """Calls back in so many seconds."""
+            """Calls back after a number of seconds."""
 
         def time(self) -> float:
-            """The present moment in seconds of the monotonic clock."""
+            """The current time in seconds of the monotonic clock."""
 
         def add_reader(self, fd: int, callback: Callable[[], object]) -> object:
-            """Calls back whenever it can."""
+            """Calls back whenever the descriptor can be read."""
 
         def remove_reader(self, fd: int) -> object:
-            """Watches it no more."""
+            """Stops watching the descriptor."""
 
 
-# Until the process that AGENT_MAIN means is there, it is looked for this often; so long after the main one has ended.
+# How often to search for the process of AGENT_MAIN until it exists, and how long after the main process has ended.
 _LOOK_EVERY = 0.5
 _LOOK_AFTER_END = 0.1
 _SUCCESSOR_SECONDS = 5.0
 
 
 class MainProcess:
-    """The main process of one start of the game, through all that is reaped.
+    """Tracks the main process of one start of the game.
 
     Attributes:
         over: whether it has ended.
@@ -60,34 +60,34 @@ class MainProcess:
         follow: Follow | None = None,
         lives: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Begins with the process that was executed.
+        """Starts with the executed process.
 
         Args:
             game: the start.
             watcher: watches a main process that is not the agent's own child.
             pids: every process of the game.
-            look: reaps; called when a process that was named may have ended.
-            follow: what AGENT_MAIN says, or None.
-            lives: whether the game is meant to live; where it is being stopped nothing is followed any more.
+            look: reaps; called when a named main process may have ended.
+            follow: the parsed AGENT_MAIN, or None.
+            lives: whether the game is meant to run; during a stop, no other process is followed.
         """
         self.over = False
         self._follow = follow
         self._lives = lives
         self._closed = False
-        self._until: float | None = None  # a successor of the main process is looked for until then
+        self._until: float | None = None  # until when a successor of the main process is searched for
         self._game = game
         self._watcher = watcher
         self._pids = pids
         self._look = look
         self._executed_lives = True
-        self._known: int | None = None  # the wait status that tells how the main process ended
+        self._known: int | None = None  # the wait status of the main process
         self._watched: int | None = None
         if follow is not None and follow.at_once:
             watcher.call_later(_LOOK_AFTER_END, self._search)
 
     @property
     def follows(self) -> bool:
-        """Whether AGENT_MAIN says which process it is."""
+        """Whether AGENT_MAIN decides which process it is."""
         return self._follow is not None
 
     def close(self) -> None:
@@ -102,10 +102,10 @@ class MainProcess:
             self._watched = None
 
     def name(self, pid: int) -> None:
-        """Takes another process for the main one.
+        """Makes another process the main one.
 
         Raises:
-            ValueError: that is no process of the game.
+            ValueError: it is not a process of the game.
         """
         if pid == self._game.main_pid or self.over:
             return
@@ -114,7 +114,7 @@ class MainProcess:
         self._become(pid, "it says so (MAINPID)")
 
     def _become(self, pid: int, why: str) -> None:
-        """A process of the game is the main one from now on; how those before it ended says nothing of it."""
+        """Makes a process the main one; wait statuses of its predecessors no longer count."""
         self._unwatch()
         self._game.main_pid = pid
         self._known = None
@@ -123,20 +123,20 @@ class MainProcess:
             self._watched = os.pidfd_open(pid)
         except ProcessLookupError:
             self._watcher.call_later(0.0, self._ended)
-        except OSError:  # no such call here: what is reaped tells
+        except OSError:  # pidfd_open is not available here: rely on reaping
             pass
         else:
             self._watcher.add_reader(self._watched, self._ended)
 
     def take(self, ended: Mapping[int, int], *, left: bool) -> ExitStatus | None:
-        """Looks at what was reaped.
+        """Handles reaped processes.
 
         Args:
             ended: wait statuses by process.
             left: whether any process of the game is left.
 
         Returns:
-            How the game ended, once; None while it lives.
+            How the game ended, once; None while it is running.
         """
         if self.over:
             return None
@@ -146,7 +146,8 @@ class MainProcess:
         if own is not None:
             self._known = own
         elif executed is not None and self._known is None and not look([self._game.main_pid]):
-            # It waited for the main process and passes its code on; one that leaves before that knows nothing of it.
+            # It waited for the main process and passes its exit code on; a launcher that exits earlier does not know
+            # it.
             self._known = executed
         if self._until is not None:
             if left and self._lives() and self._watcher.time() < self._until:
@@ -160,27 +161,27 @@ class MainProcess:
         return exit_status(self._known)
 
     def _ended(self) -> None:
-        """The process that was named has ended: it is reaped now, unless it is somebody else's child."""
+        """The named main process has ended: reaps it, unless it is the child of another process."""
         pid = self._game.main_pid
         self._unwatch()
         self._look()
         if self.over or self._game.main_pid != pid or self._until is not None:
             return
         if self._executed_lives:
-            # It may have started that one: then it knows how it ended, and what follows.
+            # The executed process may be its parent; then it knows how it ended, and what to do next.
             self._game.main_pid = self._game.pid
         if self._follow is not None and self._lives():
-            self._search_successor()  # whoever waited for it may go on for ever
+            self._search_successor()  # its parent may continue forever
 
     # Following -------------------------------------------------------------------------------------------------------
 
     def _search_successor(self) -> None:
-        """The main process has ended, and others of the game live."""
+        """The main process has ended, and others of the game are running."""
         self._until = self._watcher.time() + _SUCCESSOR_SECONDS
         self._search()
 
     def _search(self) -> None:
-        """Looks for the process that AGENT_MAIN means, again and again."""
+        """Searches periodically for the process of AGENT_MAIN."""
         if self._closed or self.over or self._follow is None:
             return
         found = self._follow.find(self._pids()) if self._lives() else None
@@ -197,7 +198,7 @@ class MainProcess:
 
 
 def exit_status(status: int | None) -> ExitStatus:
-    """How a process ended, from its wait status; None where only its own parent, which waited for it, knows."""
+    """How a process ended, from its wait status; None if only its parent, which waited for it, knows."""
     if status is None:
         return ExitStatus()
     code = os.waitstatus_to_exitcode(status)

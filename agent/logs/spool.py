@@ -146,14 +146,14 @@ class Spool:
             self._changed.notify_all()
 
     def put_file(self, name: str, data: bytes) -> None:
-        """Writes a file next to the segments, atomically, unless it already exists; `flush` waits for it."""
+        """Writes a file next to the segments, atomically; an existing one is renamed. `flush` waits for it."""
         with self._changed:
             self._files.append((name, data))
             self._start()
             self._changed.notify_all()
 
     def _start(self) -> None:
-        """Starts the thread, where that was not done; called with the lock held."""
+        """Starts the thread if it is not running; called with the lock held."""
         if self._thread is None and not self._closing and not self._here:
             thread = threading.Thread(target=self._run, name="spool", daemon=True)
             # No more threads at present (pids limit): tried again next time.
@@ -305,7 +305,7 @@ class Spool:
                 self._writer.put_file(name, data)
             if seal or closing or self._writer.due() == 0:
                 self._writer.seal()
-        except Exception as problem:  # whatever it is, the next bytes may fare better, and nobody else writes them
+        except Exception as problem:  # whatever the error, this thread must go on: the next bytes may succeed
             self._complain(f"cannot keep a part of the log ({type(problem).__name__}: {problem}); please report this")
         with self._changed:
             self._writing = False
