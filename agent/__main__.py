@@ -4,8 +4,8 @@ import _signal  # type: ignore[import-not-found]  # the C part of `signal`
 import os
 import sys
 
-# Held back from the first line on, as the launcher does before: the kernel drops a stop signal for a PID 1 that has no
-# handler yet, and keeps one that is blocked. `agent.init.main` takes them in as soon as it has handlers. (`signal`
+# Stop signals are blocked from the first line on, as the launcher has done before: the kernel drops a stop signal for a
+# PID 1 without a handler, but keeps it pending if it is blocked. `agent.init.signals` handles it later. (`signal`
 # itself would import `enum` first.)
 _STOP_SIGNALS = (_signal.SIGTERM, _signal.SIGINT)
 _signal.pthread_sigmask(_signal.SIG_BLOCK, _STOP_SIGNALS)
@@ -14,7 +14,7 @@ _signal.pthread_sigmask(_signal.SIG_BLOCK, _STOP_SIGNALS)
 def main() -> int:
     """The command `arbitrium-agent`.
 
-    `run` goes straight to `agent.init.main`: a game must not wait for an argument parser. All else goes to `agent.cli`.
+    `run` goes directly to `agent.init.main`: a game must not wait for an argument parser. The rest goes to `agent.cli`.
 
     Returns:
         The exit code.
@@ -24,7 +24,7 @@ def main() -> int:
         from agent.init import main as init  # noqa: PLC0415 - the commands do not need it
 
         code = init.main(arguments[1:])
-        # Nothing is left to do: taking the interpreter apart would only make the container's end later.
+        # Nothing is left to do: the shutdown of the interpreter would only delay the end of the container.
         os._exit(code)
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _STOP_SIGNALS)
     from agent import cli  # noqa: PLC0415 - `run` does not need it

@@ -1,4 +1,4 @@
-"""The commands. Each lives in the room that it belongs to and is imported when it is called: a small one is fast.
+"""The commands. Each is in the package that it belongs to and is imported only when it is called, to be fast.
 
 A module with one command has `add_arguments(parser)` and `run(arguments) -> exit code`. One with several has
 `add_<command>_arguments` and `run_<command>` for each.
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
     try:
         return _run(argv)
     except ModuleNotFoundError as missing:
-        # The runtime directory for game images is made without what only people at a terminal need.
+        # The runtime directory for game images does not contain what only people at a terminal need.
         where = f"{missing.name} is not part of this installation; use one from PyPI"
         print(f"cannot do this here: {where}", file=sys.stderr)
         return 1
@@ -81,7 +81,7 @@ def _run(argv: list[str]) -> int:
     for name, (module, what) in COMMANDS.items():
         command = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
         if name == asked:
-            # The one that was asked for is the only one that is imported.
+            # Only the module of the requested command is imported.
             room = importlib.import_module(module)
             own = hasattr(room, f"run_{name}")
             getattr(room, f"add_{name}_arguments" if own else "add_arguments")(command)
@@ -96,7 +96,7 @@ def _run(argv: list[str]) -> int:
         print(safe_lines(str(problem)), file=sys.stderr)
         return 1
     except BrokenPipeError:
-        # Whoever read our output has enough (`... | head`).
+        # The reader of our output has closed the pipe (`... | head`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except KeyboardInterrupt:

@@ -1,10 +1,10 @@
-"""How many connections are taken, and why descriptors that somebody sends do not stop the event loop.
+"""Limits the number of connections, and keeps received descriptors from blocking the event loop.
 
-They come over a Unix socket (SCM_RIGHTS, man 7 unix), and nobody here wants any. But whoever reads a message closes
-what came with it, or the kernel does where he did not ask for it, and closing a socket with SO_LINGER and unsent data
-can take as long as its sender likes (man 7 socket). Since Linux 6.16 a socket can refuse them, which
-`agent.init.sockets` asks for where it binds. Before, they are taken in here and closed by a thread, and so is what
-nobody has read.
+A client can send descriptors over a Unix socket (SCM_RIGHTS, man 7 unix), which the agent never uses. But the reader of
+a message has to close its descriptors, or the kernel does so, and closing a socket with SO_LINGER and unsent data can
+block as long as the sender wants (man 7 socket). Since Linux 6.16 a socket can refuse descriptors, which
+`agent.init.sockets` requests when it binds. On older kernels, this module receives them and closes them in a thread,
+including those of unread messages.
 """
 
 from __future__ import annotations
@@ -26,32 +26,33 @@ from typing import Any
 from agent.init.sockets import BACKLOG, SO_PASSRIGHTS
 
 ACCEPTED_AT_ONCE = 4
-"""In one round of the loop. asyncio tries as often as that also when no descriptor is left, and says so each time."""
+"""Connections accepted in one round of the loop. asyncio tries this many times even without a free descriptor, and logs
+an error each time."""
 _RESERVED_DESCRIPTORS = 48
-"""For logs, shipping, the self-stop and what is imported late."""
+"""Descriptors reserved for logs, shipping, the self-stop and late imports."""
 _MOST = 253
 """Descriptors in one message (SCM_MAX_FD of the kernel)."""
 
 
 async def accept(protocol: Callable[[], asyncio.BaseProtocol], sock: socket.socket) -> asyncio.Server:
-    """Begins to accept connections, a few in each round of the loop.
+    """Starts accepting connections, a few in each round of the loop.
 
     Args:
-        protocol: made for each connection.
+        protocol: creates the protocol of each connection.
         sock: a stream socket, bound and listening; it belongs to the server from now on.
     """
     sock = guarded(sock)
     server = await asyncio.get_running_loop().create_server(protocol, sock=sock, backlog=ACCEPTED_AT_ONCE)
-    sock.listen(BACKLOG)  # the loop has made the backlog as short as its rounds
+    sock.listen(BACKLOG)  # asyncio has set the backlog to the number of accepts in one round; restore it
     return server
 
 
 def connections_limit(most: int, share: float) -> int:
-    """How many connections are held at once, where this process may open few descriptors (RLIMIT_NOFILE).
+    """The most simultaneous connections, given this process's limit of descriptors (RLIMIT_NOFILE).
 
     Args:
-        most: where there are enough.
-        share: the part of the descriptors that may be used, once some are kept for other things.
+        most: the maximum, if there are enough descriptors.
+        share: the share of the descriptors that may be used, after some are reserved.
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
@@ -60,7 +61,7 @@ def connections_limit(most: int, share: float) -> int:
 
 
 def guarded(sock: socket.socket) -> socket.socket:
-    """The same socket where descriptors cannot come over it; else one in its place that deals with them."""
+    """The same socket if it cannot receive descriptors; else a wrapper that handles them."""
     if sock.family != socket.AF_UNIX:
         return sock
     with contextlib.suppress(OSError):
@@ -70,18 +71,18 @@ def guarded(sock: socket.socket) -> socket.socket:
 
 
 class GuardedSocket(socket.socket):
-    """A Unix socket that never closes descriptors of somebody else in the thread that reads.
+    """A Unix socket that never closes received descriptors in the thread that reads.
 
-    A stream that brings some is broken off; of a datagram, the text counts.
+    A stream that sends descriptors is disconnected; of a datagram, only the text is used.
     """
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """As of any socket; what is accepted is guarded too."""
+        """As for any socket; accepted connections are guarded too."""
         accepted, address = super().accept()
         return GuardedSocket(fileno=accepted.detach()), address
 
     def recv(self, size: int, flags: int = 0, /) -> bytes:
-        """As of any socket.
+        """As for any socket.
 
         Raises:
             ConnectionResetError: descriptors came over a stream.
@@ -96,12 +97,12 @@ class GuardedSocket(socket.socket):
         return data
 
     def close(self) -> None:
-        """As of any socket; with something unread, which may hold descriptors, it is closed by the thread."""
+        """As for any socket; if there is unread data, which may contain descriptors, the thread closes it."""
         unread = b"\0\0\0\0"
         with contextlib.suppress(OSError, ValueError):
             unread = fcntl.ioctl(self.fileno(), termios.FIONREAD, unread)
         if struct.unpack("i", unread)[0]:
-            # Whoever is at the other end does not have to wait for that to see that it is over.
+            # The client sees the end of the connection without waiting for this.
             with contextlib.suppress(OSError):
                 self.shutdown(socket.SHUT_RDWR)
             _close_elsewhere([self.detach()])

@@ -1,4 +1,4 @@
-"""What can go wrong and is said to people: each message starts with what cannot be done and ends with what to do."""
+"""Errors that are shown to people: each message starts with what cannot be done and ends with what to do."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ EXIT_CANNOT_EXECUTE = 126  # as shells have it
 EXIT_NOT_FOUND = 127
 
 
-# What ends a program or a task on purpose. All else that is no Exception (a panic of a library in another language) is
-# a fault like any other, and no reason for PID 1 to fall.
+# Exceptions that end a program or task on purpose. Anything else that is not an Exception (a panic of a library in
+# another language) is treated like any other error, and must not end PID 1.
 LEAVING = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
 class AgentError(Exception):
-    """Something that a person has to know; `str()` is the sentence to print."""
+    """An error to show to a person; `str()` is the sentence to print."""
 
 
 class Problem:
     """One wrong setting or variable.
 
     Attributes:
-        name: what it is called where the user wrote it: `AGENT_GRACE_SECONDS` or `--grace-seconds`.
-        got: what was written there, or None when that is a secret or there is nothing to show.
+        name: the name that the user wrote: `AGENT_GRACE_SECONDS` or `--grace-seconds`.
+        got: the value, or None if it is a secret or there is nothing to show.
         takes: what it takes, as a sentence without a subject ("takes ...").
     """
 
@@ -43,7 +43,7 @@ class SettingsError(AgentError):
     """Wrong settings: all of them at once.
 
     Attributes:
-        problems: one entry a setting.
+        problems: one entry for each setting.
     """
 
     def __init__(self, problems: list[Problem]) -> None:
@@ -71,7 +71,7 @@ class CannotStartError(AgentError):
 
 
 def without_credentials(text: str) -> str:
-    """A value for people: without user and password, and without the values of a query, of the URLs in it."""
+    """A value for messages: in URLs, without user, password and the values of the query."""
     if "://" not in text:
         return text
     import re  # noqa: PLC0415 - this module is on the way to the game

@@ -1,9 +1,9 @@
-"""The agent's own log: one line a message on stderr, for people or as JSON. Standard library only, quick to import.
+"""The agent's own log: one line per message on stderr, as text or JSON. Standard library only, quick to import.
 
-`logging` would be the usual choice; this is its own module because it must never block: where stderr is a pipe that
-nobody reads, a blocked write would keep PID 1 from hearing SIGTERM. The init gives its lines to the thread that passes
-the game's stderr on (`agent.logs.sink`), and the agent's process sends its lines to the init. Before that, a line that
-cannot be written at once is dropped and counted. No secret passes: what `hide` was told is replaced in every line.
+`logging` would be the usual choice; this module is used because it must never block: if stderr is a pipe that nobody
+reads, a blocked write would prevent PID 1 from handling SIGTERM. The init passes its lines to the thread that writes
+the game's stderr (`agent.logs.sink`), and the agent's process sends its lines to the init. Before that, a line that
+cannot be written at once is dropped and counted. The secrets passed to `hide` are replaced in every line.
 """
 
 import os
@@ -23,19 +23,19 @@ _hidden: tuple[str, ...] = ()
 _redactor: "Redactor | None" = None
 _dropped = 0
 _output: "Callable[[bytes], object] | None" = None
-# A pipe that poll() calls writable takes at least this much without blocking (PIPE_BUF, man 7 pipe).
+# A pipe that poll() reports as writable accepts at least this much without blocking (PIPE_BUF, man 7 pipe).
 _ATOMIC = 4096
 
 
 def configure(level: str = "info", style: str = "text") -> None:
-    """Sets the least level that is written (`debug` to `error`) and the style (`text` or `json`)."""
+    """Sets the lowest level that is written (`debug` to `error`) and the style (`text` or `json`)."""
     global _level, _as_json  # noqa: PLW0603 - stderr is one, and so is its log
     _level = LEVELS[level]
     _as_json = style == "json"
 
 
 def send_to(output: "Callable[[bytes], object] | None") -> None:
-    """Gives each line to `output`, which must not block, from now on; None for stderr itself."""
+    """Passes each line to `output`, which must not block, from now on; None for stderr itself."""
     global _output  # noqa: PLW0603 - as above
     _output = output
 
@@ -62,32 +62,32 @@ def scrub(text: str) -> str:
 
 
 def debug(message: str, **fields: object) -> None:
-    """For whoever looks for a fault in the agent."""
+    """Logs details for debugging the agent."""
     _write("debug", message, fields)
 
 
 def info(message: str, **fields: object) -> None:
-    """What an operator wants to read in the log of a healthy deployment."""
+    """Logs what an operator wants to read in the log of a healthy deployment."""
     _write("info", message, fields)
 
 
 def warning(message: str, **fields: object) -> None:
-    """What works less well than it could, and what to do about it."""
+    """Logs a problem that limits a function, and what to do about it."""
     _write("warning", message, fields)
 
 
 def error(message: str, **fields: object) -> None:
-    """What cannot be done."""
+    """Logs what cannot be done."""
     _write("error", message, fields)
 
 
 def fault(doing: str, problem: BaseException) -> None:
-    """A fault of the agent itself, with where it happened: `doing` is what it could not do, beginning with "cannot"."""
+    """Logs an error in the agent itself, with its traceback; `doing` is what failed, starting with "cannot"."""
     try:
         import traceback  # noqa: PLC0415 - only where something is wrong
 
         trace = "".join(traceback.format_exception(problem))
-    except Exception:  # such as no descriptor for the import; what is only to be said must not end PID 1
+    except Exception:  # such as no descriptor for the import; a log message must not end PID 1
         trace = "(where it happened cannot be said)"
     error(f"{doing} ({type(problem).__name__}: {problem}); going on. Please report this:\n{trace}")
 

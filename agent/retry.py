@@ -1,7 +1,7 @@
-"""How long to wait before trying again: the one policy that everything here follows which asks more than once.
+"""The retry policy that is used everywhere: how long to wait before the next attempt.
 
-Exponential, with jitter: a hundred containers of one match day end together, and whatever they do in step, they do to
-the same server at once (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
+Exponential backoff with jitter: many containers may end at the same time, and without jitter they would all send their
+retries to the same server at once (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
 
 Nothing is imported here, so that the init can use it too.
 """
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 class RetryPolicy:
-    """Exponential backoff; waits are drawn between a share of a ceiling and the ceiling, which doubles.
+    """Exponential backoff; a wait is random between a share of a ceiling and the ceiling, which doubles.
 
     Attributes:
         first: ceiling of the first wait, in seconds.
         cap: ceiling of every later wait, in seconds.
-        least: the smallest part of the ceiling that is waited: 0 is full jitter, 1 is none.
+        least: the smallest wait as a share of the ceiling: 0 is full jitter, 1 is no jitter.
     """
 
     __slots__ = ("cap", "first", "least")
@@ -39,10 +39,10 @@ class RetryPolicy:
 
         Args:
             retry: number of the retry, counted from 0.
-            rng: where the jitter comes from.
-            asked: seconds that the server asked for (`Retry-After`), None where it did not. The wait is then never
-                shorter, and never shorter than the policy's own: a server that says 0 does not switch the policy off.
-                A tenth is added as jitter, so that all who were told the same do not come back at the same moment.
+            rng: source of the jitter.
+            asked: seconds that the server asked for (`Retry-After`), or None. The wait is then never shorter than
+                this, nor than the policy's own: a server that says 0 does not disable the policy. Up to a tenth is
+                added as jitter, so that clients with the same answer do not return at the same time.
 
         Returns:
             Seconds to wait.

@@ -12,10 +12,10 @@ from typing import Any
 
 _RESET = "\x1b[0m"
 _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
-"""SGR: the one control sequence that only changes how text looks (ECMA-48, 8.3.117)."""
+"""SGR: the only control sequence that just changes the appearance of text (ECMA-48, 8.3.117)."""
 _HARMFUL = re.compile(
     "["
-    "\x00-\x08\x0a-\x1f\x7f"  # C0 controls but for the tab, line ends among them, and DEL
+    "\x00-\x08\x0a-\x1f\x7f"  # C0 controls except the tab (line ends included), and DEL
     "\x80-\x9f"  # C1 controls: some terminals read U+009B as ESC [
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional marks, embeddings, overrides and isolates
     "\u2028\u2029"  # line and paragraph separator
@@ -27,18 +27,17 @@ _SHORT = {"\n": "\\n", "\r": "\\r"}
 
 
 def safe(text: str, *, keep_colours: bool = False) -> str:
-    r"""One line of text that can do nothing to a terminal but show characters.
+    r"""One line of text that can only show characters on a terminal.
 
     Control characters, line ends, bidirectional overrides and invisible characters are shown as escapes (`\x1b`, `\n`,
     `\u202e`); a tab stays. For text of several lines there is `safe_lines`.
 
     Args:
         text: from outside.
-        keep_colours: keep sequences that set colours and styles; the line then ends with a reset, so that they end
-            with it.
+        keep_colours: keep sequences that set colours and styles; the line then ends with a reset.
 
     Returns:
-        The text itself where nothing in it is harmful.
+        The text itself if nothing in it is harmful.
     """
     if not keep_colours:
         return _HARMFUL.sub(_escaped, text)
@@ -58,13 +57,13 @@ def safe_lines(text: str) -> str:
 def safe_json(
     data: Any, indent: int | None = None, *, default: Callable[[Any], Any] | None = None, terminal: bool = True
 ) -> str:
-    """JSON with readable characters, or with escapes for all but ASCII where one of them could steer a terminal.
+    """JSON with readable characters, or with only ASCII if one of the others could control a terminal.
 
     Args:
         data: what to show.
         indent: as for `json.dumps`.
         default: as for `json.dumps`.
-        terminal: whether it goes to one; what goes to a program keeps its characters whatever they are.
+        terminal: whether it is printed on a terminal; output for a program keeps all characters.
     """
     text = json.dumps(data, indent=indent, ensure_ascii=False, default=default)
     if terminal and safe_lines(text) != text:

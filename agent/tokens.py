@@ -1,4 +1,4 @@
-"""Whether who asks knows a secret, in a time that does not tell how much of it. Standard library only."""
+"""Compares secrets in constant time. Standard library only."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import hmac
 
 
 def same(given: str, wanted: str) -> bool:
-    """Whether two secrets are equal; what is no UTF-8 arrives as lone surrogates, and is wrong as anything else is."""
+    """Whether two secrets are equal; bytes that are not UTF-8 arrive as lone surrogates, and never match."""
     return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), wanted.encode("utf-8", "surrogatepass"))
 
 
 def bears(authorization: str, token: str) -> bool:
-    """Whether a header `Authorization` bears this token (RFC 6750).
+    """Whether a header `Authorization` contains this token (RFC 6750).
 
     Args:
-        authorization: the header's value, "" where there is none.
-        token: what is wanted.
+        authorization: the header's value, "" if there is none.
+        token: the expected token.
     """
     return same(authorization, f"Bearer {token}")

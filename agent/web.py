@@ -1,9 +1,9 @@
 """The server half of aiohttp, without its client: `from agent import web` in place of `from aiohttp import web`.
 
-Importing anything of aiohttp executes the package first, and that is the client: it loads the machine's certificates
-into two TLS contexts, which takes longer than everything the server needs, and keeps some MB for good. So where nobody
-has imported aiohttp yet, the package is put in place without being executed, as `importlib` allows, and is completed
-when somebody asks it for a name of the client's (`aiohttp.ClientSession`). The classes are those of `aiohttp.web`.
+Importing any part of aiohttp executes the package first, which imports the client: it loads the machine's certificates
+into two TLS contexts, which takes longer than importing the server and uses some MB permanently. So if aiohttp is not
+imported yet, the package is registered without being executed, as `importlib` allows, and completed when a name of the
+client is accessed (`aiohttp.ClientSession`). The classes are those of `aiohttp.web`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import sys
 import threading
 from typing import Any
 
-# What `Server` and `User-Agent` name where nothing else is said; the package knows, but is not executed.
+# The default for `Server` and `User-Agent`; the package defines it, but is not executed.
 _VERSION = "3"
 
 
 def _put_in_place() -> None:
-    """Puts an aiohttp into `sys.modules` that is completed when more than its server is wanted."""
+    """Registers an aiohttp in `sys.modules` that is completed when more than its server is needed."""
     spec = importlib.util.find_spec("aiohttp")
     if "aiohttp" in sys.modules or spec is None or spec.loader is None:
         return
@@ -30,7 +30,7 @@ def _put_in_place() -> None:
     def find(name: str) -> Any:
         nonlocal begun
         if name.startswith("__") or importlib.util.find_spec(f"aiohttp.{name}") is not None:
-            raise AttributeError(name)  # a module of its own is imported next by whoever asks
+            raise AttributeError(name)  # a submodule: the caller imports it next
         with lock:
             if not begun:
                 begun = True

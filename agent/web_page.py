@@ -1,17 +1,17 @@
-"""Whether an answer is somebody else's web page: a captive portal's, or a proxy's own. Standard library only."""
+"""Detects web pages of a captive portal or proxy in place of an API's answer. Standard library only."""
 
 _BEGINNINGS = (b"<!doctype html", b"<html", b"<head", b"<body")
 
 
 def is_web_page(status: int, content_type: str, body: bytes) -> bool:
-    """Whether somebody else answered with a page of their own.
+    """Whether the answer is a web page of a captive portal or proxy.
 
-    What calls itself HTML and looks so is one, and so is what looks so and comes with 200, as captive portals answer to
-    everything.
+    That is content which looks like HTML and either has the type HTML or the status 200, with which captive portals
+    answer everything.
 
     Args:
         status: of the answer.
-        content_type: what the answer calls itself; "" where it does not say.
+        content_type: the type of the answer; "" if it has none.
         body: its beginning, as far as it could be read.
     """
     start = body.removeprefix(b"\xef\xbb\xbf").lstrip()[:64].lower()

@@ -23,7 +23,7 @@ class Socket(Record):
         protocol: `tcp` or `udp`.
         local, remote: address as the kernel writes it, in hexadecimal, and port.
         state: as the kernel numbers it.
-        inode: what tells whose it is; "0" where it belongs to nobody any more.
+        inode: identifies the owning process; "0" if no process owns it any more.
     """
 
     protocol: str
@@ -34,14 +34,14 @@ class Socket(Record):
 
     @property
     def is_open(self) -> bool:
-        """Whether somebody can reach it: it listens (TCP), or is bound to no single peer (UDP)."""
+        """Whether clients can reach it: it listens (TCP), or is not connected to a single peer (UDP)."""
         return self.state == (_LISTEN if self.protocol == "tcp" else _UNCONNECTED)
 
 
 def listening(ports: Iterable[int], pids: Iterable[int]) -> bool:
     """Whether a process of the game listens on one of these ports (TCP), or has bound it (UDP).
 
-    Where the game's descriptors cannot be read (another user), any process on that port counts.
+    If the game's descriptors cannot be read (another user), any process on that port counts.
     """
     inodes = _open_inodes(ports)
     if not inodes:
@@ -56,13 +56,13 @@ def is_open(ports: Iterable[int]) -> bool:
 
 
 def owners(ports: Iterable[int], pids: Iterable[int]) -> list[int]:
-    """Those of the processes that listen on one of these ports (TCP), or have bound it (UDP)."""
+    """The processes that listen on one of these ports (TCP), or have bound it (UDP)."""
     inodes = _open_inodes(ports)
     return [pid for pid in pids if inodes & (_owned([pid]) or set())] if inodes else []
 
 
 def what_listens(ports: Iterable[int], pids: Iterable[int]) -> str:
-    """What is seen instead of a game that listens on one of these ports, as half a sentence.
+    """The ports that the game listens on instead of these, as half a sentence.
 
     Returns:
         Such as `it listens on UDP 5155, not on 5154`.
@@ -78,22 +78,22 @@ def what_listens(ports: Iterable[int], pids: Iterable[int]) -> str:
 
 
 def connections(ports: Iterable[int], own: Iterable[int], *, net: str = _PROC_NET) -> frozenset[str]:
-    """The TCP connections to these local ports that somebody else has made.
+    """The TCP connections from outside to these local ports.
 
     Args:
         ports: where players connect to.
-        own: processes whose connections do not count: the game's, which may talk to itself, and the agent's.
+        own: processes whose connections do not count: those of the game, which may connect to itself, and the agent.
         net: where the kernel's tables are.
 
     Returns:
-        One name for each, which stays the same as long as the connection does.
+        A name for each, which stays the same while the connection exists.
 
     Raises:
-        OSError: the kernel's table cannot be read, so that nobody knows.
+        OSError: the kernel's table cannot be read.
     """
     wanted = set(ports)
     sockets = _read("tcp", net)
-    if os.path.exists(f"{net}/tcp6"):  # else it is a kernel without IPv6
+    if os.path.exists(f"{net}/tcp6"):  # otherwise the kernel has no IPv6
         sockets += _read("tcp6", net)
     established = [socket for socket in sockets if socket.state == _ESTABLISHED]
     by_ends = {(socket.local, socket.remote): socket.inode for socket in established}
@@ -101,7 +101,7 @@ def connections(ports: Iterable[int], own: Iterable[int], *, net: str = _PROC_NE
     for socket in established:
         if socket.local[1] in wanted:
             found[f"{socket.inode} {socket.remote[0]}:{socket.remote[1]}"] = by_ends.get((socket.remote, socket.local))
-    # The other end is in the same table where it is in the same container; then it may be the game itself.
+    # If the other end is in the same container, it is in the same table, and may belong to the game itself.
     if any(found.values()):
         owned = _owned(own) or set()
         return frozenset(name for name, other_end in found.items() if other_end not in owned)
@@ -118,7 +118,7 @@ def _open_inodes(ports: Iterable[int]) -> set[str]:
 
 
 def _visible(protocols: Iterable[str]) -> list[Socket]:
-    """What can be read of these tables; one that cannot is taken for empty."""
+    """The entries of these tables; a table that cannot be read counts as empty."""
     found = []
     for protocol in protocols:
         try:
@@ -154,7 +154,7 @@ def _named(sockets: Iterable[Socket]) -> str:
 
 
 def _owned(pids: Iterable[int]) -> set[str] | None:
-    """Inodes of the sockets that these processes hold; None where that cannot be read."""
+    """Inodes of the sockets that these processes hold; None if they cannot be read."""
     found: set[str] = set()
     for pid in pids:
         try:

@@ -1,6 +1,6 @@
 """The game as it runs: started, signalled, reaped, and started again. Standard library only.
 
-The init's main thread is the only one that uses this: starting a process, noting it and reaping it never overlap.
+Only the init's main thread uses this module: starting a process, recording it and reaping it never overlap.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 else:
     import _signal as signal  # the C part: see agent.game.spawn
 
-# The kernel takes the process with the highest score when memory runs out: that is to be the game, which the agent can
-# tell of, and never the agent. In thousandths of the memory there is (man 5 proc, oom_score_adj).
+# When memory runs out, the kernel kills the process with the highest score. That must be the game, whose end the agent
+# can report, and never the agent. In thousandths of the available memory (man 5 proc, oom_score_adj).
 _OOM_MORE = 300
 _OOM_MOST = 1000
 _OOM_FILE = "/proc/self/oom_score_adj"
-# How long a game that forks without end is listed and suspended before it is killed.
+# How long the processes of a game that forks endlessly are listed and suspended before the kill.
 _FREEZE_SECONDS = 0.1
 _MANY = 8
 # A process group whose parents are all in other sessions is orphaned, and the kernel never suspends it for these (man 7
@@ -40,26 +40,26 @@ _SUSPENDING = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
 
 class GameProcess:
-    """What the game is started with, and its present start.
+    """The parameters of the game's process, and its current start.
 
     Attributes:
         command: its program and arguments.
         env: its environment.
         workdir: its working directory, or None for the agent's.
-        user: whom it runs as, or None for the agent's user.
-        stdin: its stdin, where a stop method writes to it; else None, and it has the container's.
-        tty: whether its captured stdout is a pseudo terminal in any case.
+        user: the user that it runs as, or None for the agent's user.
+        stdin: its stdin, if a stop method writes to it; else None, and it has the container's stdin.
+        tty: whether its captured stdout is always a pseudo terminal.
         captured: whether its output is read: not with AGENT_CAPTURE=off.
-        capture: what reads it; None before the first start, see `read_output`.
-        reaper: the only one that waits for processes.
-        ignored: signals that were ignored when the agent was started (`nohup`): the game has to find them so.
-        blocked: signals that were blocked then, likewise.
-        game: the running game, or None where it could not be started: then `failure` says why.
-        cgroup: what the container's cgroup had counted when the game was started.
+        capture: reads its output; None before the first start, see `read_output`.
+        reaper: the only part that waits for processes.
+        ignored: signals that were ignored when the agent was started (`nohup`); the game inherits this.
+        blocked: signals that were blocked then; likewise.
+        game: the running game, or None if it could not be started: then `failure` says why.
+        cgroup: the counters of the container's cgroup when the game was started.
     """
 
     def __init__(self, command: list[str], reaper: Reaper) -> None:
-        """Starts nothing; the rest is set while the start is prepared."""
+        """Starts nothing; the other attributes are set while the start is prepared."""
         self.command = command
         self.reaper = reaper
         self.env: dict[str, str] = {}
@@ -76,10 +76,10 @@ class GameProcess:
         self.cgroup: CgroupReading | None = None
 
     def start(self) -> None:
-        """Starts the game; a failure is kept in `failure` for the lifecycle to deal with. Raises nothing."""
+        """Starts the game. Never raises: a failure is stored in `failure` for the lifecycle."""
         self.game, self.failure = None, None
         read_end: int | None = None
-        # What is ignored stays ignored through exec, and what has a handler does not; the mask stays as it is.
+        # After exec, ignored signals stay ignored, handlers are reset, and the mask is unchanged.
         handlers = {number: signal.signal(number, signal.SIG_IGN) for number in self.ignored}
         signal.pthread_sigmask(signal.SIG_BLOCK, self.blocked)
         try:
@@ -121,7 +121,7 @@ class GameProcess:
             self.capture.attach(self.game.streams)
 
     def read_output(self, capture: Capture | None) -> None:
-        """Has the output read from the first start on. What came before waits in the pipes, so this can come after."""
+        """Starts reading the output, also that of the first start, which has waited in the pipes."""
         self.capture = capture
         if capture is not None and self.game is not None:
             capture.start(self.game.streams)
@@ -132,18 +132,18 @@ class GameProcess:
 
     @property
     def main_pid(self) -> int:
-        """The process whose end is the game's end; 0 where there is none."""
+        """The process whose end is the game's end; 0 if there is none."""
         return self.game.main_pid if self.game is not None else 0
 
     # Signals ---------------------------------------------------------------------------------------------------------
 
     def forward(self, number: int) -> None:
-        """Sends a signal on to the game's groups; ones that suspend become SIGSTOP."""
+        """Forwards a signal to the game's groups; signals that suspend become SIGSTOP."""
         for group in self.game.groups() if self.game is not None else ():
             signal_group(group, signal.SIGSTOP if number in _SUSPENDING else number)
 
     def wake(self) -> None:
-        """Continues the game's groups, where they were suspended (SIGSTOP): they could not obey otherwise."""
+        """Resumes the game's groups if they are suspended (SIGSTOP): they could not handle a signal otherwise."""
         for group in self.game.groups() if self.game is not None else ():
             signal_group(group, signal.SIGCONT)
 
@@ -153,11 +153,11 @@ class GameProcess:
             send(pid, signal.SIGCONT)
 
     def kill(self) -> int:
-        """SIGKILL to the groups at once, then to everything else of the game.
+        """Sends SIGKILL to the groups, then to all other processes of the game.
 
-        Where there is much of it, it is suspended first, until nothing new is found: what is killed makes room for what
-        forks without end, and what is suspended keeps its place. That takes a tenth of a second at most; a process that
-        forks faster than it is listed may still leave a child behind: call it again until nothing is left.
+        If there are many, they are suspended first, until no new ones are found: killed processes would make space for
+        those that fork endlessly, suspended ones do not. This takes a tenth of a second at most. A process that forks
+        faster than it is listed may still leave a child: call this again until no process is left.
 
         Returns:
             How many processes were left to kill.
@@ -177,10 +177,10 @@ class GameProcess:
 
 
 def _raise_oom_score() -> int | None:
-    """What is started from now on inherits a higher score than this process had (man 5 proc, oom_score_adj).
+    """Raises the score of this process, which started processes inherit (man 5 proc, oom_score_adj).
 
     Returns:
-        What it had, for `_lower_oom_score`; None in a sandbox where there is none.
+        The old score, for `_lower_oom_score`; None in a sandbox without scores.
     """
     try:
         with open(_OOM_FILE) as file:
@@ -192,7 +192,7 @@ def _raise_oom_score() -> int | None:
 
 
 def _lower_oom_score(score: int | None) -> None:
-    """Gives this process back what it had, which needs no privilege: only going below one's first value does."""
+    """Restores the score, which needs no privilege: only a value below the first one does."""
     if score is not None:
         try:  # noqa: SIM105 - contextlib is not imported before the game is started
             _write_score(score)
@@ -206,7 +206,7 @@ def _write_score(score: int) -> None:
 
 
 def send(pid: int, number: int) -> bool:
-    """Sends a signal to one process; False when it is gone, or runs as somebody whom we may not signal."""
+    """Sends a signal to one process; False if it is gone, or runs as a user whose processes we may not signal."""
     try:
         os.kill(pid, number)
     except (ProcessLookupError, PermissionError):
@@ -215,7 +215,7 @@ def send(pid: int, number: int) -> bool:
 
 
 def signal_group(pid: int, number: int) -> bool:
-    """Sends a signal to a process group; False when nobody is left in it."""
+    """Sends a signal to a process group; False if no process is left in it."""
     try:
         os.killpg(pid, number)
     except ProcessLookupError:

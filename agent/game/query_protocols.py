@@ -1,20 +1,20 @@
 """The query protocols that players can be counted by, and why others cannot. Pure names, light enough for PID 1.
 
-All but `sqp` and `teeworlds` are asked by opengsq (https://github.com/opengsq/opengsq-python). Each protocol that it
-knows is in one of the two tables here: whether it can count was found by reading it, and a test holds it to that. One
-that is in neither is refused, because a count that is wrong stops a server under its players.
+opengsq (https://github.com/opengsq/opengsq-python) queries all but `sqp` and `teeworlds`. Each protocol of opengsq is
+in one of the two tables here: reading its source showed whether it can count players, and a test verifies the tables. A
+protocol in neither table is refused, because a wrong count could stop a server while people play on it.
 """
 
 from __future__ import annotations
 
-# Name in AGENT_PLAYERS_FROM: the class of opengsq that asks, its method, and what reads the answer (see player_query).
+# Name in AGENT_PLAYERS_FROM: the class of opengsq, its method, and what parses the answer (see player_query).
 COUNTED = {
     "a2s": ("Source", "get_info", "a2s"),
     "ase": ("ASE", "get_status", "fields"),
     "avp2": ("AVP2", "get_status", "gamespy"),
     "battlefield": ("Battlefield", "get_info", "fields"),
     "battlefield2": ("Battlefield2", "get_status", "gamespy"),
-    # opengsq asks these four from the port that the server itself has; they answer like any Quake 3 server.
+    # opengsq queries these four from the port of the server itself; they answer like any Quake 3 server.
     "cod1": ("Quake3", "get_info", "quake3"),
     "cod4": ("Quake3", "get_info", "quake3"),
     "cod5": ("Quake3", "get_info", "quake3"),
@@ -79,7 +79,7 @@ def check(protocol: str) -> str:
     """The name of a protocol that players can be counted by.
 
     Raises:
-        ValueError: it cannot; the text says why, and what can.
+        ValueError: it cannot count; the message says why, and which protocols can.
     """
     name = protocol.lower()
     if name in COUNTED:

@@ -27,10 +27,10 @@ async def execute(host: str, port: int, password: str, command: str, *, sent: Ca
         port: likewise.
         password: of the server's rcon.
         command: what it should do.
-        sent: called when the command is on its way: what does not come then is the answer only.
+        sent: called when the command was sent; only the answer can be missing after that.
 
     Returns:
-        The beginning of its answer; "" where it closes the connection instead, as a server that stops may do.
+        The beginning of its answer; "" if it closes the connection instead, as a stopping server may do.
 
     Raises:
         RconError: no connection, or the wrong password.

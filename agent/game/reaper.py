@@ -1,8 +1,8 @@
 """The one place that waits for children. Standard library only.
 
-Nothing else in the agent's process calls any `wait`: a second waiter would now and then steal an exit code (measured
-with `asyncio.create_subprocess_exec` beside a reaper). `Popen` objects are disarmed in `agent.game.spawn` for that
-reason.
+Nothing else in the init calls any `wait`: a second caller would sometimes take an exit code (measured with
+`asyncio.create_subprocess_exec` next to a reaper). For this reason `agent.game.spawn` prevents `Popen` objects from
+waiting.
 """
 
 import os
@@ -23,7 +23,7 @@ class Reaper:
     __slots__ = ("_helpers",)
 
     def __init__(self) -> None:
-        """Starts with no helpers; children are known by being children."""
+        """Starts without helpers; all other children belong to the game."""
         self._helpers: set[int] = set()
 
     @property
@@ -36,14 +36,14 @@ class Reaper:
         self._helpers.add(pid)
 
     def reap(self, names: "dict[int, str]") -> "tuple[dict[int, int], bool]":
-        """Reaps all children that ended, without waiting.
+        """Reaps all ended children, without blocking.
 
         Args:
-            names: takes the names of those that did not end with code 0, helpers aside.
+            names: receives the names of those that did not end with code 0, except helpers.
 
         Returns:
-            The wait status of each process reaped now, by process id; and whether any child is left, helpers aside.
-            "None left" means that no process of the game exists any more, since every orphan becomes a child of ours.
+            The wait status of each process reaped now, by process id; and whether any child except helpers is left.
+            If none is left, no process of the game exists any more, since every orphan becomes our child.
         """
         ended: dict[int, int] = {}
         left = True
@@ -68,10 +68,10 @@ class Reaper:
 
 
 def adopt_orphans() -> bool:
-    """Makes orphans below this process its children, where it is not PID 1 and has them anyway.
+    """Makes this process adopt orphans below it, which PID 1 does anyway.
 
     Returns:
-        Whether orphans come here. `PR_SET_CHILD_SUBREAPER` exists since Linux 3.4 (man 2 prctl).
+        Whether orphans are adopted. `PR_SET_CHILD_SUBREAPER` exists since Linux 3.4 (man 2 prctl).
     """
     return os.getpid() == 1 or _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
@@ -79,15 +79,15 @@ def adopt_orphans() -> bool:
 def keep_memory_private() -> bool:
     """Makes this process not dumpable (man 2 prctl): a game of the same user cannot read its environment or its memory.
 
-    What a process has in /proc belongs to root from then on; a game that is executed is dumpable again.
+    The files of the process in /proc belong to root from then on; a game becomes dumpable again when it is executed.
     """
     return _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def forbid_new_privileges() -> bool:
-    """Nothing that is executed from now on gains rights by that (man 2 prctl, PR_SET_NO_NEW_PRIVS): no setuid programs.
+    """Programs executed from now on gain no rights, for example by setuid (man 2 prctl, PR_SET_NO_NEW_PRIVS).
 
-    For this thread and all that it starts; becoming another user, which root may, is not touched.
+    Applies to this thread and all processes that it starts; root can still change to another user.
     """
     return _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
@@ -104,8 +104,8 @@ def die_with_parent() -> bool:
 
 def _prctl(option: int, value: int | bytes) -> bool:
     try:
-        # What `ctypes` itself calls; importing that would take as long as a quarter of the start of the game. A Python
-        # where it is called otherwise goes the usual way.
+        # The function that `ctypes` itself calls; importing `ctypes` would take a quarter of the time until the game
+        # starts. If this Python has another name for it, `ctypes` is used.
         import _ctypes  # noqa: PLC0415 - an interpreter may be built without it
 
         program = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]  # the program itself, as ctypes.CDLL takes it

@@ -13,19 +13,19 @@ from collections.abc import Iterable
 from agent.game.stop_signal import Judgement, is_shell
 from agent.game.tree import executable
 
-# These pass a signal on to their child alone, and end with it; dumb-init signals the whole session.
+# These pass a signal on to their child only, and end with it; dumb-init signals the whole session.
 _FORWARD_TO_ONE = frozenset(("catatonit", "docker-init", "tini", "tini-static"))
 
 
 def deaf_shell_in_front(parent: int | None = None, proc: str = "/proc") -> str:
-    """The shell of this container that keeps SIGTERM from the process behind it; "" where there is none.
+    """The shell that does not pass SIGTERM on to this process; "" if there is none.
 
-    Engines send a stop signal to PID 1 alone, and the kernel drops it there where that has no handler (man 7
-    pid_namespaces). A shell behind tini and its like dies of it, and the container with them. A shell with a trap may
-    pass it on; whether it does is for `doctor` to find out, which reads the script.
+    Container engines send a stop signal to PID 1 only, and the kernel drops it if PID 1 has no handler (man 7
+    pid_namespaces). A shell below tini or similar is killed by it, and the container ends. A shell with a trap may pass
+    it on; `doctor` reads the script to find out.
 
     Args:
-        parent: the parent of the process in question; this one's by default.
+        parent: the parent of the process in question; by default the parent of this process.
         proc: where procfs is mounted.
     """
     parent = os.getppid() if parent is None else parent
@@ -43,7 +43,7 @@ def _program(pid: int, proc: str) -> str:
 
 
 def threads(pids: Iterable[int]) -> list[str]:
-    """One line a thread: what it is called, its state, and what it waits for in the kernel (man 5 proc)."""
+    """One line for each thread: its name, its state, and what it waits for in the kernel (man 5 proc)."""
     lines = []
     for pid in pids:
         try:
@@ -72,7 +72,7 @@ REMEDY = (
 
 
 def verdict(found: Judgement, signum: int) -> str:
-    """What is wrong with how a game takes a signal, in words; "" where all is well, or nothing is known."""
+    """The problem with how a game handles a signal, in words; "" if there is none, or nothing is known."""
     if found.how not in ("default", "ignored"):
         return ""
     name = signal.Signals(signum).name
@@ -83,7 +83,7 @@ def verdict(found: Judgement, signum: int) -> str:
 
 
 def unclear(found: Judgement, signum: int) -> str:
-    """Why it cannot be told how a game takes a signal; "" where it can."""
+    """Why it is unknown how a game handles a signal; "" if it is known."""
     name = signal.Signals(signum).name
     if found.how == "runtime":
         return f"cannot tell whether the game handles {name}: {found.runtime} has a handler of its own, which ends it"
@@ -93,6 +93,6 @@ def unclear(found: Judgement, signum: int) -> str:
 
 
 def advice(found: Judgement, signum: int) -> str:
-    """The sentence for an operator; "" where all is well."""
+    """The warning for an operator; "" if there is no problem."""
     wrong = verdict(found, signum)
     return f"{wrong}. {REMEDY[0].upper()}{REMEDY[1:]}" if wrong else ""

@@ -1,8 +1,8 @@
 """Starts the game. Standard library only: this runs before anything heavy is imported.
 
-The game gets a session (and with it a process group) of its own, so that a signal reaches all of it and never the
-agent. Where its output is captured it writes into pipes of ours; where it would have written to a terminal it gets a
-pseudo terminal instead, so that it sees no difference.
+The game gets a separate session (and process group), so that a signal reaches all of it and never the agent. If its
+output is captured, it writes into pipes of the agent, or into a pseudo terminal if it would have had a terminal, so
+that it behaves in the same way.
 """
 
 import errno
@@ -26,11 +26,12 @@ class Game:
     """A game that was started.
 
     Attributes:
-        pid: the process that was executed, which leads its session and its process group.
-        main_pid: the one whose end is the game's end: `pid`, unless the game names another one (sd_notify's MAINPID).
-        command: what was executed.
+        pid: the executed process, the leader of its session and process group.
+        main_pid: the process whose end is the game's end: `pid`, unless the game names another one (sd_notify's
+            MAINPID).
+        command: the executed command.
         started_at: seconds of the monotonic clock.
-        streams: read ends of its captured output by name ("stdout", "stderr"); empty when it is not captured. On a
+        streams: read ends of its captured output by name ("stdout", "stderr"); empty if it is not captured. On a
             terminal both go through "stdout".
     """
 
@@ -44,7 +45,7 @@ class Game:
         self.streams = streams
 
     def groups(self) -> "list[int]":
-        """The process groups that signals go to: its own, and that of its main process where that made another."""
+        """The process groups that signals go to: its own, and that of its main process if it has another one."""
         if self.main_pid == self.pid:
             return [self.pid]
         try:
@@ -71,8 +72,8 @@ def spawn(
         cwd: its working directory, or None for the agent's.
         capture: whether its stdout and stderr go through the agent.
         stdin: descriptor for its stdin, or None for the agent's own.
-        tty: whether its captured stdout is a pseudo terminal also where the agent's is none.
-        user: whom to run as, or None for the agent's user.
+        tty: whether its captured stdout is a pseudo terminal even if the agent's is not.
+        user: the user to run as, or None for the agent's user.
 
     Returns:
         The running game; exec has succeeded when this returns.
@@ -85,8 +86,8 @@ def spawn(
     try:
         if capture:
             streams, ours = terminal.open_streams(terminal=tty)
-        # A game whose stdin is a pipe of ours leaves the terminal to the agent: Ctrl-C is a stop like any other then,
-        # beginning with the line that the pipe is for.
+        # If the game's stdin is a pipe of the agent, the terminal stays with the agent: Ctrl-C is then a normal stop,
+        # which begins with the line written to the pipe.
         take_terminal = terminal.taking_over() if stdin is None else None
         if cwd is None and user is None and take_terminal is None and _keep_descriptors():
             pid = _execute(command, env, stdin, ours)
@@ -103,9 +104,9 @@ def spawn(
 
 
 def _execute(command: "list[str]", env: "dict[str, str]", stdin: "int | None", ours: "dict[str, int]") -> int:
-    """Executes the game as it is usual; without `subprocess`, whose import takes longer than an interpreter's start.
+    """Executes the game in the usual case without `subprocess`, whose import takes longer than the interpreter's start.
 
-    As `subprocess` does it: in a session of its own, with the signals that Python ignores set back to the default.
+    Like `subprocess`: in a new session, with the signals that Python ignores reset to the default.
     """
     given = {0: stdin, 1: ours.get("stdout"), 2: ours.get("stderr")}
     places = [(os.POSIX_SPAWN_DUP2, fd, as_fd) for as_fd, fd in given.items() if fd is not None]
@@ -120,7 +121,7 @@ def _execute(command: "list[str]", env: "dict[str, str]", stdin: "int | None", o
         except (FileNotFoundError, NotADirectoryError) as problem:
             failure = failure or problem
         except OSError as problem:
-            # A program that is there and cannot be executed says more than the folders where there is none.
+            # "Found but not executable" is a better error than "not found" in the other directories.
             if failure is None or failure.errno in (errno.ENOENT, errno.ENOTDIR):
                 failure = problem
     raise failure or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), program)
@@ -131,9 +132,9 @@ def _search_path(env: "dict[str, str]") -> "list[str]":
 
 
 def _keep_descriptors() -> bool:
-    """Keeps the game from what this process was given beside the first three; False where that cannot be seen.
+    """Closes inherited descriptors other than 0 to 2 on exec; False if they cannot be listed.
 
-    What Python opens itself is closed when something is executed (PEP 446).
+    Descriptors that Python opens are closed on exec anyway (PEP 446).
     """
     try:
         open_ones = [int(name) for name in os.listdir("/proc/self/fd")]
@@ -144,7 +145,7 @@ def _keep_descriptors() -> bool:
             if fd > 2 and os.get_inheritable(fd):
                 os.set_inheritable(fd, False)
         except OSError:
-            continue  # the one that the list was read from
+            continue  # the descriptor that the list was read from
     return True
 
 
@@ -180,8 +181,8 @@ def _execute_as(
         )
     except subprocess.SubprocessError as problem:
         raise ValueError(str(problem)) from None
-    # Popen waits for its process when it is thrown away or asked; with an exit code it believes that it did. The
-    # reaper is the only one that waits.
+    # Popen waits for its process when it is deleted or polled; setting an exit code prevents that, since only the
+    # reaper may wait.
     process.returncode = 0
     return process.pid
 

@@ -1,9 +1,9 @@
-"""The game's stdin as a pipe of ours, where a stop method writes a line to it. Standard library only.
+"""The game's stdin as a pipe of the agent, if a stop method writes a line to it. Standard library only.
 
-What the container's stdin gives is passed on as it comes. At its end the pipe stays open: a container's stdin is mostly
-/dev/null, and a game that reads end-of-file would take it for a wish to end, long before the stop line.
+Input from the container's stdin is passed on. When that ends, the pipe stays open: a container's stdin is usually
+/dev/null, and a game might treat end-of-file as a request to end, long before the stop line.
 
-Only the game holds the read end once it runs, so that a write to a game that has closed its stdin fails.
+Only the running game holds the read end, so that a write fails if the game has closed its stdin.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ import termios
 import threading
 
 _READ = 64 * 1024
-_LOOK_MS = 100  # how often a write that waits looks whether the game was started again
+_LOOK_MS = 100  # how often a waiting write checks whether the game was restarted
 
 
 class StdinPipe:
     """The pipe. Everything that reaches the game's stdin goes through it."""
 
     def __init__(self) -> None:
-        """Makes no pipe yet; see `renew`."""
+        """Creates no pipe yet; see `renew`."""
         self._lock = threading.Lock()
         self._write_end = -1
         self._generation = 0
-        self._mid_line = False  # whether what was passed on so far ends in the middle of a line
+        self._mid_line = False  # whether the input passed on so far ends in the middle of a line
         self._thread: threading.Thread | None = None
 
     def renew(self) -> int:
-        """A new pipe for a game that is started: what an old one left unread is not for it.
+        """Creates a new pipe for a game that is started; unread input of the old pipe is discarded.
 
         Returns:
-            The read end, for the game. Who calls closes it once the game has it.
+            The read end, for the game. The caller closes it after the game was started.
 
         Raises:
-            OSError: no pipe can be made.
+            OSError: no pipe can be created.
         """
         read_end, write_end = os.pipe()
         os.set_blocking(write_end, False)
@@ -49,21 +49,19 @@ class StdinPipe:
         return read_end
 
     def start(self) -> None:
-        """Begins to pass on what comes in on descriptor 0, once."""
+        """Starts passing on the input of descriptor 0, once."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._pass_on, name="stdin", daemon=True)
-            with contextlib.suppress(
-                RuntimeError
-            ):  # no more threads (pids limit): the stop line is written all the same
+            with contextlib.suppress(RuntimeError):  # no thread (pids limit): the stop line works
                 self._thread.start()
 
     def write_line(self, line: str) -> str:
         """Writes a line to the game, without waiting.
 
         Returns:
-            "" when it is written; else why it is not: the game has closed its stdin, or does not read it.
+            "" if it was written; else the reason: the game has closed its stdin, or does not read it.
         """
-        # A command that somebody has half typed must not become one with the line.
+        # Ends a half-typed command first, so that it is not joined with the line.
         data = b"\n" * self._mid_line + line.encode() + b"\n"
         with self._lock:
             try:
@@ -75,7 +73,7 @@ class StdinPipe:
         return "" if written == len(data) else "the game does not read its stdin"
 
     def unread(self) -> int:
-        """How many bytes lie in the pipe that the game has not read; 0 where that cannot be known."""
+        """How many bytes in the pipe the game has not read; 0 if that is unknown."""
         with self._lock:
             try:
                 # Linux answers on either end of a pipe (man 7 pipe: FIONREAD).
@@ -96,7 +94,7 @@ class StdinPipe:
             self._write_all(memoryview(data))
 
     def _write_all(self, view: memoryview) -> None:
-        """Writes to the pipe as it is now; what a game that was started again did not read is lost with it."""
+        """Writes to the current pipe; if the game is restarted meanwhile, the rest is discarded."""
         generation = self._generation
         while view:
             with self._lock:
@@ -109,7 +107,8 @@ class StdinPipe:
                     waiting = self._write_end
                 except OSError:
                     return
-            # The number may be closed, or be another pipe's, while this waits: a look at the generation follows.
+            # During the wait, the descriptor may be closed or reused by another pipe, so the generation is checked
+            # next.
             poll = select.poll()
             poll.register(waiting, select.POLLOUT)
             poll.poll(_LOOK_MS)

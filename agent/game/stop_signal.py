@@ -1,20 +1,22 @@
 """Whom a stop signal reaches, and what it does there: pure, over the processes of the game. Standard library only.
 
-The stop plan, the warning when the game is ready, and `doctor` all go by `judge`.
+The stop methods, the warning when the game is ready, and `doctor` all use `judge`.
 
-A container without the agent signals PID 1 alone, and start scripts are written for that: a script with a trap passes
-the signal on in its own way, helpers (`tee`, `Xvfb`) live until the server has ended. A script without a trap is killed
-by it, and its server with the container. So the signal goes to whoever will hear it, nearest to the main process:
+Without the agent, only PID 1 of a container gets the stop signal, and start scripts are written for that: a script with
+a trap passes the signal on, and helpers (`tee`, `Xvfb`) run until the server has ended. A script without a trap is
+killed, and its server with the container. So the signal goes to the process that handles it and is nearest to the main
+process:
 
-1. A main process that handles the signal gets it, alone.
-2. One that does not (a shell in front without a trap) is passed over: its children are looked at in the same way. Of
-   several that handle it, the owners of the game's port count; else the one that was started last, as scripts start
-   helpers first. What waits for it is left alone: it ends by itself then. What stands beside a server (`Xvfb`, `tee`)
-   does not count, whatever it handles: it is no server, and passes nothing on.
-3. Where nobody handles it, all of them get it: they end at once, as they would without the agent.
+1. If the main process handles the signal, only the main process gets it.
+2. If it does not (a shell without a trap), its children are checked in the same way. If several handle it, the owners
+of
+   the game's port are chosen; else the one that was started last, because scripts start helpers first. Processes that
+   wait for it are not signalled: they end by themselves afterwards. Helpers (`Xvfb`, `tee`) are not chosen, whatever
+   they handle: they are not servers, and pass nothing on.
+3. If no process handles it, all of them get it: they end at once, as they would without the agent.
 
-Whoever was not asked is asked when those who were have ended, or late in the method's time (see
-`agent.init.stop_actions`); nobody is asked twice.
+The others are signalled when the chosen ones have ended, or late in the method's time (see `agent.init.stop_actions`);
+no process is signalled twice.
 """
 
 from __future__ import annotations
@@ -27,39 +29,39 @@ if TYPE_CHECKING:
 
     from agent.game.tree import Process
 
-# They handle the signal, and what they do then is worse than nothing: terminal multiplexers end at once and hang up on
-# what runs inside; util-linux' su and runuser give their child 2 s and then SIGKILL (login-utils/su-common.c).
+# Their handlers do harm: terminal multiplexers end at once and hang up the terminal of their children; util-linux' su
+# and runuser give their child 2 s and then SIGKILL (login-utils/su-common.c).
 _PASSED_OVER = frozenset(("tmux", "screen", "SCREEN", "su", "runuser"))
-# Processes of a start script that are no server: their handlers say nothing of the game, unless there is nothing else.
+# Processes of a start script that are not servers: their handlers say nothing about the game, unless there is no other.
 _SHELLS = frozenset(("sh", "bash", "dash", "ash", "busybox", "ksh", "mksh", "zsh"))
-# They stand beside a server: it needs them while it saves, and they do not know of it.
+# Helpers: the server needs them while it saves, but they do not pass signals on to it.
 _THEIR_NAMES = """
     awk cat cronolog dbus-daemon gawk grep inotifywait logger mawk pulseaudio rotatelogs sed sleep tail tee ts
     wineserver x11vnc Xvfb Xvnc
 """
 _BESIDE = frozenset(_THEIR_NAMES.split())
-# They start a server, or hold its terminal.
+# They start a server, or own its terminal.
 _OTHERS = """
     catatonit chrt docker-init dtach dumb-init env faketime gosu ionice nice nohup numactl runsv s6-supervise script
     setpriv setsid stdbuf su-exec sudo supervisord taskset timeout tini tini-static unbuffer xvfb-run
 """
 _STARTERS = _PASSED_OVER | frozenset(_OTHERS.split())
-# Go's runtime has a handler for each signal that one can have (os/signal, "Default behavior of signals in Go
-# programs"), and so do few programs by themselves.
+# Go's runtime has a handler for almost every signal (os/signal, "Default behavior of signals in Go programs"), which
+# few other programs have.
 _MOST_SIGNALS = 48
-# Handles SIGTERM and SIGINT itself to put the terminal right, and ends then (node's src/node.cc, SignalExit).
+# Node handles SIGTERM and SIGINT itself to restore the terminal, and then ends (node's src/node.cc, SignalExit).
 _NODE = frozenset(("node", "nodejs"))
 _USUAL = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGTERM)
 
 
 class Judgement:
-    """Whom a signal reaches, and how the game takes it.
+    """Which processes get a signal, and how the game handles it.
 
     Attributes:
-        asked: process ids of those who get it first, none twice; empty where there is nobody.
-        how: `handled` where a process has a handler; `runtime` where that is the language's own, so that nothing is
-            known of the game's; `script` where only the start script has one; `ignored`; `default` where it would just
-            end; `unknown` where there is nothing to be seen.
+        asked: process ids of those that get it first, without duplicates; may be empty.
+        how: `handled` if a process has a handler; `runtime` if it is the language runtime's handler, so that nothing
+            is known about the game's; `script` if only the start script has one; `ignored`; `default` if the process
+            would just end; `unknown` if nothing can be read.
         name: the program that decides it.
         runtime: the language, for `runtime`.
         others: the names of the usual signals that the game does handle.
@@ -81,9 +83,9 @@ class Judgement:
 def judge(
     processes: Sequence[Process], main: int, signum: int, *, owners: Collection[int] = (), target: str = ""
 ) -> Judgement:
-    """Who gets the signal first, and what it does: to these, and to what is below them, as scripts pass it on.
+    """Which processes get the signal first, and what it does to them and to their descendants, as scripts pass it on.
 
-    Of all those the servers count; scripts and helpers do where there is nothing else.
+    Only servers count, or scripts and helpers if there is nothing else.
 
     Args:
         processes: all of the game, without zombies.
@@ -120,12 +122,12 @@ def judge(
 
 
 def is_helper(program: str) -> bool:
-    """Whether a program of this name is no server, but starts one or stands beside it."""
+    """Whether a program of this name is not a server, but starts one or is a helper."""
     return program in _SHELLS or program in _STARTERS or program in _BESIDE
 
 
 def is_shell(program: str) -> bool:
-    """Whether a program of this name runs scripts of the shell."""
+    """Whether a program of this name runs shell scripts."""
     return program in _SHELLS
 
 
@@ -153,7 +155,7 @@ def _choose(processes: Sequence[Process], main: int, signum: int, owners: Collec
         roots = [one for one in processes if one.parent not in present]
         hearing = [one for root in roots for one in _nearest(root, processes, signum)]
     if not hearing:
-        # Below the main process nobody hears it: a server may have been started as a daemon, or in a multiplexer.
+        # No process below the main one handles it: a server may run as a daemon, or in a terminal multiplexer.
         apart = [one for one in processes if one.parent not in present and one.pid != main]
         hearing = [one for root in apart for one in _nearest(root, processes, signum)]
     if not hearing:
@@ -170,7 +172,7 @@ def hears(process: Process, signum: int) -> bool:
 
 
 def _nearest(process: Process, processes: Sequence[Process], signum: int, *, at_root: bool = False) -> list[Process]:
-    """Those at or below a process that handle the signal and have none above them that does."""
+    """The topmost processes, from a process downwards, that handle the signal."""
     if hears(process, signum) and (at_root or process.program not in _BESIDE):
         return [process]
     children = (one for one in processes if one.parent == process.pid)

@@ -1,8 +1,8 @@
 """Pipes or pseudo terminals for the game's output, and the controlling terminal. Standard library only.
 
-A program on a terminal behaves differently from one on a pipe (colours, buffering by line), so the game must find what
-it would find without the agent: a terminal where the agent has one, a pipe where it has none. AGENT_TTY makes a
-terminal of a pipe, for servers that keep their lines back on one.
+A program on a terminal behaves differently from one on a pipe (colours, line buffering), so the game must get the same
+as without the agent: a terminal if the agent has one, otherwise a pipe. AGENT_TTY uses a terminal instead of a pipe,
+for servers that buffer their output on a pipe.
 """
 
 import os
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 def open_streams(*, terminal: bool = False) -> "tuple[dict[str, int], dict[str, int]]":
-    """Makes what the game writes to.
+    """Creates the pipes or pseudo terminals that the game writes to.
 
     Args:
-        terminal: whether stdout is a pseudo terminal in any case (AGENT_TTY).
+        terminal: whether stdout is always a pseudo terminal (AGENT_TTY).
 
     Returns:
         The read ends by name, for the capture; and the write ends by name, for the game (to be closed once it has
-        them). Where stdout and stderr are terminals both share one pseudo terminal, as they did before, and
-        everything is read as "stdout".
+        them). If stdout and stderr are terminals, they share one pseudo terminal, as they did before, and all output
+        is read as "stdout".
     """
     read_ends: dict[str, int] = {}
     write_ends: dict[str, int] = {}
@@ -50,8 +50,8 @@ def _pseudo_terminal(like: "int | None") -> "tuple[int, int]":
     master, slave = os.openpty()
     try:
         attributes = termios.tcgetattr(slave if like is None else like)
-        # The real terminal translates line ends when the bytes are passed on to it; doing it here too would double it.
-        # Where there is none, a log is to have the line ends that the game writes.
+        # The real terminal translates line ends when the bytes are passed on to it; it must not be done twice. Without
+        # a real terminal, the log should have the line ends that the game writes.
         attributes[1] &= ~termios.OPOST
         attributes[3] &= ~termios.ECHO
         termios.tcsetattr(slave, termios.TCSANOW, attributes)
@@ -65,7 +65,7 @@ def _pseudo_terminal(like: "int | None") -> "tuple[int, int]":
 
 
 def copy_size(source: int, target: int) -> None:
-    """Gives terminal `target` the rows and columns of terminal `source`; raises `OSError` where one is no terminal."""
+    """Gives terminal `target` the rows and columns of terminal `source`; raises `OSError` if one is not a terminal."""
     import fcntl  # noqa: PLC0415 - only where there is a terminal
     import termios  # noqa: PLC0415
 
@@ -73,12 +73,12 @@ def copy_size(source: int, target: int) -> None:
 
 
 def taking_over() -> "Callable[[], None] | None":
-    """What the game's process has to do before exec to own the terminal that stdin is, or None where it is none.
+    """What the game's process must do before exec to own the terminal on stdin; None if stdin is not a terminal.
 
-    With `docker run -it` the agent leads the session of the container's terminal. The game has a session of its own;
-    without the terminal as its controlling one, Ctrl-C would not reach it and a shell could not do job control. So the
-    agent lets go of it here, and the game takes it after `setsid` (man 2 ioctl_tty). Where another session owns the
-    terminal (an agent started from a shell), nothing changes and Ctrl-C comes to the agent.
+    With `docker run -it` the agent is the session leader of the container's terminal. The game has a separate session;
+    without the terminal as its controlling terminal, Ctrl-C would not reach it and a shell would have no job control.
+    So the agent releases the terminal here, and the game takes it after `setsid` (man 2 ioctl_tty). If another session
+    owns the terminal (an agent started from a shell), nothing changes and Ctrl-C reaches the agent.
     """
     if not os.isatty(0):
         return None
@@ -87,7 +87,7 @@ def taking_over() -> "Callable[[], None] | None":
     import termios  # noqa: PLC0415
 
     if os.getsid(0) == os.getpid():
-        # Letting go of it sends SIGHUP and SIGCONT to the foreground group: that is us, and it means nothing here.
+        # Releasing it sends SIGHUP and SIGCONT to the foreground group, which is the agent; they can be ignored.
         before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:
             fcntl.ioctl(0, termios.TIOCNOTTY)

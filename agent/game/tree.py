@@ -6,24 +6,24 @@ import os
 
 from agent.lifecycle.record import Record
 
-# 52 numbers of 20 digits at most and a name of 64 bytes at most fit in well, and are read at once.
+# Enough for 52 numbers of up to 20 digits and a name of up to 64 bytes, so that one read is sufficient.
 _STAT_BYTES = 4096
 
 
 class Process(Record):
-    """A process at one moment (man 5 proc: `/proc/<pid>/stat` and `/proc/<pid>/status`).
+    """A process at one time (man 5 proc: `/proc/<pid>/stat` and `/proc/<pid>/status`).
 
     Attributes:
-        pid: its id.
-        parent: its parent's.
+        pid: its process id.
+        parent: its parent's process id.
         group: its process group.
         state: one letter: R, S, D, T (stopped), Z (zombie) and others.
         started: when it was started, in clock ticks since the machine's boot.
         name: of its program, at most 15 bytes.
         caught: the signals that it has a handler for, as a bit mask.
-        ignored: those that it ignores, likewise.
-        file: the name of its executable, "" where that cannot be seen: a runtime may rename its main thread, and a
-            script has its own name, not the shell's.
+        ignored: the signals that it ignores, as a bit mask.
+        file: the name of its executable, or "" if unknown. It can differ from `name`: a runtime may rename its main
+            thread, and a script has its own name, not the shell's.
     """
 
     pid: int
@@ -63,7 +63,7 @@ def parents() -> dict[int, int]:
 
 
 def can_list() -> bool:
-    """Whether processes can be listed at all: not where no descriptor is left for it."""
+    """Whether processes can be listed at all, which needs a free descriptor."""
     try:
         os.listdir("/proc")
     except OSError:
@@ -74,8 +74,8 @@ def can_list() -> bool:
 def descendants(root: int, without: frozenset[int] = frozenset()) -> list[int]:
     """Every process below `root`, zombies included, parents before children.
 
-    Because the init adopts orphans (as PID 1, or as a subreaper), all that the game ever started is below it, however
-    often it forked and whatever session it is in.
+    Because the init adopts orphans (as PID 1, or as a subreaper), all processes that the game ever started are below
+    it, regardless of forks and sessions.
 
     Args:
         root: the process to begin at; it is not part of the result.
@@ -85,7 +85,7 @@ def descendants(root: int, without: frozenset[int] = frozenset()) -> list[int]:
     try:
         found_now = parents()
     except OSError:
-        return []  # no descriptor is left to list /proc with: the group is signalled all the same
+        return []  # no descriptor is left to list /proc: the group can still be signalled
     for pid, parent in found_now.items():
         children.setdefault(parent, []).append(pid)
     found: list[int] = []
@@ -98,7 +98,7 @@ def descendants(root: int, without: frozenset[int] = frozenset()) -> list[int]:
 
 
 def look(pids: list[int]) -> list[Process]:
-    """What can be seen of these processes; one that is gone is left out, and so are zombies."""
+    """The data of these processes, without zombies and those that have ended."""
     found = []
     for pid in pids:
         fields = _stat(str(pid))
@@ -133,7 +133,7 @@ def look(pids: list[int]) -> list[Process]:
 
 
 def executable(link: str) -> str:
-    """The name of the file that a process runs (`/proc/<pid>/exe`); "" where that cannot be seen."""
+    """The name of the file that a process runs (`/proc/<pid>/exe`); "" if unknown."""
     try:
         return os.path.basename(os.readlink(link)).removesuffix(" (deleted)")
     except OSError:
@@ -141,7 +141,7 @@ def executable(link: str) -> str:
 
 
 def name_of(pid: int) -> str:
-    """The name of a process's program, also of one that has ended and is not reaped; "" when it is gone."""
+    """The name of a process's program, even after its end until it is reaped; "" if it is gone."""
     try:
         with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as comm:
             return comm.read().strip()
@@ -152,7 +152,8 @@ def name_of(pid: int) -> str:
 def _stat(pid: str) -> list[bytes] | None:
     """The fields of a process's stat from the third (its state) on; None when it is gone."""
     try:
-        # A stop signal waits for this, once for each process that is visible: `open()` takes three times as many calls.
+        # This delays a stop signal, once for each visible process: `open()` would need three times as many system
+        # calls.
         stat = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
         try:
             line = os.read(stat, _STAT_BYTES)

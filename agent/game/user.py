@@ -1,4 +1,4 @@
-"""The user that the game runs as (AGENT_GAME_USER). Standard library only; imported where the setting is given."""
+"""The user that the game runs as (AGENT_GAME_USER). Standard library only; imported only if the setting is given."""
 
 import grp
 import os
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class User:
-    """Somebody to run as.
+    """A user to run as.
 
     Attributes:
         uid, gid: effective ids.
@@ -22,7 +22,7 @@ class User:
     __slots__ = ("gid", "groups", "home", "name", "uid")
 
     def __init__(self, uid: int, gid: int, groups: "list[int]", name: str, home: str) -> None:
-        """Takes what was looked up."""
+        """Takes the values of the lookup."""
         self.uid = uid
         self.gid = gid
         self.groups = groups
@@ -31,17 +31,17 @@ class User:
 
     @property
     def environment(self) -> "dict[str, str]":
-        """What `su` would set."""
+        """The environment variables that `su` would set."""
         return {"USER": self.name, "LOGNAME": self.name, "HOME": self.home}
 
     def own(self, descriptors: "Iterable[int]") -> None:
-        """Gives pipes and terminals to the user, who could not open /dev/stdout and its like otherwise."""
+        """Makes the user the owner of pipes and terminals, who could not open /dev/stdout etc. otherwise."""
         for descriptor in descriptors:
             os.fchown(descriptor, self.uid, self.gid)
 
 
 def identity(user: "User | None") -> "dict[str, Any]":
-    """What `subprocess.Popen` takes to start a process as somebody; as the agent's own user for None."""
+    """The arguments of `subprocess.Popen` to start a process as a user; None is the agent's own user."""
     if user is None:
         return {}
     groups = {"extra_groups": user.groups} if os.geteuid() == 0 else {}
@@ -55,7 +55,7 @@ def find(text: str) -> User:
         text: `NAME`, `UID`, `NAME:GROUP` or `UID:GID`; a UID needs no entry in /etc/passwd.
 
     Raises:
-        ValueError: there is none, or the agent may not become anybody; the message says what the setting takes.
+        ValueError: there is no such user, or the agent may not change to it; the message says what the setting takes.
     """
     name, _, group = text.strip().partition(":")
     entry = _entry(name)
@@ -76,7 +76,7 @@ def find(text: str) -> User:
 
 
 def missing_capabilities(status: str = "/proc/self/status") -> "list[str]":
-    """What becoming another user needs and this process has not (capabilities(7)); [] where that cannot be seen."""
+    """The missing capabilities to change to another user (capabilities(7)); [] if they cannot be read."""
     try:
         with open(status, encoding="ascii", errors="replace") as file:
             effective = next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))

@@ -1,1 +1,1 @@
-"""What the init and the agent's process say to each other: messages, and how they travel over a socket pair."""
+"""The messages between the init and the agent's process, and their encoding for a socket pair."""

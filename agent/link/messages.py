@@ -1,7 +1,7 @@
 """The messages between the init and the agent. Standard library only.
 
-Where a message carries something that only one side understands (a document, what the game reported in detail), it is
-text or a payload of bytes to the other.
+Data that only one side understands (a document, details of the game's reports) is plain text or a payload of bytes for
+the other side.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class StateChanged(Record):
-    """The lifecycle moved.
+    """The lifecycle made a transition.
 
     Attributes:
-        state: the present state.
-        event: what brought it about.
-        taken: how many `EventPosted` of the agent have been taken in so far.
+        state: the current state.
+        event: the event that caused it.
+        taken: how many `EventPosted` of the agent were handled so far.
     """
 
     state: State
@@ -32,7 +32,7 @@ class StateChanged(Record):
 
 
 class TimeRunsOut(Record):
-    """The maximum duration is over in so many seconds."""
+    """The maximum duration ends in this many seconds."""
 
     seconds: float
 
@@ -41,7 +41,7 @@ class MethodAsked(Record):
     """Ask the game to end by a method that needs the agent.
 
     Attributes:
-        turn: number of the method's turn, which answers carry.
+        turn: number of the method's turn; answers contain it.
         kind: of the method.
         argument: of the method.
         ends: when its turn is over, in seconds of the monotonic clock.
@@ -54,7 +54,7 @@ class MethodAsked(Record):
 
 
 class MethodEnded(Record):
-    """The turn of a method is over: what it still does ends with it."""
+    """The turn of a method is over: ends what it is still doing."""
 
     turn: int
 
@@ -86,13 +86,13 @@ class SegmentsDropped(Record):
 
 
 class FlushAsked(Record):
-    """The game is gone: find what is left to find, and ship, until a moment. The payload is the tail of its output.
+    """The game is gone: collect files and ship until a deadline. The payload is the tail of its output.
 
     Attributes:
         until: seconds of the monotonic clock; `FlushMoved` moves it.
         document: the content of `exit.json` as far as the init knows it, as JSON.
         crashed: whether the game ended in a way that may have left a core.
-        again: whether it will be started again.
+        again: whether it will be restarted.
     """
 
     until: float
@@ -102,13 +102,13 @@ class FlushAsked(Record):
 
 
 class FlushMoved(Record):
-    """The end of the flush that is under way, or about to begin, has moved."""
+    """The deadline of the current or next flush has moved."""
 
     until: float
 
 
 class ReleaseAsked(Record):
-    """Call the platform's self-stop until it is settled.
+    """Call the platform's self-stop until there is a result.
 
     Attributes:
         log_storage: value of `container_log_storage`.
@@ -118,12 +118,12 @@ class ReleaseAsked(Record):
 
 
 class Answer(Record):
-    """The answer to what was asked with this number; bytes are in the payload.
+    """The answer to the question with this number; bytes are in the payload.
 
     Attributes:
         ask: number of the question.
         value: JSON.
-        error: a sentence, where it cannot be answered; else "".
+        error: a sentence if it cannot be answered; else "".
     """
 
     ask: int
@@ -138,7 +138,7 @@ class MainNamed(Record):
 
 
 class NotificationCounted(Record):
-    """The game said something over sd_notify: for the metrics of requests."""
+    """The game sent an sd_notify message: for the request metrics."""
 
     operation: str
     status: str
@@ -151,7 +151,7 @@ class Ping(Record):
 
 
 class Leave(Record):
-    """The init leaves: close what is open, and end."""
+    """The init is exiting: close all connections, and end."""
 
 
 # From the agent to the init ------------------------------------------------------------------------------------------
@@ -174,13 +174,13 @@ class SettingsRefused(Record):
 
 
 class EventPosted(Record):
-    """Something happened that the lifecycle has to know."""
+    """An event for the lifecycle."""
 
     event: Event
 
 
 class ListenersChanged(Record):
-    """Whether anybody listens to events now."""
+    """Whether any client is subscribed to events now."""
 
     heard: bool
 
@@ -193,56 +193,56 @@ class MethodFailed(Record):
 
 
 class StopAcknowledged(Record):
-    """The game heard the stop and wants so many seconds more. Answered with the seconds it gets."""
+    """The game acknowledges the stop and asks for more seconds. Answered with the seconds it gets."""
 
     ask: int
     more_seconds: float
 
 
 class PlayersUnknown(Record):
-    """Whether the number of players is not known at present."""
+    """Whether the number of players is unknown now."""
 
     unknown: bool
 
 
 class ShortVisit(Record):
-    """Everybody has left, and nobody of them was there long enough to be somebody who plays."""
+    """All connections have closed, and none lasted long enough to be a player."""
 
 
 class HealthLimited(Record):
-    """So long the game may be silent after its first heartbeat, in seconds, where the settings do not say it."""
+    """How long the game may be silent after its first heartbeat, in seconds, unless a setting says it."""
 
     seconds: float
 
 
 class Held(Record):
-    """The game wants no stop for want of players for so many seconds from now; None ends that."""
+    """For this many seconds, the game is not to be stopped for having no players; None ends that."""
 
     seconds: float | None
 
 
 class Kept(Record):
-    """Something of the agent's own that has to outlive it, as JSON."""
+    """Data of the agent that must survive its process, as JSON."""
 
     key: str
     value: str
 
 
 class SegmentState(Record):
-    """What became of a segment: `busy`, `idle`, `confirmed` (the store has it) or `lost` (it cannot be read)."""
+    """The new state of a segment: `busy`, `idle`, `confirmed` (the store has it) or `lost` (it cannot be read)."""
 
     number: int
     state: str
 
 
 class SealAfter(Record):
-    """Close segments from this age on (seconds), though they are small; None for never."""
+    """Close even small segments at this age (seconds); None for never."""
 
     seconds: float | None
 
 
 class SpoolFlushAsked(Record):
-    """Close the open segment; answered when all that came before is on disk, or the deadline has come."""
+    """Close the open segment; answered when all earlier data is on disk, or at the deadline."""
 
     ask: int
     deadline: float
@@ -290,11 +290,11 @@ class LogLine(Record):
 
 
 class StoreMeasured(Record):
-    """How fast the store is, by which the time that shipping needs is planned.
+    """How fast the store is, to plan the time for shipping.
 
     Attributes:
-        object_seconds: what a small object takes.
-        bytes_per_second: of log, before it is compressed; 0 where the store takes nothing at present.
+        object_seconds: time for a small object.
+        bytes_per_second: of uncompressed log; 0 if the store accepts nothing now.
     """
 
     object_seconds: float
@@ -306,7 +306,7 @@ class FlushDone(Record):
 
 
 class ReleaseSettled(Record):
-    """The platform has answered the self-stop for good: `confirmed` or `refused`."""
+    """The final result of the self-stop: `confirmed` or `refused`."""
 
     outcome: str
 
@@ -321,6 +321,6 @@ class Pong(Record):
 
 
 class FactTold(Record):
-    """The game said something: over sd_notify to the init, over the API to the agent."""
+    """The game made a report: over sd_notify to the init, or over the API to the agent."""
 
     fact: Fact

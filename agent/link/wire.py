@@ -1,7 +1,7 @@
 """How messages travel: a header, JSON, and a payload of bytes. Standard library only.
 
-JSON and nothing cleverer, because the agent's process may be broken when it writes: whatever comes, reading it must not
-hurt the init.
+The format is JSON, because the agent's process may be broken when it writes: parsing its messages must never harm the
+init.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _HEADER = struct.Struct("!II")
 LONGEST = 16 * 1024 * 1024
-"""Bytes of a message at most, payload included: the longest is a segment of the log."""
+"""The most bytes of a message, payload included; the longest is a segment of the log."""
 _KIND = "_"
 
 
@@ -34,7 +34,7 @@ def _records() -> dict[str, type[Record]]:
 
 
 _RECORDS = _records()
-# Fields that hold a word of a list, wherever they occur: comparisons by identity need the member, not its text.
+# Fields that contain a member of an enumeration: comparisons by identity need the member, not its text.
 _WORDS = {
     "phase": states.Phase,
     "source": states.Source,
@@ -45,7 +45,7 @@ _WORDS = {
 
 
 class BrokenLinkError(Exception):
-    """What came is no message."""
+    """The received bytes are not a valid message."""
 
 
 def pack(message: Record, payload: bytes = b"") -> bytes:
@@ -55,17 +55,17 @@ def pack(message: Record, payload: bytes = b"") -> bytes:
 
 
 class Unpacker:
-    """Takes bytes as they come and gives the messages in them."""
+    """Splits received bytes into messages."""
 
     def __init__(self) -> None:
         """Begins with nothing."""
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[tuple[Record, bytes]]:
-        """Messages that are complete, with their payloads.
+        """The complete messages, with their payloads.
 
         Raises:
-            BrokenLinkError: what came is no message; nothing after it can be read.
+            BrokenLinkError: the bytes are not a valid message; nothing after them can be read.
         """
         self._buffer += data
         found = []
@@ -86,7 +86,7 @@ def unpack(text: bytes) -> Record:
     """A message from its JSON.
 
     Raises:
-        BrokenLinkError: it is none.
+        BrokenLinkError: it is invalid.
     """
     try:
         message = _DECODER.decode(text.decode())
