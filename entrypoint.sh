@@ -18,11 +18,13 @@ say() { printf 'arbitrium-agent: %s\n' "$*" >&2; }
 saved_on_windows() {
   [ -f "$1" ] && [ -r "$1" ] || return 1
   first=
-  IFS= read -r first <"$1" 2>/dev/null || :
+  IFS= read -r first 2>/dev/null <"$1" || :
   case $first in
-    '#!'*"$cr") return 0 ;;
-    *"$cr") case $1 in *.sh) return 0 ;; esac ;;
+    '#!'*) ;;
+    *) case $1 in *.sh) ;; *) return 1 ;; esac ;;
   esac
+  [ -n "$cr" ] || cr=$(printf '\r') # a process of its own, which most starts do without
+  case $first in *"$cr") return 0 ;; esac
   return 1
 }
 
@@ -50,19 +52,21 @@ warn_of_windows_scripts() {
   done
 }
 
-cr=$(printf '\r')
+cr=
 tab='	'
 newline='
 '
 warn_of_windows_scripts "$@"
+
+# What `uname -m` says; Linux tells it without a program since 6.1.
+find_machine() { IFS= read -r machine 2>/dev/null </proc/sys/kernel/arch || machine=$(uname -m 2>/dev/null); }
 
 # Fail open: whatever is wrong with the runtime, the game is started. Another processor's runtime is found out by its
 # name, since some shells would take such a program for a script and run its bytes.
 problem=
 if [ ! -x "$agent" ]; then
   problem="$agent is missing or not executable: copy the whole directory /opt/arbitrium-agent into the image"
-elif IFS= read -r built_for <"$home/share/machine" 2>/dev/null && machine=$(uname -m 2>/dev/null) &&
-  [ "$machine" != "$built_for" ]; then
+elif IFS= read -r built_for 2>/dev/null <"$home/share/machine" && find_machine && [ "$machine" != "$built_for" ]; then
   problem="the runtime in $home is for $built_for, this machine is $machine: build or pull it with --platform"
 elif ! "$agent" --check-runtime; then
   problem="the runtime in $home cannot run here, see above"

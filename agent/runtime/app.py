@@ -274,8 +274,8 @@ class Agent:
         await self._serve()
         self._finalizer.begin(self._loop)
         self._begin_tasks(first)
-        # Imported objects stay until the end; excluding them makes every garbage collection faster.
-        gc.collect()
+        # Imported objects stay until the end; excluding them makes every garbage collection faster. One before that
+        # would make the first answer wait, for next to nothing.
         gc.freeze()
         gc.enable()
         self._link.send(Serving(json.dumps(self._deployment())))
