@@ -34,8 +34,9 @@ test-slow: $(VENV)/.dev ## the long suites
 
 LIVES ?= 1000
 RUNS ?= 100
-chaos: $(VENV)/.dev ## random lives and a lost agent: the figures of docs/reliability.md (LIVES, RUNS)
-	CHAOS_LIVES=$(LIVES) $(BIN)/pytest -q -m slow tests/chaos
+OPERATIONS ?= 10000000
+chaos: $(VENV)/.dev ## random lives, a lost agent, operations: the figures of docs/reliability.md (LIVES, RUNS, OPERATIONS)
+	CHAOS_LIVES=$(LIVES) OPERATIONS=$(OPERATIONS) $(BIN)/pytest -q -m slow tests/chaos
 	AGENT_LOSS_RUNS=$(RUNS) $(BIN)/pytest -q -m slow tests/e2e/test_agent_loss.py
 
 INPUTS ?= 100000

@@ -11,7 +11,7 @@ import time
 from agent.errors import EXIT_CANNOT_EXECUTE, CannotStartError
 from agent.game.cgroup import read_cgroup
 from agent.game.spawn import spawn
-from agent.game.tree import descendants
+from agent.game.tree import descendants, is_below
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -125,6 +125,10 @@ class GameProcess:
         self.capture = capture
         if capture is not None and self.game is not None:
             capture.start(self.game.streams)
+
+    def has(self, pid: int) -> bool:
+        """Whether a process is one of the game's."""
+        return is_below(pid, os.getpid(), self.reaper.helpers)
 
     def pids(self) -> list[int]:
         """Every process of the game."""

@@ -97,6 +97,25 @@ def descendants(root: int, without: frozenset[int] = frozenset()) -> list[int]:
     return found
 
 
+def is_below(pid: int, root: int, without: frozenset[int] = frozenset()) -> bool:
+    """Whether a process is below `root`: what `descendants` would have, for a few files instead of all of /proc.
+
+    A parent that ends while its line is followed hands its children to `root`, which is then followed anew.
+    """
+    for _ in range(3):
+        at = pid
+        while at not in (0, 1, root) and at not in without:
+            fields = _stat(str(at))
+            if fields is None:
+                break
+            at = int(fields[1])
+        else:
+            return at == root and pid != root
+        if at == pid:
+            return False  # it has ended itself
+    return False
+
+
 def look(pids: list[int]) -> list[Process]:
     """The data of these processes, without zombies and those that have ended."""
     found = []

@@ -14,6 +14,7 @@ import contextlib
 import os
 import select
 import socket
+import stat
 import struct
 import threading
 
@@ -60,7 +61,9 @@ if TYPE_CHECKING:
 _LONGEST = 64 * 1024
 _MOST_FDS = 253  # SCM_MAX_FD of the kernel
 _UCRED = struct.Struct("iII")
+_ANCILLARY_ROOM = socket.CMSG_SPACE(_UCRED.size) + socket.CMSG_SPACE(_MOST_FDS * 4)
 _BARRIER_SECONDS = 1.0
+_MOST_WAITING = 64  # datagrams that were received and not handled
 
 
 def parse(datagram: bytes) -> dict[str, str]:
@@ -90,7 +93,15 @@ class NotifySocket:
         self._listener = listener
         self._users = users
         self._said: set[str] = set()
-        self._busy = False
+        self._waiting = 0  # datagrams that were received and not handled
+        # What a process that is forked now inherits: it must not keep a sender's descriptors open.
+        self._lock = threading.Lock()
+        self._held: set[int] = set()
+        os.register_at_fork(
+            before=self._lock.acquire, after_in_parent=self._lock.release, after_in_child=self._close_inherited
+        )
+        # A game that sends faster than the init handles has to wait, as it would for systemd: what waits takes memory.
+        self._room = threading.Semaphore(_MOST_WAITING)
         sock.setblocking(True)
         thread = threading.Thread(target=self._run, name="notify", daemon=True)
         with contextlib.suppress(RuntimeError):  # no thread available: sd_notify is not read, everything else works
@@ -100,27 +111,52 @@ class NotifySocket:
         """Whether everything that has arrived so far was handled."""
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
-        return not self._busy and not poll.poll(0)
+        with self._lock:  # nothing is between the socket and the count
+            return not poll.poll(0) and not self._waiting
 
     def _run(self) -> None:
-        room = socket.CMSG_SPACE(_UCRED.size) + socket.CMSG_SPACE(_MOST_FDS * 4)
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
         while True:
+            self._room.acquire()
+            poll.poll()
             try:
-                datagram, ancillary, _, _ = self._sock.recvmsg(_LONGEST, room, socket.MSG_CMSG_CLOEXEC)
-            except InterruptedError:
+                with self._lock:
+                    datagram, ancillary, _, _ = self._sock.recvmsg(
+                        _LONGEST, _ANCILLARY_ROOM, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
+                    )
+                    sender, descriptors = _ancillary(ancillary)
+                    self._held.update(descriptors)
+                    self._waiting += 1
+            except (InterruptedError, BlockingIOError):
+                self._room.release()
                 continue
             except OSError:
                 return  # closed: the init is exiting
-            self._busy = True
-            sender, descriptors = _ancillary(ancillary)
             done = threading.Event()
             self._loop.call_soon_threadsafe(self._take, datagram, sender, done)
             # The sender of BARRIER=1 waits until this is closed, which says that all earlier datagrams were handled.
             if descriptors:
                 done.wait(_BARRIER_SECONDS)
             for descriptor in descriptors:
-                with contextlib.suppress(OSError):
-                    os.close(descriptor)
+                self._close(descriptor)
+
+    def _close(self, descriptor: int) -> None:
+        with contextlib.suppress(OSError), self._lock:
+            self._held.discard(descriptor)
+            if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+                os.close(descriptor)
+                return
+        # Closing a socket may take its time (SO_LINGER), for which no fork waits.
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+
+    def _close_inherited(self) -> None:
+        """In a process that was just forked, and may fork in turn."""
+        while self._held:
+            with contextlib.suppress(OSError):
+                os.close(self._held.pop())
+        self._lock.release()
 
     def _take(self, datagram: bytes, sender: tuple[int, int] | None, done: threading.Event) -> None:
         try:
@@ -133,7 +169,9 @@ class NotifySocket:
             else:
                 self._act(parse(datagram))
         finally:
-            self._busy = False
+            with self._lock:
+                self._waiting -= 1
+            self._room.release()
             done.set()
 
     def _act(self, given: Mapping[str, str]) -> None:

@@ -458,7 +458,7 @@ class Supervisor:
 
     def is_game(self, pid: int) -> bool:
         """Whether a process is part of the game; true for one that has just ended and may have been."""
-        return pid in self.process.pids() or not os.path.exists(f"/proc/{pid}")
+        return self.process.has(pid) or not os.path.exists(f"/proc/{pid}")
 
     def count_notification(self, operation: str, status: str) -> None:
         """Counts a notification; the metric itself is in the agent's process."""

@@ -36,7 +36,7 @@ from agent.config.model import Settings
 from agent.edgegap.self_stop import Attempt, Outcome, Result, SelfStop
 from agent.edgegap.tags import DeploymentTags
 from agent.errors import AgentError, Problem, SettingsError
-from agent.game.tree import descendants
+from agent.game.tree import descendants, is_below
 from agent.init.supervisor import Supervisor
 from agent.lifecycle.game_report import Fact, HeartbeatReported, ReportCleared
 from agent.lifecycle.states import Event, GameStarted, Phase, State
@@ -556,7 +556,7 @@ class Agent:
         )
 
     def _is_game(self, peer: Peer) -> bool:
-        return peer.pid in self._game_pids()
+        return is_below(peer.pid, os.getppid(), frozenset({os.getpid()}))
 
     def _log_counts(self) -> LogCounts:
         capture, spool = self._spool.capture, self._spool.counters()
