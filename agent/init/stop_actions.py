@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
-import subprocess
 
 from agent.game import stop_signal
 from agent.game.ports import owners
@@ -216,6 +214,9 @@ class StopActions:
     # A hook ----------------------------------------------------------------------------------------------------------
 
     def _start_hook(self, method: Method, state: State, ends: float, failed: Callable[[str], None]) -> str:
+        import shlex  # noqa: PLC0415 - most games have no hook, and PID 1 hears signals 10 ms sooner without these
+        import subprocess  # noqa: PLC0415
+
         process = self._process
         output = os.pipe() if process.capture is not None else None
         try:
