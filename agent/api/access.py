@@ -16,8 +16,8 @@ from agent.init.sockets import peer_credentials
 def is_loopback(host: str) -> bool:
     """Whether a `Host` header names this machine: localhost, 127.0.0.0/8 or [::1], with any port or none.
 
-    The control port listens on loopback only, but a browser on the same machine can be led there by a name that
-    somebody else controls (DNS rebinding); then the `Host` is theirs.
+    The control port listens on loopback only, but an attacker's host name can point a browser on the same machine to it
+    (DNS rebinding); then the `Host` is that name.
     """
     try:
         parts = urlsplit(f"//{host}")
@@ -38,7 +38,7 @@ def is_loopback(host: str) -> bool:
 def is_loopback_origin(origin: str) -> bool:
     """Whether an `Origin` header names a page of this machine.
 
-    Programs send none. A page from elsewhere has no business here, and could otherwise send what needs no preflight.
+    Programs send none. A page of another machine is refused, since it could send requests that need no preflight.
     """
     try:
         parts = urlsplit(origin)
@@ -52,7 +52,7 @@ class Peer:
     """The process at the other end of a Unix socket, as the kernel knows it (SO_PEERCRED, man 7 unix).
 
     Attributes:
-        pid: 0 where it is not visible from this PID namespace.
+        pid: 0 if it is not visible in this PID namespace.
         uid, gid: its effective user and group when it connected.
     """
 
@@ -62,10 +62,10 @@ class Peer:
 
 
 def peer_of(connection: socket.socket) -> Peer:
-    """Who connected. Raises `OSError` where the connection is gone."""
+    """The process that connected. Raises `OSError` if the connection is gone."""
     return Peer(*peer_credentials(connection))
 
 
 def allowed_users(*more: int) -> frozenset[int]:
-    """Who may use the socket: root, the agent's own user, and `more` (the game's, where it has one of its own)."""
+    """The users that may use the socket: root, the agent's own user, and `more` (the game's user)."""
     return frozenset({0, os.geteuid(), *more})

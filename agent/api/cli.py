@@ -1,7 +1,7 @@
-"""The commands that speak to a running agent. Standard library only, and quick: scripts call them in loops.
+"""The commands that talk to a running agent. Standard library only, and fast: scripts call them in loops.
 
-Exit codes: 0 done; 1 the agent said no; 2 no agent could be reached, or the command line is wrong. `healthcheck` knows
-0 and 1 only, as Docker wants it.
+Exit codes: 0 done; 1 the agent refused; 2 no agent could be reached, or the command line is wrong. `healthcheck` uses
+only 0 and 1, as Docker requires.
 """
 
 import argparse
@@ -21,7 +21,7 @@ _Run = Callable[[argparse.Namespace], int]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of a command; which one it is, is the last word of the parser's `prog`."""
+    """Adds the arguments of a command; its name is the last word of the parser's `prog`."""
     name = parser.prog.split()[-1]
     parser.description, function, add = _COMMANDS[name]
     parser.set_defaults(call=function)
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     except AgentError as problem:
         return _fail(problem, 1)
     except BrokenPipeError:
-        # Whoever read our output has enough of it, as in `events | head`. Python would complain once more at exit.
+        # The reader of our output has closed the pipe, as in `events | head`. Python would report it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
@@ -113,7 +113,7 @@ def _add_stop(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         type=float,
         const=0.0,
-        help="say that the game heard the stop, and how much more time it wants; once",
+        help="acknowledge the stop for the game, and ask for this many more seconds; once",
     )
     parser.add_argument("--wait", action="store_true", help="wait until the game is gone and its logs are shipped")
 
@@ -153,7 +153,7 @@ def _add_players(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", metavar="N", dest="number", type=int, help="short for `set N`")
     parser.add_argument("--capacity", metavar="N", dest="limit", type=int, help="short for `set --capacity N`")
     actions = parser.add_subparsers(dest="action", metavar="set|join|leave", help="without one: list the players")
-    setting = actions.add_parser("set", help="say how many play, how many could, or both")
+    setting = actions.add_parser("set", help="set the number of players, the capacity, or both")
     setting.add_argument("count", nargs="?", type=int, help="players now")
     setting.add_argument("--capacity", metavar="N", type=int, help="players at most")
     for name, does in (("join", "one player more"), ("leave", "one player less")):
@@ -202,7 +202,7 @@ def _healthcheck(arguments: argparse.Namespace) -> int:
     except RefusedError as problem:
         return _fail(problem, 1)
     except CannotReachError as problem:
-        # Where no socket can be made (a read-only root) there is still the port.
+        # If no socket can be created (a read-only root), the port still works.
         path = "/readyz" if arguments.ready else "/healthz"
         return 0 if _answers(path, arguments.timeout) else _fail(problem, 1)
     if arguments.ready and phase != "ready":
@@ -213,7 +213,7 @@ def _healthcheck(arguments: argparse.Namespace) -> int:
 def _answers(path: str, timeout: float) -> bool:
     """Whether the HTTP API of this container's agent answers 200."""
     if os.environ.get("AGENT_SOCKET"):
-        return False  # that agent has a socket, so another one would answer
+        return False  # that agent has a socket, so the port may belong to another one
     from http.client import HTTPConnection, HTTPException  # noqa: PLC0415 - rarely needed, and not quick to import
 
     where = os.environ.get("AGENT_URL", "").rpartition(":")[2].strip("/") or os.environ.get("AGENT_CONTROL_PORT")
@@ -229,7 +229,7 @@ def _answers(path: str, timeout: float) -> bool:
 
 
 def _add_healthcheck(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--ready", action="store_true", help="the game has to be ready for players as well")
+    parser.add_argument("--ready", action="store_true", help="also require that the game is ready for players")
     parser.add_argument("--timeout", metavar="SECONDS", type=float, default=3.0, help="how long to wait (default 3)")
 
 
@@ -239,8 +239,8 @@ _COMMANDS: "dict[str, tuple[str, _Run, Callable[[argparse.ArgumentParser], None]
     "stop": ("Ask for the end of the deployment.", _stop, _add_stop),
     "status": ("Print what the agent knows.", _status, None),
     "deployment": ("Print what the platform injected, without secrets.", _deployment, None),
-    "players": ("List the players, or say who plays.", _players, _add_players),
-    "events": ("Print what happens as it happens, the current state first.", _events, None),
+    "players": ("List the players, or report them.", _players, _add_players),
+    "events": ("Print events as they happen, the current state first.", _events, None),
     "tags": ("List, add or remove tags of the deployment.", _tags, _add_tags),
     "upload": ("Keep a file beyond the end of the deployment.", _upload, _add_upload),
     "healthcheck": (

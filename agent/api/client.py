@@ -1,6 +1,6 @@
-"""Speaks to a running agent through its socket. Standard library only: it serves commands that have to be quick.
+"""A client for a running agent over its socket. Standard library only, because commands must start fast.
 
-Games and scripts in Python may use it too; in any other language the protocol is a line of JSON in each direction, see
+Games and scripts in Python may use it too; for other languages, the protocol is a line of JSON in each direction, see
 `docs/api.md`.
 """
 
@@ -23,14 +23,14 @@ class CannotReachError(AgentError):
 
 
 class RefusedError(AgentError):
-    """The agent said no.
+    """The agent refused the call.
 
     Attributes:
-        problem: its problem document: `status`, `detail`, and `errors` where fields are to blame.
+        problem: its problem document: `status`, `detail`, and `errors` for wrong fields.
     """
 
     def __init__(self, message: str, problem: "dict[str, object]") -> None:
-        """Takes what the agent sent."""
+        """Takes the agent's problem document."""
         super().__init__(message)
         self.problem = problem
 
@@ -39,11 +39,11 @@ class AgentClient:
     """A connection to the agent; use it as a context manager.
 
     Args:
-        path: of the socket; by default where AGENT_SOCKET or AGENT_SOCKET_PATH say, else the default places.
+        path: of the socket; by default from AGENT_SOCKET or AGENT_SOCKET_PATH, else the default paths.
         timeout: seconds to wait for an answer.
 
     Raises:
-        CannotReachError: nobody listens there.
+        CannotReachError: no agent listens there.
     """
 
     def __init__(self, path: "str | None" = None, timeout: float = 10.0) -> None:
@@ -67,11 +67,11 @@ class AgentClient:
 
         Args:
             method: its name.
-            params: its input; what is None is left out.
+            params: its input; None values are omitted.
 
         Raises:
-            RefusedError: the agent said no.
-            CannotReachError: it did not answer in time, or went away.
+            RefusedError: the agent refused the call.
+            CannotReachError: it did not answer in time, or closed the connection.
         """
         self._calls += 1
         given = {name: value for name, value in params.items() if value is not None}
@@ -89,7 +89,7 @@ class AgentClient:
             if message.get("method") == "event":
                 self._events.append(message["params"])
             elif "error" in message:
-                # Without an id it is about the connection: this user may not use it, or there are too many.
+                # An error without an id is about the connection: this user may not use it, or there are too many.
                 raise RefusedError(message["error"]["message"], message["error"].get("data", {}))
             elif message.get("id") == self._calls:
                 result: dict[str, object] = message["result"]
@@ -99,10 +99,10 @@ class AgentClient:
         """Waits for the next event, after a call of `subscribe`.
 
         Args:
-            timeout: seconds to wait; None waits for ever.
+            timeout: seconds to wait; None waits forever.
 
         Returns:
-            The event (`id`, `type` and `data`), or None when the agent is gone.
+            The event (`id`, `type` and `data`), or None if the agent is gone.
 
         Raises:
             CannotReachError: the time is over.
@@ -142,9 +142,9 @@ class AgentClient:
 
 
 def socket_paths() -> "list[str]":
-    """Where the agent's socket may be, most likely first.
+    """Possible paths of the agent's socket, most likely first.
 
-    A place that was named is the only one: at another one might be somebody else's agent.
+    A configured path is the only one: another path might belong to another agent.
 
     Raises:
         CannotReachError: the socket is switched off.
@@ -177,9 +177,9 @@ def _connect(paths: "list[str]", timeout: float) -> socket.socket:
 
 
 def _check_owner(connection: socket.socket, path: str) -> None:
-    """Refuses an agent that is neither root's, nor this user's, nor that of whose directory the socket is in.
+    """Refuses an agent of a user other than root, this user, and the owner of the socket's directory.
 
-    Everybody can make a socket in /tmp before an agent does, and would be told what is meant for that. Raises OSError.
+    Any user can create a socket in /tmp before the agent does, and would receive its calls. Raises OSError.
     """
     _, uid, _ = peer_credentials(connection)
     if uid not in (0, os.geteuid(), os.stat(os.path.dirname(path) or ".").st_uid):

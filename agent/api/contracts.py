@@ -1,4 +1,4 @@
-"""What the operations need from the rest of the agent; `agent.runtime.app` brings it."""
+"""The interfaces that the operations need; `agent.runtime.app` provides the implementations."""
 
 from __future__ import annotations
 
@@ -10,49 +10,49 @@ from agent.lifecycle.states import Event, Source, State
 
 
 class Control(Protocol):
-    """The lifecycle as the operations see it; `agent.lifecycle.driver.Conductor` is one."""
+    """The lifecycle for the operations; implemented by `agent.runtime.mirror.Mirror`."""
 
     @property
     def state(self) -> State:
         """The present state."""
 
     def post(self, event: Event) -> State:
-        """Takes an event in and returns the state that follows."""
+        """Posts an event and returns the resulting state."""
 
     def now(self) -> float:
-        """The present moment in seconds of the monotonic clock."""
+        """The current time in seconds of the monotonic clock."""
 
 
 class TagsBackend(Protocol):
-    """The deployment's tags on the platform. Each call raises `AgentError`, without a secret in it, when it cannot."""
+    """The deployment's tags on the platform. Each call raises `AgentError`, without secrets, if it fails."""
 
     async def list(self) -> list[str]:
         """All tags."""
 
     async def add(self, name: str) -> None:
-        """Adds a tag; one that is there already is no error."""
+        """Adds a tag; an existing tag is not an error."""
 
     async def remove(self, name: str) -> None:
-        """Removes a tag; one that is not there is no error."""
+        """Removes a tag; a missing tag is not an error."""
 
 
 OnRequest: TypeAlias = Callable[[str, str, str, float], None]
-"""Told of each request: transport (`http`, `socket`), operation, status, seconds. The status is HTTP's, and over the
-socket `ok` or the JSON-RPC error code."""
+"""Called for each request: transport (`http`, `socket`), operation, status, seconds. The status is that of HTTP; for
+the socket it is `ok` or the JSON-RPC error code."""
 
 Keep: TypeAlias = Callable[[str], Awaitable[str]]
-"""Keeps the file at an absolute path without symbolic links, beyond the end of the deployment; returns where it will
-lie, and raises `AgentError` when it cannot."""
+"""Marks the file at an absolute path without symbolic links to be uploaded at the end of the deployment; returns where
+it will be stored, and raises `AgentError` if that is not possible."""
 
 
 @dataclass(frozen=True, slots=True)
 class DropIn:
-    """What the self-stop route of this agent answers to.
+    """What the self-stop route of this agent accepts.
 
     Attributes:
         deployment_id: the id in its path.
         stop_key: the number in its path.
-        tokens: each is accepted: the injected one, and the one that the game got in its place.
+        tokens: all accepted ones: the injected token, and the substitute that the game got.
     """
 
     deployment_id: str
@@ -62,11 +62,11 @@ class DropIn:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks.
+    """The caller of an operation.
 
     Attributes:
         transport: `http` or `socket`.
-        source: as whom a stop request of theirs counts.
+        source: the source that is recorded for a stop request of this caller.
     """
 
     transport: str

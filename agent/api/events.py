@@ -1,6 +1,6 @@
-"""Events for whoever listens: one bus, a bounded queue a subscriber.
+"""Events for subscribers: one bus, with a bounded queue for each subscriber.
 
-Publishing never waits and never fails. A subscriber that does not keep up loses its oldest events and is told how many.
+Publishing never waits and never fails. A slow subscriber loses its oldest events and is told how many.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from pydantic import BaseModel
 from agent.api.models import EventName, GapEvent
 
 QUEUE = 256
-"""Events that wait for one subscriber at most."""
+"""The most events that wait for one subscriber."""
 
 COMES_BACK = 1.0
-"""Seconds in which a long poll that is over begins again: meanwhile it still counts as listening."""
+"""Seconds after the end of a long poll in which the client still counts as a subscriber: it will poll again."""
 
 
 class Event:
-    """Something that happened.
+    """An event.
 
     Attributes:
-        id: counts up from 1 in the life of an agent; a snapshot and a gap carry the id of the newest event before them.
+        id: counts from 1 since the agent's start; a snapshot and a gap have the id of the newest event before them.
         type: state, stop, players, text, tags, upload or gap.
-        data: what happened.
+        data: the details.
     """
 
     def __init__(self, id: int, type: str, data: BaseModel) -> None:  # noqa: A002 - the names of the attributes
@@ -38,7 +38,7 @@ class Event:
         self.type = type
         self.data = data
 
-    # Rendered once, however many listen.
+    # Rendered once for all subscribers.
     @cached_property
     def json(self) -> bytes:
         """Its data as JSON, on one line."""
@@ -57,10 +57,10 @@ class Event:
 
 
 class Subscription:
-    """One listener's queue; iterate over it. Ends when it or its bus is closed and everything was read."""
+    """The queue of one subscriber; iterate over it. Ends when it or its bus is closed and everything was read."""
 
     def __init__(self, first: list[Event], limit: int, close: Callable[[Subscription], None]) -> None:
-        """Begins with events of its own, which do not count against the limit."""
+        """Takes the first events, which do not count towards the limit."""
         self._events = deque(first)
         self._limit = limit + len(first)
         self._missed = 0
@@ -70,7 +70,7 @@ class Subscription:
         self.closed = False
 
     def put(self, event: Event) -> None:
-        """Adds an event; drops the oldest one where there is no room."""
+        """Adds an event; drops the oldest one if the queue is full."""
         if self.closed:
             return
         if len(self._events) >= self._limit:
@@ -80,7 +80,7 @@ class Subscription:
         self._awake()
 
     def close(self) -> None:
-        """Takes no more events; what waits can still be read."""
+        """Accepts no more events; queued events can still be read."""
         if not self.closed:
             self.closed = True
             self._close(self)
@@ -92,11 +92,11 @@ class Subscription:
 
     @property
     def waiting(self) -> int:
-        """How many events wait."""
+        """The number of queued events."""
         return len(self._events) + (self._missed > 0)
 
     def take(self) -> Event | None:
-        """The next event, or None where none waits."""
+        """The next event, or None if there is none."""
         if self._missed:
             gap = GapEvent(at=datetime.fromtimestamp(time.time(), UTC), missed=self._missed)
             self._missed = 0
@@ -107,10 +107,10 @@ class Subscription:
         """Waits for the next event.
 
         Args:
-            timeout: seconds to wait at most.
+            timeout: the most seconds to wait.
 
         Returns:
-            The event, or None when the time is over or the subscription has ended (see `closed`).
+            The event, or None if the time is over or the subscription has ended (see `closed`).
         """
         event = self.take()
         if event is not None or self.closed:
@@ -136,14 +136,14 @@ class Subscription:
 
 
 class EventBus:
-    """Hands every event to all who listen. For one event loop's thread.
+    """Passes every event to all subscribers. Must be used in the event loop's thread.
 
     Attributes:
         last_id: id of the newest event; 0 before the first.
     """
 
     def __init__(self, limit: int = QUEUE) -> None:
-        """Takes how many events may wait for one subscriber."""
+        """Takes the length limit of a subscriber's queue."""
         self.last_id = 0
         self._limit = limit
         self._subscriptions: set[Subscription] = set()
@@ -153,11 +153,11 @@ class EventBus:
         self._on_listeners: Callable[[], object] = lambda: None
 
     def on_listeners(self, callback: Callable[[], object]) -> None:
-        """Calls back whenever somebody begins or ends to listen."""
+        """Calls back when a subscription begins or ends."""
         self._on_listeners = callback
 
     def publish(self, type: EventName, data: BaseModel) -> Event:  # noqa: A002 - the name of the attribute of an event
-        """Tells everybody, without waiting for anybody."""
+        """Publishes an event, without waiting for any subscriber."""
         self.last_id += 1
         event = Event(self.last_id, type, data)
         for subscription in tuple(self._subscriptions):
@@ -167,19 +167,19 @@ class EventBus:
         return event
 
     def listen(self, listener: Callable[[Event], None]) -> Callable[[], None]:
-        """Calls a part of the agent itself with each event. It does not count as somebody who listens.
+        """Calls a part of the agent itself with each event. It does not count as a subscriber.
 
         Returns:
-            What ends it.
+            A function that ends this.
         """
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
     def subscribe(self, first: list[Event] | None = None) -> Subscription:
-        """Listens from now on.
+        """Creates a subscription.
 
         Args:
-            first: what this listener gets before all else: the current state.
+            first: the first events for this subscriber: the current state.
         """
         subscription = Subscription(first or [], self._limit, self._leave)
         if self._closed:
@@ -196,7 +196,7 @@ class EventBus:
 
     @property
     def listened(self) -> bool:
-        """Whether anybody listens, or did a moment ago: a long poll is over for a moment whenever it begins again."""
+        """Whether there is a subscriber, or was one a moment ago: a long poll pauses before it begins again."""
         return bool(self._subscriptions) or time.monotonic() - self._left_at < COMES_BACK
 
     def _leave(self, subscription: Subscription) -> None:
@@ -205,7 +205,7 @@ class EventBus:
         self._on_listeners()
 
     def close(self) -> None:
-        """Ends all subscriptions; what waits in them can still be read."""
+        """Ends all subscriptions; their queued events can still be read."""
         self._closed = True
         for subscription in tuple(self._subscriptions):
             subscription.close()

@@ -1,4 +1,4 @@
-"""Turns what the lifecycle and the game do into events on the bus, and what subscribers get first."""
+"""Publishes changes of the lifecycle and the game's reports as events, and creates the first events of a subscriber."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Feed:
     """Publishes state, stop, players and text events."""
 
     def __init__(self, control: Control, report: GameReport, events: EventBus, view: View) -> None:
-        """Listens to the report from now on; `on_transition` has to be given to the mirror of the lifecycle."""
+        """Subscribes to the report; `on_transition` must be passed to the mirror of the lifecycle."""
         self._control = control
         self._report = report
         self._events = events
@@ -25,13 +25,13 @@ class Feed:
     def on_transition(self, before: State, after: State, event: LifecycleEvent) -> None:
         """An observer for `Mirror.watch`.
 
-        Both states came over the link: what did not change is equal in them, and not the same object.
+        Both states came over the link: unchanged parts are equal, but not the same objects.
         """
         if after.stop is not None and (after.stop != before.stop or after.plan != before.plan):
             announcement = self._view.stop_event(after, event.at)
             if announcement is not None:
                 self._events.publish("stop", announcement)
-        # One event may pass through several phases (starting to ready to ...): each is told, in order.
+        # One event may pass through several phases (starting to ready to ...): each is published, in order.
         previous = before.phase
         for moment in after.history[len(before.history) :]:
             self._events.publish("state", self._view.state_event(after, moment.at, previous, moment.phase))
@@ -44,10 +44,10 @@ class Feed:
             case TextReported(at=at, text=text):
                 self._events.publish("text", TextEvent(at=self._view.time(at), text=text))
             case _:
-                pass  # heartbeats and figures come often, and who wants them asks for them
+                pass  # heartbeats and metrics are too frequent; clients can query them
 
     def subscribe(self) -> Subscription:
-        """Begins with the phase the deployment is in, and the stop where one is under way."""
+        """The first events of a subscriber: the current phase, and the stop if one is under way."""
         state, now = self._control.state, self._control.now()
         events = [Event(self._events.last_id, "state", self._view.state_event(state, now, None, state.phase))]
         stop = self._view.stop_event(state, now)

@@ -1,4 +1,4 @@
-"""Which files can be kept: those that are files, and that the game could read itself."""
+"""Checks which files can be kept: regular files that the game could read itself."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def readable_file(given: str, user: User | None = None) -> tuple[str, int]:
     """The path without symbolic links, and the size in bytes, of a file that can be kept.
 
     Args:
-        given: what the caller named.
-        user: whom the game runs as: what that user may not read is not kept; None for the agent's user.
+        given: the path from the caller.
+        user: the game's user, which must be able to read the file; None for the agent's user.
 
     Raises:
         OperationError: it cannot be kept.
@@ -31,7 +31,7 @@ def readable_file(given: str, user: User | None = None) -> tuple[str, int]:
     if not os.path.isabs(given) or "\0" in given:
         raise wrong("an absolute path", "the path is not absolute")
     try:
-        # Opened rather than asked about: whether it can be read depends on more than its mode.
+        # Opened instead of checked: whether it can be read depends on more than its mode.
         descriptor = open_regular(given, user)
     except NotAFileError:
         raise wrong("a regular file", "it is not a regular file") from None

@@ -1,7 +1,7 @@
 """The operations over HTTP, on a socket that was bound before the game was started.
 
-aiohttp's low-level server with a handler of our own: the table of operations is the routing table, and what a framework
-would do besides for each request costs more than the operations themselves.
+It uses aiohttp's low-level server with its own handler: the table of operations is the routing table, and the overhead
+of a framework for each request would cost more than the operations themselves.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from agent.descriptors import accept, connections_limit
 from agent.lifecycle.states import Source
 
 CONNECTIONS = 512
-"""Open connections at most; one more is answered 503: file descriptors are for logs and the stop as well."""
+"""The most open connections; one more is answered 503, since file descriptors are also needed for logs and the stop."""
 DESCRIPTORS_SHARE = 0.5
 KEEPALIVE_SECONDS = 75.0
 CLOSE_SECONDS = 0.2
-"""How long requests under way may take when the agent ends: it ends after all that matters is done."""
+"""How long requests under way may take during the agent's shutdown, when everything important is done."""
 LONGEST_WAIT_SECONDS = 300.0
 HEARTBEAT_SECONDS = 15.0
-"""How long a stream of events may be silent; a comment then keeps what lies between from closing it."""
+"""How long a stream of events may be silent; then a comment is sent, so that proxies do not close it."""
 
 _JSON = {"Content-Type": "application/json"}
 _PROBLEM = {"Content-Type": "application/problem+json"}
@@ -63,8 +63,8 @@ async def serve(
     Args:
         sock: bound and listening; it belongs to the server from now on.
         operations: what is served.
-        feed: where events come from.
-        on_request: told of each request when it is answered, of a stream of events when it begins.
+        feed: the source of events.
+        on_request: called for each request when it is answered, and for a stream of events when it begins.
         page: the status page at `/`, or None for none.
 
     Returns:
@@ -109,7 +109,7 @@ class HttpServer:
                 access_log=None,
                 keepalive_timeout=KEEPALIVE_SECONDS,
                 lingering_time=1.0,
-                # A compressed body is refused, so none can be a bomb.
+                # Compressed bodies are refused, because they could expand to an enormous size.
                 auto_decompress=False,
             )
 
@@ -131,7 +131,7 @@ class HttpServer:
         self._web.pre_shutdown()
         await self._web.shutdown(seconds)
         with contextlib.suppress(TimeoutError):
-            # From Python 3.12 on this waits for the connections as well, and they are closed by now.
+            # Since Python 3.12 this also waits for the connections, which are closed by now.
             async with asyncio.timeout(seconds):
                 await self._listener.wait_closed()
         self._listener = None
@@ -185,7 +185,7 @@ class HttpServer:
         return web.Response(body=self._document, headers=_JSON)
 
     async def _events(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Server-sent events: the current state, then what happens, until the client or the agent goes."""
+        """Server-sent events: the current state, then new events, until the client or the agent ends."""
         began = time.perf_counter()
         stream = Stream(headers=_STREAM)
         await stream.prepare(request)
@@ -211,7 +211,7 @@ class HttpServer:
         return stream
 
     async def _stop_event(self, request: web.BaseRequest) -> web.Response:
-        """Long poll: the stop that is under way, as soon as there is one; 204 when `wait` seconds brought none."""
+        """Long poll: the stop under way, as soon as there is one; 204 if there is none after `wait` seconds."""
         wait = _wait_seconds(request)
         subscription = self._feed.subscribe()
         connection = _connection(request)
@@ -244,13 +244,13 @@ def _wait_seconds(request: web.BaseRequest) -> float:
 
 
 class _Connection(web.RequestHandler):
-    """A connection that answers what is not HTTP with a problem, and says when its client is gone."""
+    """A connection that answers invalid HTTP with a problem document, and detects when its client is gone."""
 
     def __init__(self, router: Router[_Target], server: web.Server, **options: Any) -> None:
         super().__init__(server, **options)
         self.gone: Callable[[], None] | None = None
-        self.reading = False  # a body is still to come
-        self.ended = False  # the client has said its last word
+        self.reading = False  # a body is still expected
+        self.ended = False  # the client will send nothing more
         self._router = router
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -264,9 +264,9 @@ class _Connection(web.RequestHandler):
             self.force_close()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio takes a bool, aiohttp just returns none
-        """A client that says its last word along with its request (`nc -N`) still wants the answer.
+        """A client that half-closes the connection after its request (`nc -N`) still gets the answer.
 
-        aiohttp would close the connection. That is right where nothing is to be answered, or more had to come.
+        aiohttp would close the connection, which is right only if no answer is pending, or more input was expected.
         """
         idle = self._waiter is not None and not self._waiter.done()
         self.ended = not (idle or self.reading or self.gone is not None)
@@ -286,11 +286,11 @@ class _Connection(web.RequestHandler):
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        """Called for what cannot be parsed as HTTP; the connection is closed after it."""
-        # Its first line says what is wrong; the rest quotes the request, headers with secrets included.
+        """Called for input that cannot be parsed as HTTP; the connection is closed after it."""
+        # The first line of the message says what is wrong; the rest quotes the request, including headers with secrets.
         reason, _, quoted = (message or "it is not HTTP").partition("\n")
         wrong = OperationError(Kind.BAD_REQUEST, f"cannot read the request: {reason.rstrip(':')[:200]}")
-        # The parser knows a list of methods; one that is not on it is still a method that a path does not take.
+        # The parser has a list of methods; an unknown one is answered as a method that the path does not take.
         line = _REQUEST_LINE.search(quoted) if isinstance(exc, web.BadHttpMethod) else None
         if line is not None:
             try:
@@ -311,13 +311,13 @@ def _connection(request: web.BaseRequest) -> _Connection:
 def _problem(wrong: OperationError, *, with_message: bool = False) -> web.Response:
     document_ = wrong.document()
     if with_message:
-        # The platform's own errors have this member, and what calls this route was written for the platform.
+        # The platform's own errors have this member, and callers of this route were written for the platform.
         document_["message"] = str(wrong)
     response = web.Response(
         status=wrong.kind.status, body=json.dumps(document_).encode(), headers=_PROBLEM | wrong.headers
     )
     if wrong.kind in (Kind.TOO_LARGE, Kind.TIMEOUT):
-        response.force_close()  # the rest of the body may still come, and is no request
+        response.force_close()  # the rest of the body may still arrive, and is not a request
     return response
 
 

@@ -1,4 +1,4 @@
-"""What a request over HTTP brings: who sent it, its body, and the input of an operation from all its parts."""
+"""Checks the sender of an HTTP request, reads its body, and collects the input of an operation from all its parts."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from agent.api.problems import FieldProblem, Kind, OperationError
 from agent.api.table import BODY_LIMIT, Operation
 
 BODY_SECONDS = 10.0
-"""How long a client may take to send a body that it announced."""
+"""How long a client may take to send its body."""
 
-# curl -d says that it sends a form, Unity's Put that it sends bytes; what they send is JSON all the same.
+# curl -d declares a form, Unity's Put declares bytes; in both cases the content is JSON.
 _TAKEN_FOR_JSON = ("application/json", "application/x-www-form-urlencoded", "application/octet-stream", "text/plain")
 
 
 def check_sender(request: web.BaseRequest) -> None:
-    """Refuses what was not meant for this machine, or comes from a page of another one."""
+    """Refuses a request that was not meant for this machine, or comes from a web page of another machine."""
     headers = request.headers
     hosts = headers.getall("Host", ())
     if not hosts:
@@ -45,9 +45,9 @@ def check_sender(request: web.BaseRequest) -> None:
 
 
 async def read_body(operation: Operation, request: web.BaseRequest) -> bytes:
-    """Reads the body; `null` is as good as none.
+    """Reads the body; `null` counts as none.
 
-    Its type is taken as it comes, unless it says that it is something else than JSON.
+    A content type is not required, but one that is clearly not JSON is refused.
     """
     encoding = request.headers.get("Content-Encoding", "identity").lower()
     if encoding != "identity":
@@ -97,7 +97,7 @@ def _too_large(operation: Operation, size: int) -> OperationError:
 
 
 def gather(operation: Operation, fields: dict[str, str], request: web.BaseRequest, body: bytes) -> dict[str, object]:
-    """The input from wherever its fields come: path, query, headers, body."""
+    """The input, collected from path, query, headers and body."""
     given: dict[str, object] = dict(fields)
     for name in operation.query:
         if name in request.query:

@@ -18,12 +18,12 @@ from agent.api.problems import FieldProblem, Kind, OperationError, internal
 from agent.api.table import BY_NAME, Operation
 
 Answer: TypeAlias = bytes | None
-"""What is sent back, without the end of the line; None where nothing is."""
+"""The answer, without the line break; None if there is none."""
 
 BATCH_CALLS = 64
-"""Calls of one batch at most: a line of 64 KiB has room for 32,000 of them."""
+"""The most calls in a batch: a line of 64 KiB could contain 32,000."""
 BATCH_BYTES = 1024 * 1024
-"""Bytes of answers of one batch that are kept until all of it is answered; what is called beyond that is an error."""
+"""The most bytes of answers that are kept until the whole batch is answered; further calls get an error."""
 
 _SUBSCRIBE = Operation(
     "subscribe", lambda *_: Subscribed(), Nothing, Subscribed, "subscribe", http=("GET", "/v1/events")
@@ -32,23 +32,23 @@ METHODS = {name: operation for name, operation in BY_NAME.items() if operation.s
 
 
 class Dispatcher:
-    """Carries out the messages of one client."""
+    """Executes the messages of one client."""
 
     def __init__(
         self, operations: Operations, caller: Caller, subscribe: Callable[[], None], on_request: OnRequest | None
     ) -> None:
-        """Takes what carries out, who asks, what begins a subscription and who is told of each call."""
+        """Takes the operations, the caller, the function that subscribes, and the callback for each call."""
         self._operations = operations
         self._caller = caller
         self._subscribe = subscribe
         self._on_request = on_request
 
     def message(self, line: bytes) -> Answer | Awaitable[Answer] | Batch:
-        """Carries out a line that is a call; one that is a batch is only read.
+        """Executes a line with one call; a batch is only parsed.
 
         Returns:
-            The answer, or what it has to be awaited from where an operation takes its time; or the batch, whose calls
-            are carried out one by one by `Batch.step`, so that others have their turn between them.
+            The answer, or an awaitable for a slow operation; or the batch, whose calls are executed one by one with
+            `Batch.step`, so that other connections are served in between.
         """
         try:
             message = from_json(line, allow_inf_nan=False)
@@ -65,7 +65,7 @@ class Dispatcher:
         return Batch(self, message)
 
     def call(self, message: Any) -> Answer | Awaitable[Answer]:
-        """Carries out one call."""
+        """Executes one call."""
         began = time.perf_counter()
         name, identity, quiet = "unknown", None, False
         try:
@@ -103,20 +103,20 @@ class Dispatcher:
 
 
 class Batch:
-    """Calls of one line, carried out one at a time."""
+    """The calls of one line, executed one at a time."""
 
     def __init__(self, dispatcher: Dispatcher, messages: list[Any]) -> None:
-        """Carries out nothing yet."""
+        """Executes nothing yet."""
         self._dispatcher = dispatcher
         self._messages = iter(messages)
         self._answers: list[Answer | Awaitable[Answer]] = []
         self._bytes = 0
 
     def step(self) -> bool:
-        """Carries out the next call.
+        """Executes the next call.
 
         Returns:
-            False when there was none any more: `answer` has the answers.
+            False if there is none left: `answer` returns the answers.
         """
         message = next(self._messages, _NONE)
         if message is _NONE:
@@ -131,7 +131,7 @@ class Batch:
         return True
 
     def answer(self) -> Answer | Awaitable[Answer]:
-        """All answers in one line, or what it has to be awaited from."""
+        """All answers in one line, or an awaitable for them."""
         if any(isinstance(answer, Awaitable) for answer in self._answers):
             return _gather(self._answers)
         return _batch([answer for answer in self._answers if isinstance(answer, bytes)])
@@ -141,7 +141,7 @@ _NONE = object()
 
 
 def _too_much(message: Any) -> Answer:
-    """The answer to a call of a batch whose answers take too much already; it is not carried out."""
+    """The answer to a call that is not executed, because the answers of its batch are already too large."""
     try:
         identity, quiet = _identity(message)
     except OperationError as wrong:
@@ -157,7 +157,7 @@ def _identity(message: Any) -> tuple[Any, bool]:
     if not isinstance(message, dict):
         raise _invalid("", message, "a request object")
     identity = message.get("id")
-    # 1e999 is read as infinity, for which JSON has no name to answer with.
+    # 1e999 is parsed as infinity, which JSON cannot represent in the answer.
     if isinstance(identity, bool | list | dict) or (isinstance(identity, float) and not math.isfinite(identity)):
         raise _invalid("id", identity, "text, a number or null")
     valid = message.get("jsonrpc") == "2.0" and isinstance(message.get("method"), str)
@@ -165,7 +165,7 @@ def _identity(message: Any) -> tuple[Any, bool]:
 
 
 def _read(message: dict[str, Any]) -> tuple[Operation, list[Any] | dict[str, Any]]:
-    """What is called, and with which params."""
+    """The called operation and its params."""
     if message.get("jsonrpc") != "2.0":
         raise _invalid("jsonrpc", message.get("jsonrpc"), 'exactly "2.0"')
     method = message.get("method")
@@ -183,7 +183,7 @@ def _read(message: dict[str, Any]) -> tuple[Operation, list[Any] | dict[str, Any
 
 
 def _input(operation: Operation, params: list[Any] | dict[str, Any]) -> BaseModel:
-    """The input of an operation. An array is taken in the order of the fields."""
+    """The input of an operation. An array contains the fields in order."""
     if not params and operation.takes_nothing is not None:
         return operation.takes_nothing
     if isinstance(params, dict):

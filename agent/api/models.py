@@ -1,8 +1,8 @@
-"""What goes into the operations and what comes out, over every transport.
+"""The input and output models of the operations, for all transports.
 
-Input is strict (`"5"` is no number, unknown members are refused) but takes `5.0` for a whole number: some languages
-have no other numbers to write. Times are UTC; durations are seconds. Each model is built when it is first used
-(`defer_build`): building them all would take longer than the start of the server.
+Input is strict (`"5"` is not a number, unknown members are refused) but accepts `5.0` as a whole number, because some
+languages only have floating-point numbers. Times are UTC; durations are seconds. Each model is built when it is first
+used (`defer_build`): building all of them would take longer than the start of the server.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ ABSOLUTE_PATH = "^/"
 
 
 class Input(BaseModel):
-    """Base of what comes in."""
+    """Base of all input models."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 class Output(BaseModel):
-    """Base of what goes out; the agent itself makes it, and always whole."""
+    """Base of all output models; the agent creates them itself, always complete."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
@@ -71,13 +71,13 @@ class Nothing(Input):
 
 
 class StopInput(Input):
-    """A wish to be stopped."""
+    """A request to stop the deployment."""
 
     reason: Annotated[str | None, BeforeValidator(_message, json_schema_input_type=str | None)] = Field(
-        default=None, description="Why, in your words; one line, cut to 500 characters."
+        default=None, description="The reason in your own words; one line, cut to 500 characters."
     )
     grace_seconds: float | None = Field(
-        default=None, ge=0, le=3600, description="Seconds the game gets to end; AGENT_GRACE_SECONDS by default."
+        default=None, ge=0, le=3600, description="Seconds that the game gets to end; AGENT_GRACE_SECONDS by default."
     )
     log_storage: LogStorage | None = Field(
         default=None,
@@ -87,13 +87,13 @@ class StopInput(Input):
 
 
 class AckInput(Input):
-    """The game heard the stop."""
+    """The game acknowledges the stop."""
 
     more_seconds: float = Field(
         default=0.0,
         ge=0,
         le=3600,
-        description="Seconds wanted beyond the share of the present stop method; once a stop.",
+        description="Seconds wanted beyond the share of the current stop method; once per stop.",
     )
 
 
@@ -112,7 +112,7 @@ class SelfStopInput(Input):
 
 
 class PlayersInput(Input):
-    """How many play and how many could: at least one of the two."""
+    """The number of players and the capacity: at least one of the two."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -149,7 +149,7 @@ MAX_OBSERVATIONS = 1000
 
 
 class MetricInput(Input):
-    """A figure with more than its value: exactly one of `value`, `add` and `observe` is given."""
+    """A detailed report of a metric: exactly one of `value`, `add` and `observe` is given."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -161,29 +161,29 @@ class MetricInput(Input):
         }
     )
 
-    value: float | None = Field(default=None, description="What it is now; for a histogram, one observation.")
-    add: float | None = Field(default=None, description="How much it has grown since it was last reported.")
+    value: float | None = Field(default=None, description="The current value; for a histogram, one observation.")
+    add: float | None = Field(default=None, description="The increase since the last report.")
     observe: float | Annotated[list[float], Field(min_length=1, max_length=MAX_OBSERVATIONS)] | None = Field(
-        default=None, description="Observations for a histogram, such as what each tick took."
+        default=None, description="Observations for a histogram, such as the duration of each tick."
     )
     type: Literal["counter", "gauge", "histogram"] | None = Field(
         default=None,
-        description="By default: counter where the name ends in _total, histogram where something is observed, gauge.",
+        description="By default: counter if the name ends in _total, histogram if there are observations, else gauge.",
     )
     labels: _Labels = Field(
         default={},
         max_length=MAX_LABELS,
-        description="What tells its series apart, such as the room's map.",
+        description="Labels that identify the series, such as the room's map.",
         json_schema_extra=_LABEL_NAMES,
     )
     buckets: Annotated[list[float], Field(max_length=MAX_BUCKETS)] = Field(
         default=[], description="Upper bounds of a histogram's buckets, ascending; once, with the first report."
     )
-    help: str = Field(default="", max_length=MAX_HELP, description="What it means; shown by Prometheus.")
+    help: str = Field(default="", max_length=MAX_HELP, description="A description; shown by Prometheus.")
     exemplar: _Labels = Field(
         default={},
         max_length=MAX_LABELS,
-        description="Labels that lead to what was counted or observed last, such as trace_id; OpenMetrics shows them.",
+        description="Labels that identify the source of the last value, such as trace_id; OpenMetrics shows them.",
         json_schema_extra=_LABEL_NAMES,
     )
 
@@ -194,7 +194,7 @@ class MetricInput(Input):
         return self
 
     def as_metric(self, name: str) -> CustomMetric:
-        """As the lifecycle takes it."""
+        """As a report for the lifecycle."""
         observed = () if self.observe is None else self.observe if isinstance(self.observe, list) else (self.observe,)
         return CustomMetric(
             name,
@@ -213,7 +213,7 @@ _Reports: TypeAlias = Annotated[list[MetricInput], Field(min_length=1, max_lengt
 
 
 class MetricsInput(RootModel[dict[str, float | MetricInput | _Reports]]):
-    """Figures of the game's own by name: a number, a report, or a list of reports with different labels.
+    """Metrics of the game by name: a number, a report, or a list of reports with different labels.
 
     A name that ends in `_total` is a counter, one with observations a histogram, any other a gauge.
     """
@@ -238,7 +238,7 @@ class MetricsInput(RootModel[dict[str, float | MetricInput | _Reports]]):
     )
 
     def as_metrics(self) -> list[CustomMetric]:
-        """As the lifecycle takes them."""
+        """As reports for the lifecycle."""
         found: list[CustomMetric] = []
         for name, given in self.root.items():
             if isinstance(given, list):
@@ -251,7 +251,7 @@ class MetricsInput(RootModel[dict[str, float | MetricInput | _Reports]]):
 class TagInput(Input):
     """One tag."""
 
-    name: str = Field(min_length=1, max_length=40, description="The tag, as the platform takes it.")
+    name: str = Field(min_length=1, max_length=40, description="The tag, in the form that the platform accepts.")
 
 
 class UploadInput(Input):
@@ -270,7 +270,7 @@ class Alive(Output):
 
 
 class ReadyResult(Output):
-    """Whether players may come."""
+    """Whether the game is ready for players."""
 
     phase: Phase
     ready: bool
@@ -284,14 +284,14 @@ class Readiness(Output):
 
 
 class HealthResult(Output):
-    """Heard. A game that only sends heartbeats learns here that it is to stop."""
+    """The heartbeat was received. A game that only sends heartbeats learns here that it must stop."""
 
     phase: Phase
     stopping: bool
 
 
 class PlanStep(Output):
-    """A step of the stop: it has `seconds` to itself and must be over `ends` seconds after the stop began."""
+    """A step of the stop: it has `seconds` and must be over `ends` seconds after the stop began."""
 
     step: Step
     seconds: float
@@ -299,32 +299,32 @@ class PlanStep(Output):
 
 
 class StopResult(Output):
-    """The stop that is under way: the request accepted first, whoever asks."""
+    """The stop under way: the request that was accepted first, for all callers."""
 
     source: Source
     reason: Reason
     message: str
     requested_at: datetime
     grace_seconds: float | None = Field(
-        description="Seconds the game has to end, its kill included; null when it has ended by itself."
+        description="Seconds that the game has to end, kill included; null if it has ended by itself."
     )
-    log_storage: str | None = Field(description="What was asked for; null means the setting.")
-    deadline: datetime | None = Field(description="When the game is gone and its logs are shipped, at the latest.")
+    log_storage: str | None = Field(description="The requested value; null means the setting.")
+    deadline: datetime | None = Field(description="The latest time at which the game is gone and its logs are shipped.")
     plan: list[PlanStep]
 
 
 class StopStatus(StopResult):
-    """A stop, and how far it is."""
+    """A stop, and its progress."""
 
     game_seconds_left: float = Field(description="Seconds until the game is killed.")
     seconds_left: float = Field(description="Seconds until the deadline.")
 
 
 class AckResult(Output):
-    """What the game gets."""
+    """The extra time that the game gets."""
 
-    more_seconds: float = Field(description="Seconds given beyond the share of the present stop method.")
-    kill_in_seconds: float = Field(description="Seconds until whatever is left of the game is killed.")
+    more_seconds: float = Field(description="Seconds granted beyond the share of the current stop method.")
+    kill_in_seconds: float = Field(description="Seconds until the remaining processes of the game are killed.")
 
 
 class SelfStopResult(Output):
@@ -350,12 +350,12 @@ class PlayersCount(Output):
 class PlayersResult(PlayersCount):
     """Who plays."""
 
-    expected: int | None = Field(default=None, description="How many the match was made for, where a matchmaker says.")
+    expected: int | None = Field(default=None, description="How many players the match was made for.")
     ids: list[Player]
 
 
 class Heartbeats(Output):
-    """What was heard of the game's heart."""
+    """The game's heartbeats."""
 
     count: int
     last_at: datetime | None
@@ -376,11 +376,11 @@ class ExitResult(Output):
     code: int | None
     signal: int | None
     core_dumped: bool
-    exit_code: int = Field(description="What the agent exits with: the code, or 128 plus the signal.")
+    exit_code: int = Field(description="The agent's exit code for it: the code, or 128 plus the signal.")
 
 
 class StatusResult(Output):
-    """Everything about this moment."""
+    """The whole current status."""
 
     version: str
     phase: Phase
@@ -407,7 +407,7 @@ class DeploymentResult(RootModel[dict[str, JsonValue]]):
 
 
 class MetricsResult(Output):
-    """The figures that were given, as they are now: by name and labels; of a histogram its count and sum."""
+    """The current values of the reported metrics, by name and labels; for a histogram its count and sum."""
 
     metrics: dict[str, float]
 
@@ -423,7 +423,7 @@ class UploadResult(Output):
 
     path: str
     bytes: int
-    kept_as: str = Field(description="Where it will lie.")
+    kept_as: str = Field(description="Where it will be stored.")
 
 
 class Subscribed(Output):
@@ -436,11 +436,11 @@ class Subscribed(Output):
 
 
 EventName = Literal["state", "stop", "players", "warning", "text", "tags", "upload", "gap"]
-"""What an event can be; the OpenAPI document describes each."""
+"""The types of events; the OpenAPI document describes each."""
 
 
 class StateEvent(Output):
-    """The deployment entered a phase; or, at the start of a subscription, is in it."""
+    """The deployment entered a phase; or, at the start of a subscription, its current phase."""
 
     at: datetime
     phase: Phase
@@ -475,7 +475,7 @@ class PlayersEvent(Output):
 
 
 class TextEvent(Output):
-    """The game said how it is."""
+    """The game set its status text."""
 
     at: datetime
     text: str

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document of the local API, made of the same table and models that serve it."""
+"""The OpenAPI 3.1 document of the local API, generated from the same table and models that serve it."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "arbitrium-agent, local API",
             "version": __version__,
-            "description": "What a game tells its agent and asks it. Served on loopback only: a request whose Host is "
+            "description": "The API between a game and its agent. Served on loopback only: a request whose Host is "
             "not this machine is refused.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        # Where the agent really listens is in AGENT_URL.
+        # The agent's real address is in AGENT_URL.
         "servers": [{"url": "http://127.0.0.1:9370"}],
         "paths": paths,
         "components": {"schemas": {**schemas["$defs"], "Problem": _PROBLEM}},
@@ -144,8 +144,8 @@ def _events() -> dict[str, Any]:
     lines = "; ".join(f"`{name}` ({(model.__doc__ or '').strip()})" for name, model in EVENTS.items())
     return {
         "operationId": "events",
-        "summary": "Server-sent events: the current state first, then what happens.",
-        "description": f"The data of each event is JSON. Types: {lines}. A comment comes when nothing does.",
+        "summary": "Server-sent events: the current state first, then new events.",
+        "description": f"The data of each event is JSON. Types: {lines}. A comment is sent if there are no events.",
         "responses": {
             "200": {
                 "description": "A stream of events.",
@@ -175,7 +175,7 @@ def _stop_event() -> dict[str, Any]:
                 "description": "The stop that is under way.",
                 "content": {"application/json": {"schema": {"$ref": _REF.format(model="StopEvent")}}},
             },
-            "204": {"description": "None in that time."},
+            "204": {"description": "There was no stop in that time."},
             "400": _problem(Kind.BAD_INPUT),
             "403": _problem(Kind.FORBIDDEN),
         },

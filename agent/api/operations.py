@@ -1,7 +1,7 @@
-"""The operations: one method each, whatever transport asks.
+"""The operations: one method each, for all transports.
 
-They turn requests into events of the lifecycle and facts of the report, and the state into answers; deciding is left
-to the lifecycle.
+They turn requests into events of the lifecycle and facts of the report, and the state into answers; the lifecycle makes
+all decisions.
 """
 
 from __future__ import annotations
@@ -61,19 +61,19 @@ class Operations:
 
     Args:
         control: the lifecycle.
-        report: what the game says of itself.
-        events: where what happens is announced.
+        report: the game's reports about itself.
+        events: where events are published.
         deployment: what the platform injected, without secrets.
-        wall: turns a moment of the monotonic clock into a time of day; by default with the difference of the two clocks
-            at this moment, so that the same moment always gives the same time.
+        wall: converts a time of the monotonic clock into a time of day; by default with the current difference of the
+            two clocks, so that the same input always gives the same result.
         game_pid: process id of the game, or None while it does not run.
-        urls: where the agent is to be found, by name (`api`, `socket`, `metrics`).
-        tags: the deployment's tags, or None where they cannot be reached.
-        keep: keeps a file, or None where there is nowhere to keep it.
-        drop_in: what the self-stop route answers to, or None where nothing was injected.
-        acknowledge: tells the stop methods that the game is busy ending and how many seconds more it wants; returns how
-            many it gets, and raises `AgentError` where it asked before.
-        expected_players: how many the match was made for, or None.
+        urls: the agent's addresses, by name (`api`, `socket`, `metrics`).
+        tags: the deployment's tags, or None if they cannot be accessed.
+        keep: keeps a file, or None without a store.
+        drop_in: what the self-stop route accepts, or None if nothing was injected.
+        acknowledge: tells the stop methods that the game is shutting down and how many more seconds it wants; returns
+            how many it gets, and raises `AgentError` if it asked before.
+        expected_players: how many players the match was made for, or None.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Operations:
         acknowledge: Callable[[float], Awaitable[float]] | None = None,
         expected_players: int | None = None,
     ) -> None:
-        """Keeps what is given; nothing is called yet."""
+        """Stores the arguments; calls nothing yet."""
         self.events = events
         self.view = View(wall or _fixed_wall(control.now), expected_players)
         self._control = control
@@ -110,23 +110,23 @@ class Operations:
     # The lifecycle ----------------------------------------------------------------------------------------------------
 
     def ready(self, _given: Nothing, _caller: Caller) -> ReadyResult:
-        """The game says that players may come.
+        """Reports that the game is ready for players.
 
-        Said twice, or when a stop is under way already, it changes nothing and is no error, as with Agones: there is no
-        way back from a stop, and a game should not fail because it was told so late. The answer says how it is.
+        A repeated call, or a call during a stop, changes nothing and is not an error, as with Agones: a stop cannot be
+        undone, and the game should not fail because of the timing. The answer contains the current phase.
         """
         state = self._control.post(GameReady(self._control.now()))
         ready = state.phase is Phase.READY
         return ReadyResult(phase=state.phase, ready=ready, ready_at=self.view.moment(state.ready_at))
 
     def health(self, _given: Nothing, _caller: Caller) -> HealthResult:
-        """The game says that it lives."""
+        """Sends a heartbeat of the game."""
         self._report.heartbeat(self._control.now())
         phase = self._control.state.phase
         return HealthResult(phase=phase, stopping=phase not in _RUNNING)
 
     def stop(self, given: StopInput, caller: Caller) -> StopResult:
-        """Asks for a stop. The request accepted first counts; it is the answer to all later ones."""
+        """Requests a stop. The request that was accepted first counts; all later ones return it."""
         return self._stop(
             StopRequest(
                 source=caller.source,
@@ -139,14 +139,14 @@ class Operations:
         )
 
     def ending(self, message: str, caller: Caller) -> None:
-        """The game says that it is ending by itself: it gets time before it is asked to."""
+        """Reports that the game is ending by itself: it gets time before any stop method is applied."""
         self._stop(StopRequest(caller.source, Reason.REQUESTED, self._control.now(), message, ending=True))
 
     def _stop(self, request: StopRequest) -> StopResult:
         state = self._control.post(StopRequested(request.at, request))
         result = self.view.stop(state)
         if result is None:
-            # The game has ended by itself and is being started again: the request found nothing to stop.
+            # The game has ended by itself and is being restarted: the request has nothing to stop.
             raise OperationError(
                 Kind.CONFLICT,
                 f"cannot stop while the deployment is {state.phase}: the game has just ended by itself; ask again",
@@ -154,14 +154,14 @@ class Operations:
         return result
 
     def self_stop(self, given: SelfStopInput, caller: Caller) -> SelfStopResult:
-        """The platform's self-stop call, answered as the platform does; it stops the game properly first."""
+        """The platform's self-stop call, answered like the platform; stops the game gracefully first."""
         drop_in = self._drop_in
         if drop_in is None:
             raise OperationError(
                 Kind.NOT_FOUND,
                 "cannot self-stop: nothing was injected that this call could be checked with; use POST /v1/stop",
             )
-        # Every token is compared, and in constant time: how long it takes says nothing about any of them.
+        # All tokens are compared in constant time, so that the duration reveals nothing about them.
         matches = [same(given.authorization, token) for token in drop_in.tokens if token]
         if not any(matches):
             missing = not given.authorization
@@ -193,7 +193,7 @@ class Operations:
         return SelfStopResult(message=f"{drop_in.deployment_id} - Delete request will be processed soon")
 
     async def stop_ack(self, given: AckInput, _caller: Caller) -> AckResult:
-        """The game has heard the stop and is busy ending; once, it may ask for more time, inside the deadline."""
+        """Acknowledges the stop; the game is shutting down, and may ask once for more time within the deadline."""
         state = self._control.state
         if state.phase not in (Phase.DRAINING, Phase.STOPPING) or state.plan is None:
             raise OperationError(Kind.CONFLICT, "cannot acknowledge a stop: none is under way")
@@ -206,7 +206,7 @@ class Operations:
     # What is known ----------------------------------------------------------------------------------------------------
 
     def status(self, _given: Nothing, _caller: Caller) -> StatusResult:
-        """Everything about this moment."""
+        """Returns the whole current status."""
         return self.view.status(
             self._control.state,
             self._report,
@@ -217,7 +217,7 @@ class Operations:
         )
 
     def deployment(self, _given: Nothing, _caller: Caller) -> DeploymentResult:
-        """What the platform injected, without secrets."""
+        """Returns what the platform injected, without secrets."""
         return DeploymentResult(self._deployment())
 
     def alive(self, _given: Nothing, _caller: Caller) -> Alive:
@@ -225,7 +225,7 @@ class Operations:
         return Alive()
 
     def readiness(self, _given: Nothing, _caller: Caller) -> Readiness:
-        """Whether players may come; a problem with status 503 where they may not."""
+        """Returns whether the game is ready for players; a problem with status 503 if it is not."""
         phase = self._control.state.phase
         if phase is Phase.READY:
             return Readiness()
@@ -238,7 +238,7 @@ class Operations:
         return self.view.players(self._report)
 
     def players_set(self, given: PlayersInput, _caller: Caller) -> PlayersCount:
-        """Says how many play, how many could, or both."""
+        """Sets the number of players, the capacity, or both."""
         try:
             self._report.set_players(self._control.now(), given.count, given.capacity)
         except ReportError as wrong:
@@ -246,7 +246,7 @@ class Operations:
         return self._count()
 
     def players_join(self, given: PlayerInput, _caller: Caller) -> PlayersCount:
-        """One player more; said twice of the same id, it counts once. Nobody joins what is ending."""
+        """Adds a player; a repeated id counts once. Refused while the deployment is ending."""
         phase = self._control.state.phase
         if phase in (Phase.DRAINING, Phase.STOPPING, Phase.FLUSHING, Phase.RELEASING):
             raise OperationError(Kind.CONFLICT, f"cannot join: the deployment is {phase}; send the player elsewhere")
@@ -257,7 +257,7 @@ class Operations:
         return self._count()
 
     def players_leave(self, given: PlayerInput, _caller: Caller) -> PlayersCount:
-        """One player less; an id that is not known changes nothing."""
+        """Removes a player; an unknown id changes nothing."""
         self._report.leave(given.id, self._control.now())
         return self._count()
 
@@ -265,7 +265,7 @@ class Operations:
         return PlayersCount(count=self._report.count, capacity=self._report.capacity)
 
     def metrics(self, given: MetricsInput, _caller: Caller) -> MetricsResult:
-        """Takes figures of the game's own: all of them, or none where one is wrong."""
+        """Records metrics of the game: all of them, or none if one is wrong."""
         try:
             names = self._report.set_metrics(given.as_metrics(), self._control.now())
         except ReportError as wrong:
@@ -276,7 +276,7 @@ class Operations:
     # The platform and the logs ----------------------------------------------------------------------------------------
 
     async def tags_list(self, _given: Nothing, _caller: Caller) -> TagsResult:
-        """The tags of the deployment, as the platform has them."""
+        """Returns the tags of the deployment from the platform."""
         return TagsResult(tags=await _platform(self._tags_backend("list tags").list()))
 
     async def tags_add(self, given: TagInput, _caller: Caller) -> TagsResult:
@@ -302,10 +302,10 @@ class Operations:
         return self._tags
 
     async def upload(self, given: UploadInput, _caller: Caller) -> UploadResult:
-        """Keeps a file beyond the end of the deployment."""
+        """Marks a file to be uploaded at the end of the deployment."""
         path, size = readable_file(given.path, self._user)
         if self._keep is None:
-            raise OperationError(Kind.UNAVAILABLE, "cannot keep a file: nowhere to keep it; set AGENT_LOG_URL")
+            raise OperationError(Kind.UNAVAILABLE, "cannot keep a file: there is no store; set AGENT_LOG_URL")
         kept_as = await _platform(self._keep(path))
         self.events.publish("upload", UploadEvent(at=self._time(), path=path, kept_as=kept_as))
         return UploadResult(path=path, bytes=size, kept_as=kept_as)

@@ -1,12 +1,12 @@
-"""The status page at `/`: one file for a browser, a stream of what happens, and a button that stops.
+"""The status page at `/`: one HTML file, a stream of updates, and a stop button.
 
-What protects it: the listener is loopback's, and the checks of `http_input` refuse a `Host` or an `Origin` of another
-machine, as for every request. The policy of the page lets nothing in that is not in the file, and no other page may
-frame it. Reading needs no more than that: any process here can ask the API for the same. Stopping needs a token beside
-it, because a page is opened by people, over forwarded ports too, and a click is easier than a call: the token is in the
-address that the agent's log names (behind the `#`, which browsers do not send), or is AGENT_PAGE_TOKEN.
+Protection: it listens on loopback only, and the checks of `http_input` refuse a `Host` or an `Origin` of another
+machine, as for every request. The page's content security policy permits only the content of the file, and no other
+page may frame it. Reading needs no token, because any process here can get the same data from the API. Stopping needs a
+token, because people open the page, also over forwarded ports, and a click is easier than a call: the token is in the
+address in the agent's log (after the `#`, which browsers do not send), or is AGENT_PAGE_TOKEN.
 
-Nothing is measured while nobody looks.
+Nothing is measured while no page is open.
 """
 
 from __future__ import annotations
@@ -39,25 +39,25 @@ Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 MaybeAwaitable: TypeAlias = "_T | Awaitable[_T]"
 
 LOOK_SECONDS = 0.5
-"""Seconds between two looks at the status for a page."""
+"""Seconds between two checks of the status for a page."""
 SAMPLE_SECONDS = 2.0
 """Seconds between two measurements for the charts."""
 OUTPUT_BYTES = 16 * 1024
-"""How much of the last output a page gets."""
+"""How many bytes of the last output a page gets."""
 VIEWERS = 16
-"""Pages that are served at the same time."""
+"""The most pages that are served at the same time."""
 
 _CALLER = Caller("http", Source.OPERATOR)
 _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 
 class Stream(web.StreamResponse):
-    """Server-sent events: a response that is counted when it begins, because it lasts."""
+    """Server-sent events: a response that is counted when it begins, because it stays open."""
 
 
 @cache
 def _html() -> tuple[bytes, str]:
-    """The file, and the policy that lets its own script and style run and nothing else."""
+    """The file, and the content security policy that permits only its own script and style."""
     from importlib import resources  # noqa: PLC0415 - only when the page is looked at
 
     text = (resources.files("agent.api") / "page.html").read_text(encoding="utf-8")
@@ -73,10 +73,10 @@ def _html() -> tuple[bytes, str]:
 
 
 class StatusPage:
-    """What a browser is served.
+    """The routes of the status page.
 
     Attributes:
-        token: what the stop button takes.
+        token: the token for the stop button.
         routes: method, path, name (for metrics) and handler of each of its routes.
     """
 
@@ -93,12 +93,12 @@ class StatusPage:
         """Serves nothing yet.
 
         Args:
-            operations: what the page shows and asks for.
-            metrics: a scrape in Prometheus's text format, which the charts are drawn from.
+            operations: used for the data of the page.
+            metrics: a scrape in Prometheus's text format, the data of the charts.
             output: the last output of the game, without secrets.
             settings: the effective settings as text, without secrets.
-            token: what the stop button takes; made up where it is "".
-            made_up: the one that was made up before, "" where none was.
+            token: the token for the stop button; generated if it is "".
+            made_up: the token that was generated before, or "".
         """
         self._operations = operations
         self._metrics = metrics
@@ -116,7 +116,7 @@ class StatusPage:
         )
 
     def address(self, api: str) -> str:
-        """Where a person finds it: with the token, unless that was set and is known to whom it may be."""
+        """The address of the page: with the token if it was generated."""
         return f"{api}/#token={self.token}" if self._own_token else f"{api}/"
 
     async def _page(self, _request: web.BaseRequest) -> web.Response:
@@ -145,7 +145,7 @@ class StatusPage:
         return web.Response(status=202, body=_json(result), headers={"Content-Type": "application/json"})
 
     async def _stream(self, request: web.BaseRequest) -> web.StreamResponse:
-        """What the page shows: the status when it changes and each second, charts and output now and then."""
+        """Streams the page's data: the status on changes and every second, charts and output less often."""
         if self._viewers >= VIEWERS:
             raise OperationError(Kind.UNAVAILABLE, f"cannot show this page: {VIEWERS} are open; close one")
         stream = Stream(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
@@ -154,7 +154,7 @@ class StatusPage:
             return stream
         self._viewers += 1
         gone = asyncio.Event()
-        connection: Any = request.protocol  # `agent.api.http` makes them, and calls this when the browser has left
+        connection: Any = request.protocol  # from `agent.api.http`, which calls this when the browser has left
         connection.gone = gone.set
         try:
             await self._tell(stream, gone)
@@ -164,9 +164,9 @@ class StatusPage:
         return stream
 
     async def _tell(self, stream: Stream, gone: asyncio.Event) -> None:
-        """Looks and tells until the page is gone.
+        """Sends updates until the page is closed.
 
-        It does not subscribe to events: who does counts as one who hears of the stop, and a page is not the game.
+        It does not subscribe to events: a subscriber counts as a listener for the stop, and a page is not the game.
         """
         clock = asyncio.get_running_loop().time
         await _send(stream, "deployment", _json(await _have(self._operations.deployment(Nothing(), _CALLER))))
@@ -180,7 +180,7 @@ class StatusPage:
             output = (await _have(self._output()))[-OUTPUT_BYTES:]
             if output != shown:
                 shown = output
-                # A line that is cut at its beginning is not shown.
+                # An incomplete first line is not shown.
                 whole = output.partition(b"\n")[2] if len(output) == OUTPUT_BYTES else output
                 await _send(stream, "output", json.dumps(whole.decode("utf-8", "replace")).encode())
             with contextlib.suppress(TimeoutError):
@@ -188,20 +188,20 @@ class StatusPage:
                     await gone.wait()
 
     async def _sample(self) -> str:
-        """One scrape for all pages that are open; "" where it fails, which is said in the agent's log by others."""
+        """One scrape for all open pages; "" if it fails, which is logged elsewhere."""
         async with self._sampling:
             now = asyncio.get_running_loop().time()
             if now >= self._sampled[0] + SAMPLE_SECONDS / 2:
                 try:
                     body, _ = await self._metrics()
                 except Exception:
-                    body = b""  # whatever it is, a page without charts is better than none
+                    body = b""  # whatever the error, a page without charts is better than none
                 self._sampled = (now, body.decode("utf-8", "replace"))
             return self._sampled[1]
 
 
 async def _have(value: MaybeAwaitable[_T]) -> _T:
-    """The value of an operation, whether it answers at once or not."""
+    """The result of an operation, synchronous or not."""
     if isinstance(value, Awaitable):
         return await value
     return value

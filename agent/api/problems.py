@@ -1,4 +1,4 @@
-"""What an operation cannot do, in one form for all transports: RFC 9457 over HTTP, an error object over the socket."""
+"""Errors of operations, in one form for all transports: RFC 9457 over HTTP, an error object over the socket."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _SHOWN = 100
 
 
 class Kind(Enum):
-    """Sorts of problems: the HTTP status and the JSON-RPC code of each.
+    """Kinds of problems, with the HTTP status and the JSON-RPC code of each.
 
-    The codes from -32700 to -32600 are JSON-RPC's own (https://www.jsonrpc.org/specification#error_object); those from
-    -32099 to -32000 are left to servers.
+    The codes from -32700 to -32600 are defined by JSON-RPC (https://www.jsonrpc.org/specification#error_object); those
+    from -32099 to -32000 are for servers.
     """
 
     NOT_JSON = (400, -32700)
@@ -60,8 +60,8 @@ class FieldProblem:
 
     Attributes:
         field: its name, with dots into what is nested; empty for the input as a whole.
-        got: what was there.
-        takes: what it takes.
+        got: the value.
+        takes: what would be accepted.
     """
 
     field: str
@@ -70,12 +70,12 @@ class FieldProblem:
 
 
 class OperationError(AgentError):
-    """An operation that was not carried out; it changed nothing. `str()` is a sentence that begins with "cannot".
+    """An operation failed and changed nothing. `str()` is a sentence that begins with "cannot".
 
     Attributes:
-        kind: which sort.
-        fields: the wrong fields, where the input is to blame.
-        headers: HTTP headers that go with it.
+        kind: the kind of problem.
+        fields: the wrong fields, if the input is wrong.
+        headers: HTTP headers of the answer.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class OperationError(AgentError):
         fields: Iterable[FieldProblem] = (),
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Takes the sentence and what belongs to it."""
+        """Takes the sentence and the attributes."""
         super().__init__(detail)
         self.kind = kind
         self.fields = tuple(fields)
@@ -93,11 +93,11 @@ class OperationError(AgentError):
 
     @property
     def errors(self) -> list[dict[str, JsonValue]]:
-        """The wrong fields, as they are sent."""
+        """The wrong fields, in the form that is sent."""
         return [{"field": wrong.field, "got": wrong.got, "takes": wrong.takes} for wrong in self.fields]
 
     def document(self) -> dict[str, JsonValue]:
-        """The problem document (RFC 9457). Its type is the default one: the status says which sort it is."""
+        """The problem document (RFC 9457). Its type is the default one: the status says the kind."""
         status = self.kind.status
         document: dict[str, JsonValue] = {
             "type": "about:blank",
@@ -111,10 +111,10 @@ class OperationError(AgentError):
 
 
 def internal(name: str, fault: BaseException) -> OperationError:
-    """An exception that nobody expected, as a problem; what it was is for the agent's log only.
+    """An unexpected exception as a problem; the details are only in the agent's log.
 
     Args:
-        name: of the operation.
+        name: the operation.
         fault: the exception.
     """
     frames = traceback.extract_tb(fault.__traceback__)
@@ -124,12 +124,12 @@ def internal(name: str, fault: BaseException) -> OperationError:
 
 
 def wrong_input(doing: str, wrong: ValidationError, model: type[BaseModel]) -> OperationError:
-    """What pydantic found, as a problem.
+    """The validation errors of pydantic as a problem.
 
     Args:
         doing: what cannot be done, without "cannot".
-        wrong: all findings.
-        model: what was expected.
+        wrong: all errors.
+        model: the expected model.
     """
     findings = wrong.errors(include_url=False)
     if findings[0]["type"] == "json_invalid":
@@ -143,7 +143,7 @@ def wrong_input(doing: str, wrong: ValidationError, model: type[BaseModel]) -> O
     fields: dict[str, FieldProblem] = {}
     for finding in _said_of_what_was_meant(findings):
         one = _field(dict(finding), model)
-        # Where one of several types would do, pydantic says of each why it does not.
+        # If one of several types is accepted, pydantic reports an error for each of them.
         other = fields.get(one.field)
         fields[one.field] = one if other is None else replace(other, takes=f"{other.takes} or {one.takes}")
     said = "; ".join(
@@ -154,14 +154,14 @@ def wrong_input(doing: str, wrong: ValidationError, model: type[BaseModel]) -> O
 
 
 def _said_of_what_was_meant(findings: list[ErrorDetails]) -> list[ErrorDetails]:
-    """Without what is said of the types that an object was not meant to be, where it is judged as an object too."""
+    """Removes the errors about other types, if the value is also checked as an object."""
     found = [one for one in findings if one["type"] not in _OTHER_TYPES or not isinstance(one["input"], dict)]
     places = {one["loc"][:1] for one in found}
     return [one for one in findings if one in found or one["loc"][:1] not in places]
 
 
 def _is_branch(part: object) -> bool:
-    """Whether a part of a location names one of several types that would do, and no field."""
+    """Whether a part of a location is the name of one of several accepted types, and not a field."""
     return part in _BRANCHES or (isinstance(part, str) and part.startswith(("function-", "list[")))
 
 
@@ -179,7 +179,7 @@ def _field(finding: dict[str, Any], model: type[BaseModel]) -> FieldProblem:
         case "missing":
             return FieldProblem(name, None, "a value: it is required")
         case "value_error":
-            # Said of the input as a whole: its first field stands for it.
+            # An error about the whole input: the first field represents it.
             name = name or next(iter(model.model_fields), "")
             got = finding["input"]
             return FieldProblem(name, _show(got.get(name) if isinstance(got, dict) else got), str(context["error"]))
@@ -191,7 +191,7 @@ def _field(finding: dict[str, Any], model: type[BaseModel]) -> FieldProblem:
             return FieldProblem(name, _show(finding["input"]), said)
 
 
-# Names of union branches that pydantic puts into locations; a caller has no use for them.
+# Names of union branches that pydantic adds to locations; callers do not need them.
 _OTHER_TYPES = frozenset({"float_type", "list_type"})
 _BRANCHES = frozenset({"float", "MetricInput"})
 
@@ -225,7 +225,7 @@ def _lower(text: str) -> str:
 
 
 def _show(value: Any) -> JsonValue:
-    """What was got, short enough to be sent back."""
+    """The value, short enough for the answer."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int | float):

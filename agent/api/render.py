@@ -1,4 +1,4 @@
-"""Answers and events as lines for people. Standard library only."""
+"""Formats answers and events as lines of text. Standard library only."""
 
 from typing import Any
 
@@ -61,7 +61,7 @@ def event_line(event: "dict[str, Any]") -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: `3.2 s`, `4 min 10 s`, `2 h 5 min`."""
+    """Seconds as text: `3.2 s`, `4 min 10 s`, `2 h 5 min`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(int(seconds), 60)

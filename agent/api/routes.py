@@ -1,4 +1,4 @@
-"""Finds what a method and a path stand for, and says precisely why nothing was found."""
+"""Finds the route for a method and a path, or raises a precise error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Target = TypeVar("Target")
 
 
 class Router(Generic[Target]):
-    """A table of methods and paths. Paths may hold `{name}` for one segment."""
+    """A table of methods and paths. Paths may contain `{name}` for one segment."""
 
     def __init__(self) -> None:
         """An empty table."""
@@ -19,7 +19,7 @@ class Router(Generic[Target]):
         self._templates: list[tuple[list[str], dict[str, Target]]] = []
 
     def add(self, method: str, path: str, target: Target) -> None:
-        """Adds an entry; what answers GET answers HEAD too."""
+        """Adds an entry; an entry for GET also answers HEAD."""
         if "{" in path:
             parts = path.split("/")
             methods = next((known for template, known in self._templates if template == parts), None)
@@ -40,7 +40,7 @@ class Router(Generic[Target]):
             path: as sent, percent-encoded, without the query.
 
         Returns:
-            The entry, and what stands in its path, decoded, by name.
+            The entry, and the decoded values of its path placeholders, by name.
 
         Raises:
             OperationError: there is no such path, it takes other methods, or it is not UTF-8.
@@ -58,7 +58,7 @@ class Router(Generic[Target]):
         return target, fields
 
     def _match(self, path: str) -> tuple[dict[str, Target], dict[str, str]]:
-        """A slash at the end, which many clients add, means nothing."""
+        """Ignores a slash at the end, which many clients add."""
         if len(path) > 1 and path.endswith("/") and not path.endswith("//"):
             path = path[:-1]
             if path in self._exact:

@@ -1,7 +1,8 @@
-"""The operations over a Unix socket: JSON-RPC 2.0, one message a line.
+"""The operations over a Unix socket: JSON-RPC 2.0, one message on each line.
 
-Any language that can open a socket and write a line can use it, a shell with `nc -NU` as well. Each connection has a
-bounded buffer in both directions: who floods, stalls or never reads is slowed down or forgotten, and nobody else waits.
+Any language that can open a socket and write a line can use it, even a shell with `nc -NU`. Each connection has bounded
+buffers in both directions: a client that floods, stalls or never reads is slowed down or disconnected, and does not
+delay others.
 """
 
 from __future__ import annotations
@@ -26,22 +27,22 @@ from agent.descriptors import accept, connections_limit
 from agent.lifecycle.states import Source
 
 CONNECTIONS = 256
-"""Open connections at most; one more is told so and closed."""
+"""The most open connections; a further one is answered with an error and closed."""
 DESCRIPTORS_SHARE = 0.25
 REFUSED_AT_ONCE = 8
-"""Who may not connect has time to read that; when there are so many of them, one more has not."""
+"""The most refused connections that get time to read the refusal; further ones are closed at once."""
 CALLS_AT_ONCE = 16
-"""Calls of one connection that wait for the platform or a store; with so many, its next line waits."""
+"""The most calls of one connection that wait for the platform or a store; then its next line waits."""
 SHARE_SECONDS = 0.002
-"""How long one connection is worked for before others have their turn; a call that takes longer is finished first."""
+"""How long one connection is served before the next one; a call that takes longer is finished first."""
 TURN_SECONDS = 0.01
-"""How long all connections together are worked for before the rest of the agent has its turn."""
+"""How long all connections together are served before the rest of the agent runs."""
 CLOSE_SECONDS = 0.2
-"""How long calls under way may take when the agent ends: it ends after all that matters is done."""
+"""How long calls under way may take during the agent's shutdown, when everything important is done."""
 REFUSED_SECONDS = 1.0
-"""How long who may not connect has to read that."""
+"""How long a refused client has to read the refusal."""
 LOOK_SECONDS = 5.0
-"""How often it is looked whether a subscriber that said its last word is still there."""
+"""How often to check whether a subscriber that has half-closed the connection is still there."""
 
 
 async def serve(
@@ -58,11 +59,11 @@ async def serve(
     Args:
         sock: a Unix stream socket, bound and listening; it belongs to the server from now on, its file does not.
         operations: what is served.
-        feed: where events come from.
-        is_game: whether a process is part of the game; a stop request of such a one counts as the game's, any other as
-            an operator's.
+        feed: the source of events.
+        is_game: whether a process is part of the game; a stop request from such a process has the source "game", any
+            other the source "operator".
         users: user ids that may connect; by default root and the agent's own.
-        on_request: told of each call when it is answered.
+        on_request: called for each call when it is answered.
 
     Returns:
         The running server; `close` it.
@@ -83,7 +84,7 @@ class RpcServer:
         users: frozenset[int],
         on_request: OnRequest | None,
     ) -> None:
-        """Keeps what is given; nothing is served yet."""
+        """Stores the arguments; serves nothing yet."""
         self.feed = feed
         self._operations = operations
         self._is_game = is_game
@@ -92,7 +93,7 @@ class RpcServer:
         self._connections: set[_Connection] = set()
         self._empty = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._waiting: deque[_Connection] = deque()  # those with lines that are not answered yet, in turn
+        self._waiting: deque[_Connection] = deque()  # connections with unanswered lines, in order
         self._turn_is_planned = False
         self._listener: asyncio.Server | None = None
 
@@ -103,7 +104,7 @@ class RpcServer:
     async def close(self, seconds: float = CLOSE_SECONDS) -> None:
         """Stops accepting, lets calls under way finish for `seconds` at most, and closes all.
 
-        Close the event bus first: subscriptions end by that, after what waits in them was sent.
+        Close the event bus first: this ends subscriptions after their queued events were sent.
         """
         if self._listener is None:
             return
@@ -121,18 +122,18 @@ class RpcServer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for connection in tuple(self._connections):
             connection.abort()
-        await asyncio.sleep(0)  # what was aborted hears of it in the next round
+        await asyncio.sleep(0)  # aborted connections are notified in the next round
 
     # For its connections ----------------------------------------------------------------------------------------------
 
     def own(self, work: Coroutine[Any, Any, None]) -> None:
-        """Runs what a connection began; `close` waits for it, also when the connection is gone."""
+        """Runs a task of a connection; `close` waits for it even if the connection is gone."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def wants_turn(self, connection: _Connection) -> None:
-        """Has a connection worked for when it is its turn; once each."""
+        """Queues a connection, once, to be served."""
         self._waiting.append(connection)
         self._plan_turn()
 
@@ -142,7 +143,7 @@ class RpcServer:
             asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
-        """Works for those who wait, one after the other, for a bounded time; who has more goes to the end."""
+        """Serves the queued connections in order, for a bounded time; one with more input goes to the end."""
         self._turn_is_planned = False
         now = asyncio.get_running_loop().time
         until = now() + TURN_SECONDS
@@ -157,7 +158,7 @@ class RpcServer:
             self._plan_turn()
 
     def came(self, connection: _Connection, sock: socket.socket) -> Source:
-        """Counts a connection and finds out who is at its other end.
+        """Counts a connection and identifies its client.
 
         Raises:
             OperationError: they may not connect.
@@ -172,7 +173,7 @@ class RpcServer:
         if peer.uid not in self._users:
             allowed = ", ".join(str(user) for user in sorted(self._users))
             raise OperationError(Kind.FORBIDDEN, f"cannot answer user {peer.uid}: the socket is for users {allowed}")
-        # Now rather than at the stop: by then a process that only wrote its line may be gone.
+        # Checked now, because a process that only writes its line may be gone when the stop is requested.
         return Source.GAME if self._is_game(peer) else Source.OPERATOR
 
     @property
@@ -180,17 +181,17 @@ class RpcServer:
         return connections_limit(CONNECTIONS, DESCRIPTORS_SHARE)
 
     def may_linger(self) -> bool:
-        """Whether one who may not connect can be given time to read that."""
+        """Whether a refused client can get time to read the refusal."""
         return len(self._connections) <= self._limit + REFUSED_AT_ONCE
 
     def left(self, connection: _Connection) -> None:
-        """Counts a connection off."""
+        """Removes a connection from the count."""
         self._connections.discard(connection)
         if not self._connections:
             self._empty.set()
 
     def dispatcher(self, source: Source, subscribe: Callable[[], None]) -> Dispatcher:
-        """What carries out the messages of a connection."""
+        """Creates the executor for the messages of a connection."""
         return Dispatcher(self._operations, Caller("socket", source), subscribe, self._on_request)
 
 
@@ -202,12 +203,12 @@ class _Connection(asyncio.Protocol):
         self._dispatcher: Dispatcher | None = None
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
-        self._searched = 0  # bytes of the buffer that hold no end of a line
-        self._skipping = False  # a line that was too long is still coming
+        self._searched = 0  # bytes of the buffer that contain no line break
+        self._skipping = False  # the rest of a line that is too long is still arriving
         self._ended = False  # the client will not write any more
-        self.continuing = False  # it has asked for a turn
+        self.continuing = False  # it is queued to be served
         self._batch: Batch | None = None  # under way
-        self._writable: asyncio.Future[None] | None = None  # the client does not read at the moment
+        self._writable: asyncio.Future[None] | None = None  # the client does not read now
         self._calls = 0
         self._subscription: Subscription | None = None
 
@@ -219,7 +220,8 @@ class _Connection(asyncio.Protocol):
         try:
             source = self._server.came(self, transport.get_extra_info("socket"))
         except OperationError as wrong:
-            # Closed by its own hand or soon: what is closed with words unread loses its last ones on the other side.
+            # The client closes it, or we do soon: closing with unread input would lose the last output on the other
+            # side.
             self._write(failure(None, wrong))
             transport.write_eof()
             seconds = REFUSED_SECONDS if self._server.may_linger() else 0.0
@@ -243,7 +245,7 @@ class _Connection(asyncio.Protocol):
         self._begin()
 
     def eof_received(self) -> bool:
-        """It may still read, so the connection is closed only when all is answered."""
+        """The client may still read, so the connection is closed only when everything is answered."""
         self._ended = True
         if self._subscription is not None and self._hung_up():
             self._subscription.close()
@@ -262,7 +264,7 @@ class _Connection(asyncio.Protocol):
     # What the server calls --------------------------------------------------------------------------------------------
 
     def finish(self) -> None:
-        """Takes no more lines, and closes once all calls are answered."""
+        """Accepts no more lines, and closes when all calls are answered."""
         self._buffer.clear()
         self._end_batch()
         self.eof_received()
@@ -280,18 +282,18 @@ class _Connection(asyncio.Protocol):
             self._server.wants_turn(self)
 
     def _begin(self) -> None:
-        """Answers the first call at once: whoever sends one at a time does not wait behind those who send many."""
+        """Answers the first call at once, so that a client with single calls does not wait for those with many."""
         if not self.continuing and self.work(0.0):
             self._server.wants_turn(self)
 
     def work(self, until: float) -> bool:
-        """Carries out what has arrived, one call at least.
+        """Executes the calls that have arrived, at least one.
 
         Args:
-            until: moment of the loop's clock from which on no other call is begun.
+            until: time of the loop's clock after which no further call is begun.
 
         Returns:
-            Whether there may be more: then `continuing` is set, and it has to have another turn.
+            Whether there may be more: then `continuing` is set, and it must be called again.
         """
         now = asyncio.get_running_loop().time
         self.continuing = False
@@ -314,7 +316,7 @@ class _Connection(asyncio.Protocol):
         return self.continuing
 
     def _step(self) -> bool:
-        """Carries out the next call; False where nothing whole has arrived."""
+        """Executes the next call; False if no complete line has arrived."""
         if self._batch is not None:
             if not self._batch.step():
                 self._end_batch()
@@ -332,7 +334,7 @@ class _Connection(asyncio.Protocol):
         return True
 
     def _end_batch(self) -> None:
-        """Begins no more calls of a batch; those that were begun are carried out to their end, and answered."""
+        """Begins no more calls of a batch; those under way are finished and answered."""
         batch, self._batch = self._batch, None
         if batch is not None:
             self._send(batch.answer())
@@ -341,7 +343,7 @@ class _Connection(asyncio.Protocol):
         return self._writable is not None or self._calls >= CALLS_AT_ONCE or self._transport is None
 
     def _next_line(self) -> bytes | None:
-        """Takes a line out of the buffer, where there is a whole one. After the client's last word, the rest is one."""
+        """Takes a complete line out of the buffer. If the client has half-closed, the rest counts as a line."""
         buffer = self._buffer
         while True:
             end = buffer.find(b"\n", self._searched)
@@ -364,7 +366,7 @@ class _Connection(asyncio.Protocol):
                 return line
 
     def _skip(self) -> None:
-        """A line is too long: says so once, and forgets it up to its end."""
+        """A line is too long: reports it once, and discards it up to its end."""
         if not self._skipping:
             self._skipping = True
             wrong = FieldProblem("", "a longer line", f"at most {BODY_LIMIT} bytes")
@@ -415,7 +417,7 @@ class _Connection(asyncio.Protocol):
             self._continue()
 
     def _hung_up(self) -> bool:
-        """Whether a client that said its last word does not listen either, which reading cannot tell (man 2 poll)."""
+        """Whether a half-closed client is gone completely, which reading cannot detect (man 2 poll)."""
         if self._transport is None:
             return True
         poll = select.poll()

@@ -1,4 +1,4 @@
-"""The table of operations: the one list that HTTP, the socket and the OpenAPI document share."""
+"""The table of operations, shared by HTTP, the socket and the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from agent.api.operations import Operations
 from agent.api.problems import Kind, wrong_input
 
 BODY_LIMIT = 64 * 1024
-"""Bytes of a request body, or of a line on the socket, at most."""
+"""The most bytes of a request body, or of a line on the socket."""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation and how each transport names it.
+    """One operation and its name in each transport.
 
     Attributes:
-        name: its name in metrics, and on the socket where `socket` is set.
-        call: what carries it out.
+        name: its name in metrics, and on the socket if `socket` is set.
+        call: the method that executes it.
         takes: model of its input.
         gives: model of its result.
-        doing: what it does, as it stands after "cannot".
-        http: method and path, with `{field}` for fields of the input that come in the path.
+        doing: what it does, as used after "cannot".
+        http: method and path, with `{field}` for fields of the input that are in the path.
         socket: whether it can be called over the socket.
         status: HTTP status of its success.
-        fails: problems it knows beside wrong input.
-        query, headers: fields of the input that come in the query or in a header of the same name, where they do.
+        fails: its possible problems besides wrong input.
+        query, headers: fields of the input that are in the query or in a header of the same name.
     """
 
     name: str
@@ -49,28 +49,28 @@ class Operation:
 
     @cached_property
     def path_fields(self) -> tuple[str, ...]:
-        """The fields of the input that come in the path, in order."""
+        """The fields of the input that are in the path, in order."""
         return tuple(part[1:-1] for part in self.http[1].split("/") if part.startswith("{"))
 
     @cached_property
     def body_fields(self) -> tuple[str, ...]:
-        """The fields of the input that come in the body."""
+        """The fields of the input that are in the body."""
         elsewhere = {*self.path_fields, *self.query, *self.headers}
         return tuple(name for name in self.takes.model_fields if name not in elsewhere)
 
     @cached_property
     def takes_nothing(self) -> BaseModel | None:
-        """The input that an empty body is, or None where it is none."""
+        """The input for an empty body, or None if a body is required."""
         try:
             return self.takes.model_validate({})
         except ValidationError:
             return None
 
     def parse(self, body: bytes) -> BaseModel:
-        """Reads the input from JSON; nothing at all counts as an empty object.
+        """Reads the input from JSON; an empty body counts as an empty object.
 
         Raises:
-            OperationError: it is not JSON, or not what this operation takes.
+            OperationError: it is not JSON, or not valid for this operation.
         """
         if not body:
             if self.takes_nothing is not None:
@@ -82,10 +82,10 @@ class Operation:
             raise wrong_input(self.doing, wrong, self.takes) from None
 
     def take(self, given: Any) -> BaseModel:
-        """Reads the input from an object that was JSON.
+        """Reads the input from a parsed JSON object.
 
         Raises:
-            OperationError: it is not what this operation takes.
+            OperationError: it is not valid for this operation.
         """
         try:
             return self.takes.model_validate(given)

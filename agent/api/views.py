@@ -1,4 +1,4 @@
-"""The state and the report as the answers show them. Pure: values in, models out."""
+"""Converts the state and the report into the models of the answers. Pure: values in, models out."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from agent.lifecycle.stop_plan import Step
 
 
 class View:
-    """Renders moments of the monotonic clock as times of day, and everything that has such moments."""
+    """Converts times of the monotonic clock, and everything that contains them, to times of day."""
 
     def __init__(self, wall: Callable[[float], datetime], expected_players: int | None = None) -> None:
-        """Takes what turns a moment into a time, and how many players the match was made for."""
+        """Takes the function that converts times, and how many players the match was made for."""
         self.time = wall
         self.expected_players = expected_players
         self._ids: tuple[GameReport, int, list[Player]] | None = (
-            None  # made of this report when it had changed so often
+            None  # cached for this report and its number of changes
         )
 
     def moment(self, at: float | None) -> datetime | None:
-        """A moment that may not have been yet."""
+        """An optional time."""
         return None if at is None else self.time(at)
 
     def stop(self, state: State) -> StopResult | None:
-        """The stop under way; None where there is none.
+        """The stop under way; None if there is none.
 
-        Where the game ended by itself there may be no stop request: then this says so in the same shape.
+        If the game ended by itself there may be no stop request: then the result says so in the same form.
         """
         plan = state.plan
         request = state.stop
@@ -88,7 +88,7 @@ class View:
         return None if result is None else StopEvent(**dict(result), at=self.time(at))
 
     def state_event(self, state: State, at: float, previous: Phase | None, phase: Phase) -> StateEvent:
-        """Entering `phase` at the moment `at`, as an event; or being in it."""
+        """The event for entering `phase` at `at`, or for the current phase."""
         return StateEvent(
             at=self.time(at),
             phase=phase,
@@ -123,7 +123,7 @@ class View:
         urls: Mapping[str, str],
         version: str,
     ) -> StatusResult:
-        """Everything, at the moment `now`."""
+        """The whole status at the time `now`."""
         started, beat = state.started_at, report.last_heartbeat
         return StatusResult(
             version=version,
