@@ -65,6 +65,7 @@ class OtherEnd(Record):
         signal: the number of that signal, or None.
         seconds_before_end: how long before the game's end that was.
         helper: whether it is only a helper of the server, such as `tee`; see `stop_signal.is_helper`.
+        behind_script: whether it was the server behind the start script, which waited for it; see `agent.game.ends`.
     """
 
     name: str
@@ -73,6 +74,12 @@ class OtherEnd(Record):
     signal: int | None = None
     seconds_before_end: float = 0.0
     helper: bool = False
+    behind_script: bool = False
+
+    @property
+    def stands_for(self) -> int | None:
+        """The number of the signal that ended it, or that its exit code stands for."""
+        return self.signal if self.signal is not None else _as_signal(self.code)
 
     def __str__(self) -> str:
         """`server (process 12)`."""
@@ -224,20 +231,21 @@ def _ended_with_0(evidence: Evidence) -> tuple[Cause, str]:
         return Cause.KILLED_BY_AGENT, (
             f"the main process ended with exit code 0 and left {left} behind, which the agent had to kill"
         )
-    ended = next((other for other in evidence.others if other.signal is not None and not other.helper), None)
+    ended = [other for other in evidence.others if other.signal is not None and not other.helper]
+    # What the agent's own signal ended says less than what ended of itself.
+    ended.sort(key=lambda other: signal_name(other.signal or 0) in evidence.sent_signals)
+    failed = next((other for other in evidence.others if other.behind_script and other.code), None)
+    server = ended[0] if ended else failed
+    if server is not None:
+        return _server_ended(server, evidence)
     crash = evidence.crash if evidence.crash is not None and evidence.crash.fatal else None
     if crash is not None and crash.signal == signal.SIGKILL and _was_killed_before_the_stop(evidence):
         crash = None
-    number = ended.signal if ended is not None else crash.signal if crash is not None else None
-    if number is not None and signal_name(number) in evidence.sent_signals:
-        who = str(ended) if ended is not None else "its server"
+    named = signal_name(crash.signal) if crash is not None and crash.signal is not None else ""
+    if named and named in evidence.sent_signals:
         return Cause.STOPPED_AS_ASKED, (
-            f"the main process ended with exit code 0, and {signal_name(number)}, which the agent had sent to stop the "
-            f"game, ended {who}"
-        )
-    if ended is not None and number is not None:
-        return Cause.CRASHED, (
-            f"the main process ended with exit code 0, but {signal_name(number)} ({number}) had ended {ended}"
+            f"the main process ended with exit code 0, and {named}, which the agent had sent to stop the game, ended "
+            "its server"
         )
     if crash is not None:
         return Cause.CRASHED, f"the main process ended with exit code 0, but its server had crashed; {crash}"
@@ -259,6 +267,27 @@ def _kills_since_stop(evidence: Evidence) -> int | None:
     """Likewise, since the stop was asked for."""
     kills = oom_kills_between(evidence.at_stop, evidence.after)
     return kills if kills is None else max(0, kills - evidence.own_oom_kills_since_stop)
+
+
+def _server_ended(server: OtherEnd, evidence: Evidence) -> tuple[Cause, str]:
+    """The main process ended with 0, and its server did not."""
+    name = signal_name(server.stands_for) if server.stands_for is not None else ""
+    if name and name in evidence.sent_signals:
+        how = (
+            f"ended {server}"
+            if server.signal is not None
+            else f"is what exit code {server.code} of {server} stands for"
+        )
+        return Cause.STOPPED_AS_ASKED, (
+            f"the main process ended with exit code 0, and {name}, which the agent had sent to stop the game, {how}"
+        )
+    if server.signal is not None:
+        return Cause.CRASHED, (
+            f"the main process ended with exit code 0, but {name} ({server.signal}) had ended {server}"
+        )
+    return Cause.EXIT_CODE, (
+        f"the main process ended with exit code 0, but its server, {server}, had ended with exit code {server.code}"
+    )
 
 
 def _was_killed_before_the_stop(evidence: Evidence) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 from agent import log
+from agent.game.ends import wait_status
 from agent.game.tree import look
 from agent.lifecycle.states import ExitStatus
 
@@ -81,7 +82,8 @@ class MainProcess:
         self._look = look
         self._executed_lives = True
         self._known: int | None = None  # the wait status of the main process
-        self._watched: int | None = None
+        self._watched: int | None = None  # a pidfd of the main process
+        self._reading = False
         if follow is not None and follow.at_once:
             watcher.call_later(_LOOK_AFTER_END, self._search)
 
@@ -97,9 +99,14 @@ class MainProcess:
 
     def _unwatch(self) -> None:
         if self._watched is not None:
-            self._watcher.remove_reader(self._watched)
+            self._read_no_more()
             os.close(self._watched)
             self._watched = None
+
+    def _read_no_more(self) -> None:
+        if self._watched is not None and self._reading:
+            self._watcher.remove_reader(self._watched)
+            self._reading = False
 
     def name(self, pid: int) -> None:
         """Makes another process the main one.
@@ -127,6 +134,7 @@ class MainProcess:
             pass
         else:
             self._watcher.add_reader(self._watched, self._ended)
+            self._reading = True
 
     def take(self, ended: Mapping[int, int], *, left: bool) -> ExitStatus | None:
         """Handles reaped processes.
@@ -158,12 +166,14 @@ class MainProcess:
             self._search_successor()
             return None
         self.over = True
+        if self._known is None and self._watched is not None:
+            self._known = wait_status(self._watched)
         return exit_status(self._known)
 
     def _ended(self) -> None:
         """The named main process has ended: reaps it, unless it is the child of another process."""
         pid = self._game.main_pid
-        self._unwatch()
+        self._read_no_more()  # how it ended is known once its parent has waited for it
         self._look()
         if self.over or self._game.main_pid != pid or self._until is not None:
             return

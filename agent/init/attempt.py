@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from agent.game.autopsy import OtherEnd
     from agent.game.cgroup import CgroupReading
+    from agent.game.ends import Ends
     from agent.game.process import GameProcess
     from agent.init.stop_actions import StopActions
     from agent.init.stop_sequence import StopSequence
@@ -42,12 +43,16 @@ class Attempt:
         at_stop: what the container's cgroup had counted when its stop was announced; None before that.
         left_behind: names of the processes that the main process left running, and that did not end by themselves;
             helpers are not included.
+        ends: how servers ended that the game's own start script waits for; None where nobody looks.
         document: the content of its `exit.json`, once the game is gone.
     """
 
-    def __init__(self, process: GameProcess, main: MainProcess | None, actions: StopActions) -> None:
+    def __init__(
+        self, process: GameProcess, main: MainProcess | None, actions: StopActions, ends: Ends | None = None
+    ) -> None:
         """Takes the parts of a start."""
         self.main = main
+        self.ends = ends
         self.actions = actions
         self.sequence: StopSequence | None = None
         self.at_stop: CgroupReading | None = None
@@ -84,6 +89,11 @@ class Attempt:
         """
         from agent.game.autopsy import OtherEnd  # noqa: PLC0415 - nothing before the game's end needs it
 
+        behind = self.ends.found(end) if self.ends is not None else []
+        seen = {pid for _, pid, _, _ in self._others}
+        servers = [
+            (at, pid, name, os.waitstatus_to_exitcode(status)) for at, pid, name, status in behind if pid not in seen
+        ]
         return tuple(
             OtherEnd(
                 name or "a process",
@@ -92,8 +102,9 @@ class Attempt:
                 signal=-code if code < 0 else None,
                 seconds_before_end=max(0.0, end - at),
                 helper=is_helper(name),
+                behind_script=number < len(servers),
             )
-            for at, pid, name, code in self._others
+            for number, (at, pid, name, code) in enumerate([*servers, *self._others])
         )
 
     def sweep(self, call_later: Callable[..., TimerHandle], seconds: float) -> None:
@@ -140,3 +151,5 @@ class Attempt:
                 timer.cancel()
         if self.main is not None:
             self.main.close()
+        if self.ends is not None:
+            self.ends.close()

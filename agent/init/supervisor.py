@@ -16,6 +16,7 @@ from agent.config.game_ports import game_ports
 from agent.errors import EXIT_BAD_SETTINGS, AgentError
 from agent.game import signal_handling
 from agent.game.cgroup import read_cgroup
+from agent.game.ends import Ends
 from agent.game.main_process import MainProcess
 from agent.game.process import send
 from agent.init.agent_process import AgentProcess
@@ -299,13 +300,15 @@ class Supervisor:
                     "AGENT_MAIN=port:NUMBER"
                 )
         actions = StopActions(self.process, self.agent, self.loop, ports=ports)
-        return Attempt(self.process, main, actions)
+        return Attempt(self.process, main, actions, Ends(self.loop, self.process.pids, lambda: self.process.main_pid))
 
     def _game_is_to_live(self) -> bool:
         return self.driver.state.phase in (Phase.STARTING, Phase.READY)
 
     def _new_sequence(self, attempt: Attempt, state: State) -> StopSequence:
         attempt.at_stop = read_cgroup()
+        if attempt.ends is not None:
+            attempt.ends.look()
         return StopSequence(self.inputs.setting("stop"), attempt.actions, state, self.loop)
 
     # What happens ----------------------------------------------------------------------------------------------------
@@ -368,6 +371,8 @@ class Supervisor:
         log.debug(f"{before.phase} -> {after.phase}")
         if after.phase is Phase.READY:
             log.info("the game is ready for players")
+            if self._effects.attempt.ends is not None:
+                self._effects.attempt.ends.look()
             self._advise_on_signals()
         if after.phase is Phase.STARTING:
             log.info(f"starting the game again (attempt {after.attempt})")

@@ -16,6 +16,8 @@ from tests.process.harness import PYTHON, Launcher, descendants, eventually, fre
 from tests.variants import one_fast
 
 GRACE = {"AGENT_GRACE_SECONDS": "6"}
+# How a process ended that its own parent waited for: `agent.game.ends`.
+KERNEL_TELLS = tuple(int(part) for part in os.uname().release.split(".")[:2]) >= (6, 15)
 GAMES = Path(__file__).parent.parent / "games"
 
 
@@ -216,6 +218,33 @@ def test_a_last_resort_leaves_a_console_its_time(launch: Launcher) -> None:
     assert last["seconds"] <= 1.0
 
 
+@pytest.mark.parametrize(
+    ("ending", "cause", "evidence"),
+    one_fast(
+        ("os.kill(os.getpid(), 9)", "crashed", "SIGKILL (9) had ended"),
+        ("os._exit(3)", "exit_code", "had ended with exit code 3"),
+        ("os._exit(0)", "clean", "exit code 0"),
+    ),
+)
+def test_a_script_that_returns_0_does_not_hide_how_its_server_ended(
+    launch: Launcher, ending: str, cause: str, evidence: str
+) -> None:
+    """It says nothing of it either; the kernel does, since Linux 6.15."""
+    if not KERNEL_TELLS:
+        pytest.skip("the kernel tells the end of another's child since Linux 6.15")
+    program = (
+        f"import os, signal, time; signal.signal(15, lambda *_: {ending}); print('serving', flush=True); time.sleep(60)"
+    )
+    script = (
+        f"exec 2>/dev/null; trap 'kill $pid; wait $pid; exit 0' TERM; {PYTHON[0]} -S -c \"{program}\" & pid=$!; wait"
+    )
+    run = launch(["bash", "-c", script], env=GRACE)
+    run.wait_for("serving")
+    assert run.stop().code == 0
+    found = run.story()
+    assert (found["cause"], evidence in str(found)) == (cause, True), found
+
+
 # A server that is not the process that the agent starts -------------------------------------------------------------
 
 
@@ -267,7 +296,7 @@ def test_a_script_that_sleeps_for_ever_behind_its_server(launch: Launcher) -> No
     run = launch(["bash", "-c", script], env={**GRACE, "AGENT_MAIN": f"port:{port}", "AGENT_ON_CRASH": "exit"})
     done = run.finish()
     assert "is the game's main one now: AGENT_MAIN=port" in done.stderr
-    assert run.story()["cause"] == "unknown", done.stderr
+    assert run.story()["cause"] == ("clean" if KERNEL_TELLS else "unknown"), done.stderr
 
 
 def test_a_script_that_sleeps_for_ever_below_a_launcher_that_left(launch: Launcher) -> None:
@@ -281,5 +310,5 @@ def test_a_script_that_sleeps_for_ever_below_a_launcher_that_left(launch: Launch
     run.stderr.wait_for("is the game's main one now")
     os.kill(int(file.read_text()), signal.SIGKILL)
     done = run.finish()
-    assert "how is not known" in done.stderr
-    assert run.story()["cause"] == "unknown", "the launcher's 0 is not the server's"
+    assert ("with signal 9" if KERNEL_TELLS else "how is not known") in done.stderr
+    assert run.story()["cause"] == ("signal" if KERNEL_TELLS else "unknown"), "the launcher's 0 is not the server's"

@@ -122,6 +122,27 @@ SIGNALLED: dict[str, Any] = {**ASKED, "sent_signals": ("SIGTERM",)}
         ),
         (Evidence(code=0, others=(OtherEnd("tee", 12, signal=13, helper=True),)), Cause.CLEAN, "exit code 0"),
         (Evidence(code=0, others=(OtherEnd("server", 12, code=0),)), Cause.CLEAN, "exit code 0"),
+        # One of a script's many programs says nothing; the server behind it does.
+        (Evidence(code=0, others=(OtherEnd("ping", 12, code=1),)), Cause.CLEAN, "exit code 0"),
+        (
+            Evidence(code=0, others=(OtherEnd("server", 12, code=3, behind_script=True),)),
+            Cause.EXIT_CODE,
+            "its server, server (process 12), had ended with exit code 3",
+        ),
+        (
+            Evidence(code=0, sent_signals=("SIGTERM",), others=(OtherEnd("server", 12, code=143, behind_script=True),)),
+            Cause.STOPPED_AS_ASKED,
+            "SIGTERM, which the agent had sent",
+        ),
+        (
+            Evidence(
+                code=0,
+                sent_signals=("SIGTERM",),
+                others=(OtherEnd("exporter", 13, signal=15), OtherEnd("server", 12, signal=11, behind_script=True)),
+            ),
+            Cause.CRASHED,
+            "SIGSEGV (11) had ended server",
+        ),
         (
             Evidence(code=0, left_behind=("server (process 12)",), killed=True),
             Cause.KILLED_BY_AGENT,

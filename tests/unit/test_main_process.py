@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from agent.game import main_process
 from agent.game.main_process import MainProcess, exit_status
 from agent.lifecycle.states import ExitStatus
 
@@ -139,8 +140,17 @@ def code(number: int) -> int:
     return number << 8
 
 
-def test_a_server_below_a_script_that_goes_on_behind_a_launcher_that_left(server: subprocess.Popen[bytes]) -> None:
-    """The launcher has left with 0, and what waited for the server sleeps on: over, and nobody knows how."""
+@pytest.fixture(params=[None, 9])
+def told(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> ExitStatus:
+    """What is known of a process that its own parent waited for: nothing, or what newer kernels tell."""
+    monkeypatch.setattr(main_process, "wait_status", lambda _: request.param)
+    return exit_status(request.param)
+
+
+def test_a_server_below_a_script_that_goes_on_behind_a_launcher_that_left(
+    server: subprocess.Popen[bytes], told: ExitStatus
+) -> None:
+    """The launcher has left with 0, and what waited for the server sleeps on: over, and that 0 is not the server's."""
     start = Start()
     start.reap(EXECUTED, code(0))
     start.follow(server.pid)
@@ -149,7 +159,7 @@ def test_a_server_below_a_script_that_goes_on_behind_a_launcher_that_left(server
     assert start.how is None, "its successor is looked for"
     start.watcher.run(10.0)
     assert start.main.over
-    assert start.how == ExitStatus()
+    assert start.how == told
 
 
 def test_its_successor_is_followed_all_the_same(server: subprocess.Popen[bytes]) -> None:
@@ -164,14 +174,14 @@ def test_its_successor_is_followed_all_the_same(server: subprocess.Popen[bytes])
     assert start.how == ExitStatus(code=3)
 
 
-def test_the_script_that_waited_ends_at_once(server: subprocess.Popen[bytes]) -> None:
+def test_the_script_that_waited_ends_at_once(server: subprocess.Popen[bytes], told: ExitStatus) -> None:
     """Nothing is left before anybody has looked: the launcher's 0 is not the server's either."""
     start = Start()
     start.reap(EXECUTED, code(0))
     start.follow(server.pid)
     start.server_ends(server)
     start.reap(EXECUTED + 1, code(139), left=False)
-    assert start.how == ExitStatus()
+    assert start.how == told
 
 
 @pytest.mark.parametrize("helper", [False, True])
