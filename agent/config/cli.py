@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from agent.config import checks
-from agent.config.model import Settings, is_secret, load
+from agent.config.model import Settings, check_together, is_secret, parse
 from agent.config.names import unknown_variables, variable
 from agent.errors import AgentError, Problem, SettingsError, without_credentials
 
@@ -35,14 +35,15 @@ def run(arguments: argparse.Namespace) -> int:
     problems = list(unknown) if arguments.check else []
     settings = None
     try:
-        settings = load()
+        settings = parse({})
+        problems += check_together(settings, {})
     except SettingsError as wrong:
         problems += wrong.problems
     if settings is not None and arguments.check:
         problems += _refused_at_the_start(settings)
     if problems:
         raise SettingsError(problems)
-    assert settings is not None, "load has returned or raised"
+    assert settings is not None, "what was not parsed is a problem"
     if arguments.check:
         return 0
     for problem in unknown:

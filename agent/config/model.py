@@ -162,13 +162,18 @@ def load(options: Mapping[str, str] | None = None) -> Settings:
         SettingsError: with one problem for every wrong setting.
     """
     options = {name: text for name, text in (options or {}).items() if text}
-    try:
-        settings = Settings(**options)  # type: ignore[arg-type]  # text in, checked and converted there
-    except ValidationError as wrong:
-        raise SettingsError([_problem(dict(entry), options) for entry in wrong.errors(include_url=False)]) from None
+    settings = parse(options)
     if problems := check_together(settings, options):
         raise SettingsError(problems)
     return settings
+
+
+def parse(options: Mapping[str, str]) -> Settings:
+    """Reads all settings and checks each for itself; the arguments and errors are those of `load`."""
+    try:
+        return Settings(**options)  # type: ignore[arg-type]  # text in, checked and converted there
+    except ValidationError as wrong:
+        raise SettingsError([_problem(dict(entry), options) for entry in wrong.errors(include_url=False)]) from None
 
 
 def check_together(settings: Settings, options: Mapping[str, str]) -> list[Problem]:

@@ -56,6 +56,15 @@ def test_what_run_refuses_is_found(
     assert "1 is wrong" in found
 
 
+def test_all_that_is_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As `run` does: settings that exclude each other do not hide a directory that is not there."""
+    found = check(
+        monkeypatch, AGENT_CONTROL_PORT="9000", AGENT_METRICS_PORT="9000", AGENT_WORKDIR=str(tmp_path / "none"),
+        AGENT_TEMPLATE=f"{tmp_path}/none:{tmp_path}/out",
+    )  # fmt: skip
+    assert "3 are wrong" in found
+
+
 def test_what_run_takes_is_no_problem(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
