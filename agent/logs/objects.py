@@ -24,9 +24,11 @@ from agent.logs import frames
 from agent.logs.runs import Segment
 
 Form = Literal["ndjson", "verbatim"]
+Order = Literal["utf-16-le", "utf-16-be"]
 
 LONGEST = 256 * 1024  # bytes of a line in one object; a longer one continues in the next
 _LEVEL = 3  # zstd level: makes a usual log 10 to 20 times smaller, at several hundred MB/s
+_LITTLE_MARK, _BIG_MARK = b"\xff\xfe", b"\xfe\xff"  # U+FEFF at the beginning of a text
 _WHY = "the spool was full (AGENT_SPOOL_MAX)"
 
 
@@ -41,8 +43,9 @@ def name(segment: Segment, form: Form) -> str:
 
 def text(segment: Segment, form: Form, dropped_before: int) -> Iterator[bytes]:
     """The lines of a segment; raises OSError if its file cannot be read."""
-    write = ndjson if form == "ndjson" else verbatim
-    return write(segment.pieces(), dropped_before, _WHY)
+    if form == "verbatim":
+        return verbatim(segment.pieces(), dropped_before, _WHY)
+    return ndjson(segment.pieces(), dropped_before, _WHY, begins=segment.number == 1)
 
 
 def compress(pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -75,16 +78,17 @@ def gap_text(dropped: int, why: str) -> str:
     return f"[arbitrium-agent] {dropped} bytes of log are missing here: {why}"
 
 
-def ndjson(pieces: Iterable[bytes], dropped_before: int = 0, why: str = "") -> Iterator[bytes]:
+def ndjson(pieces: Iterable[bytes], dropped_before: int = 0, why: str = "", *, begins: bool = False) -> Iterator[bytes]:
     """The lines of a segment as JSON objects, one on each line, in chunks.
 
     Args:
         pieces: the segment's bytes, cut anywhere.
         dropped_before: bytes that are missing before it.
         why: the reason.
+        begins: whether the game's streams begin in this segment.
     """
     unfinished: dict[str, tuple[str, bytes]] = {}
-    wide: set[str] = set()  # streams in which UTF-16 was seen
+    wide: dict[str, Order | None] = {}  # by stream of which a line was seen: its byte order, where that is UTF-16
     first = True
     for kind, ns, stream, body in frames.parse(pieces):
         ts = stamp(ns)
@@ -101,10 +105,10 @@ def ndjson(pieces: Iterable[bytes], dropped_before: int = 0, why: str = "") -> I
         head = f'"stream":{_quoted(stream)},"line":'
         if cut >= 0:
             lines = data[:cut]
-            if stream in wide or (b"\0" in lines and any(map(_is_wide, lines.split(b"\n")))):
-                wide.add(stream)
+            wide[stream] = order = _order(lines, wide.get(stream), begins=begins and stream not in wide)
+            if order is not None:
                 yield b"".join(
-                    _object(began if at == 0 else ts, head, line, wide=True)
+                    _object(began if at == 0 else ts, head, line, wide=order)
                     for at, line in enumerate(lines.split(b"\n"))
                 )
             else:
@@ -112,11 +116,11 @@ def ndjson(pieces: Iterable[bytes], dropped_before: int = 0, why: str = "") -> I
             began = ts
         rest = data[cut + 1 :]
         if len(rest) > LONGEST:
-            yield _object(began, head, rest, partial=True, wide=stream in wide)
+            yield _object(began, head, rest, partial=True, wide=wide.get(stream))
         elif rest:
             unfinished[stream] = (began, rest)
     for stream, (began, rest) in unfinished.items():
-        yield _object(began, f'"stream":{_quoted(stream)},"line":', rest, partial=True, wide=stream in wide)
+        yield _object(began, f'"stream":{_quoted(stream)},"line":', rest, partial=True, wide=wide.get(stream))
 
 
 def verbatim(pieces: Iterable[bytes], dropped_before: int = 0, why: str = "") -> Iterator[bytes]:
@@ -164,17 +168,52 @@ def _whole(began: str, ts: str, head: str, data: bytes) -> bytes:
     return "".join(out).encode()
 
 
-def _is_wide(line: bytes) -> bool:
-    """Whether a line is little-endian UTF-16, mostly of characters below U+0100.
+def _order(data: bytes, before: Order | None, *, begins: bool) -> Order | None:
+    """The byte order of complete lines of UTF-16; None if they are something else.
 
-    Splitting at the byte 0x0A leaves the second half of each line break, a NUL, at the beginning of the next line.
+    Splitting at the byte 0x0A leaves the other half of each line break, a NUL, at the end of the line (big-endian) or
+    at the beginning of the next one (little-endian). So a line of characters below U+0100 behind a line break looks the
+    same in both, and has the same text; its neighbours decide.
+
+    Args:
+        data: the lines, without the byte 0x0A of the last one.
+        before: the order of the lines before these.
+        begins: whether nothing of the stream came before, not even half of a line break.
     """
+    if b"\0" not in data:
+        return before
+    unclear = False
+    for line in data.split(b"\n"):
+        little, big = _looks_little(line), _looks_big(line)
+        if little != big:
+            return "utf-16-le" if little else "utf-16-be"
+        unclear = unclear or little
+    if before is not None or not unclear:
+        return before
+    return "utf-16-be" if begins and data.startswith(b"\0") else "utf-16-le"
+
+
+def _looks_little(line: bytes) -> bool:
+    """Whether a line can be little-endian UTF-16, mostly of characters below U+0100."""
+    if line.startswith(_BIG_MARK):
+        return False
     units = line[1:] if line.startswith(b"\0") else line
-    high = units[1::2]
-    return len(units) >= 2 and len(units) % 2 == 0 and b"\0" not in units[::2] and high.count(0) * 2 > len(high)
+    return _mostly_latin(units, low=units[::2], high=units[1::2])
 
 
-def _wide_text(line: bytes) -> str | None:
+def _looks_big(line: bytes) -> bool:
+    """The same for big-endian UTF-16."""
+    if not line.endswith(b"\0") or line.removeprefix(b"\0").startswith(_LITTLE_MARK):
+        return False
+    units = line[:-1]
+    return _mostly_latin(units, low=units[1::2], high=units[::2])
+
+
+def _mostly_latin(units: bytes, *, low: bytes, high: bytes) -> bool:
+    return len(units) >= 2 and len(units) % 2 == 0 and b"\0" not in low and high.count(0) * 2 > len(high)
+
+
+def _wide_text(line: bytes, order: Order) -> str | None:
     """The text of a line in a stream with UTF-16; None if this line is not UTF-16: other programs write there too."""
     if b"\0" not in line:
         try:
@@ -183,15 +222,19 @@ def _wide_text(line: bytes) -> str | None:
             pass
         else:
             return None
+    if order == "utf-16-le":
+        units = line[1:] if line.startswith(b"\0") else line
+    else:
+        units = line[:-1] if len(line) % 2 and line.endswith(b"\0") else line
     try:
-        return (line[1:] if line.startswith(b"\0") else line).decode("utf-16-le").removeprefix("\ufeff")
+        return units.decode(order).removeprefix("\ufeff")
     except UnicodeDecodeError:
         return None
 
 
-def _text(line: bytes, wide: bool) -> tuple[str, bool]:
+def _text(line: bytes, wide: Order | None) -> tuple[str, bool]:
     """The text of a line, and whether its bytes are this text in UTF-8."""
-    if wide and (text := _wide_text(line)) is not None:
+    if wide is not None and (text := _wide_text(line, wide)) is not None:
         return text, False
     try:
         return line.decode(), True
@@ -199,7 +242,7 @@ def _text(line: bytes, wide: bool) -> tuple[str, bool]:
         return line.decode("utf-8", "replace"), False
 
 
-def _object(ts: str, head: str, line: bytes, *, partial: bool = False, wide: bool = False) -> bytes:
+def _object(ts: str, head: str, line: bytes, *, partial: bool = False, wide: Order | None = None) -> bytes:
     text, exact = _text(line, wide)
     bytes_too = "" if exact else f',"base64":"{base64.b64encode(line).decode()}"'
     end = ',"partial":true' if partial else ""

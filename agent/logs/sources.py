@@ -189,7 +189,7 @@ class SpoolSource:
                 segment = self._segments[key]
                 if self.grows(key) and not os.path.exists(str(segment.path)):
                     segment.path = str(segment.path).removesuffix(runs.OPEN) + runs.DONE  # closed meanwhile
-                text = objects.ndjson(segment.pieces(), self._gaps[key], "the spool was full")
+                text = objects.text(segment, "ndjson", self._gaps[key])
                 return b"".join(objects.compress(text))
             with open(self._files[key], "rb") as file:
                 return file.read()

@@ -27,9 +27,9 @@ def segment(*reads: tuple[str, bytes], ts: int = 1_700_000_000_123_456_789) -> b
     return out
 
 
-def parsed(data: bytes, dropped: int = 0) -> list[dict[str, object]]:
+def parsed(data: bytes, dropped: int = 0, *, begins: bool = False) -> list[dict[str, object]]:
     """What the lines of a segment say."""
-    text = b"".join(objects.ndjson([data], dropped, "why")).decode()
+    text = b"".join(objects.ndjson([data], dropped, "why", begins=begins)).decode()
     return [json.loads(line) for line in text.splitlines()]
 
 
@@ -55,17 +55,27 @@ def test_all_bytes_can_be_put_together_again(what: list[tuple[str, bytes]]) -> N
         assert reassembled(found, stream) == b"".join(data for name, data in what if name == stream)
 
 
-def test_utf_16_is_decoded() -> None:
+@pytest.mark.parametrize("order", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("mark", ["\ufeff", ""])
+def test_utf_16_is_decoded(order: str, mark: str) -> None:
     """What a game under Wine prints, cut anywhere, with the exact bytes beside; also where others write UTF-8 there."""
-    text = "\ufeffserver läuft\r\n日本語です\n\nready\n"
-    data = text.encode("utf-16-le")
+    text = f"{mark}server läuft\r\n日本語です\n\nready\nplayer 日\n日 left\n"
+    data = text.encode(order)
     for cut in range(1, len(data)):
-        found = parsed(segment(("stdout", data[:cut]), ("stdout", data[cut:]), ("stderr", b"plain\n")))
+        found = parsed(segment(("stdout", data[:cut]), ("stdout", data[cut:]), ("stderr", b"plain\n")), begins=True)
         lines = [item["line"] for item in found if item["stream"] == "stdout" and not item.get("partial")]
-        assert lines == ["server läuft\r", "日本語です", "", "ready"], cut
+        assert lines == ["server läuft\r", "日本語です", "", "ready", "player 日", "日 left"], cut
         assert reassembled(found, "stdout") == data
     mixed = "started\n".encode("utf-16-le")[:-1] + b"wine: fixme\n"
     assert [item["line"] for item in parsed(segment(("stdout", mixed)))] == ["started", "wine: fixme"]
+
+
+@pytest.mark.parametrize("order", ["utf-16-le", "utf-16-be"])
+def test_utf_16_in_the_middle_of_a_stream(order: str) -> None:
+    """Segments begin behind the byte 0x0A, which is the end of a line or the middle of its break."""
+    later = "a\nready\nplayer 日\n日 left\n".encode(order)
+    found = parsed(segment(("stdout", later[later.index(b"\n") + 1 :])))
+    assert [item["line"] for item in found if not item.get("partial")] == ["ready", "player 日", "日 left"]
 
 
 @given(reads, st.integers(0, 500), st.integers(1, 30))
