@@ -1,7 +1,7 @@
-"""Every setting, once: its name, what reads it, its default and what it is for. Standard library only.
+"""Declares every setting once: name, parser, default and description. Standard library only.
 
-The init reads settings through this table before the game is spawned; the model in `agent.config.model`, the README and
-`arbitrium-agent config` are made from it.
+The init reads settings through this table before the game is spawned; the model in `agent.config.model`, the README
+(`python -m docs.tables`) and `arbitrium-agent config` are generated from it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Setting:
     Attributes:
         name: as an option spells it with underscores: `grace_seconds` is `--grace-seconds` and `AGENT_GRACE_SECONDS`.
         parse: text to value; its `ValueError` says what the setting takes.
-        default: the value where it is not set.
-        text: what it is for, for people.
+        default: the value if it is not set.
+        text: its description, for users.
         secret: whether its value is never shown; it can also be read from the file that `AGENT_NAME_FILE` names.
     """
 
@@ -48,8 +48,8 @@ _ROWS = (
         5.0,
         (
             "Seconds between the platform's SIGTERM and its SIGKILL: the version's "
-            "termination_grace_period_seconds, which is not injected. A game that asks for its own stop gets as "
-            "much."
+            "termination_grace_period_seconds, which is not injected. A game that asks for its own stop gets the "
+            "same time."
         ),
     ),
     Setting(
@@ -58,8 +58,8 @@ _ROWS = (
         (stop_methods.SIGTERM,),
         (
             "How the game is asked to end, in this order, separated by commas: notify, stdin:LINE, signal:NAME, "
-            "command:PROGRAM ARGS, rcon:COMMAND, agones, multiplay or playfab (as that host does it), each with a "
-            "share of the grace where wanted (@40%, @2s). SIGTERM comes last where it is not in the list, then SIGKILL."
+            "command:PROGRAM ARGS, rcon:COMMAND, agones, multiplay or playfab (as that host does it), each with an "
+            "optional share of the grace (@40%, @2s). SIGTERM is added last if it is not in the list, then SIGKILL."
         ),
     ),
     Setting(
@@ -67,9 +67,9 @@ _ROWS = (
         parsers.main_process,
         None,
         (
-            "Which process is the game, where that is not the one that the agent starts: pidfile:PATH, port or "
+            "Which process is the game, if it is not the one that the agent starts: pidfile:PATH, port or "
             "port:NUMBER (the owner of the game's port), or last (the last server process). Its successor is followed "
-            "as well. See docs/stopping.md."
+            "too. See docs/stopping.md."
         ),
     ),
     Setting(
@@ -86,7 +86,7 @@ _ROWS = (
         "ship_seconds",
         parsers.duration,
         30.0,
-        "How long shipping may take after the game has ended, where nobody kills the container.",
+        "How long shipping may take after the game has ended, unless the platform kills the container earlier.",
     ),
     Setting(
         "hold_seconds",
@@ -98,47 +98,57 @@ _ROWS = (
         ),
     ),
     Setting(
-        "on_exit", choice("self-stop", "exit"), "self-stop", "What follows when the game ends by itself with code 0."
+        "on_exit", choice("self-stop", "exit"), "self-stop", "What to do when the game ends by itself with code 0."
     ),
     Setting(
         "on_crash",
         choice("self-stop", "exit", "restart"),
         "self-stop",
-        "What follows when the game ends by itself with another code or a signal.",
+        "What to do when the game ends by itself with another code or a signal.",
     ),
     Setting(
         "restart_limit",
         parsers.count,
         5,
-        "Restarts in a row (AGENT_ON_CRASH=restart) before it is called a crash loop.",
+        "Consecutive restarts (AGENT_ON_CRASH=restart) before it counts as a crash loop.",
     ),
     Setting(
         "restart_backoff",
         parsers.duration,
         1.0,
-        "Pause before the first restart; doubles with each in a row, up to 30 s.",
+        "Pause before the first restart; doubles with each consecutive one, up to 30 s.",
     ),
     Setting(
         "ready_when",
         parsers.ready_when,
         "api",
         (
-            "How the game is known to be ready: api (it says so), port or port:NAME (it listens on a port of the "
-            "mapping, by name or number), output:REGEX (a line of its output)."
+            "How the agent detects that the game is ready: api (the game says so), port or port:NAME (it listens on a "
+            "port of the mapping, by name or number), output:REGEX (a line of its output)."
         ),
     ),
-    Setting("ready_timeout", parsers.duration, None, "Stop a game that is not ready so long after its start."),
+    Setting("ready_timeout", parsers.duration, None, "Stop a game that is not ready after this time since its start."),
     Setting(
-        "first_player_timeout", parsers.duration, None, "Stop when nobody has joined so long after the game was ready."
+        "first_player_timeout",
+        parsers.duration,
+        None,
+        "Stop when nobody has joined for this time after the game was ready.",
     ),
-    Setting("empty_timeout", parsers.duration, None, "Stop when everybody has left for so long; a join cancels it."),
-    Setting("health_timeout", parsers.duration, None, "Stop when no heartbeat came for so long, after the first one."),
+    Setting(
+        "empty_timeout",
+        parsers.duration,
+        None,
+        "Stop when no player has been present for this time after the last one left; a join cancels it.",
+    ),
+    Setting(
+        "health_timeout", parsers.duration, None, "Stop when no heartbeat has come for this time, after the first one."
+    ),
     Setting(
         "on_hang",
         choice("abort", "stack", "none"),
         "abort",
         (
-            "What is captured first of a game whose heartbeat was lost: abort (SIGABRT, for a core or crash "
+            "What to capture first from a game whose heartbeat was lost: abort (SIGABRT, for a core or crash "
             "dump), stack (what its threads wait for, into the log), none."
         ),
     ),
@@ -148,14 +158,14 @@ _ROWS = (
         None,
         (
             "How long the platform lets the deployment run (the version's max_duration, such as 60m): the game is "
-            "told before, then drained and stopped in time."
+            "warned before, then drained and stopped in time."
         ),
     ),
     Setting(
         "max_duration_warnings",
         parsers.durations,
         (600.0, 300.0, 60.0),
-        "How long before that the game is told, by an event.",
+        "How long before that end the game is warned, by an event.",
     ),
     Setting(
         "players_from",
@@ -167,15 +177,15 @@ _ROWS = (
         ),
     ),
     Setting(
-        "players_interval", parsers.duration, 10.0, "Seconds between two counts, where the agent counts players itself."
+        "players_interval", parsers.duration, 10.0, "Seconds between two counts, if the agent counts players itself."
     ),
     Setting(
         "players_min_stay",
         parsers.duration,
         60.0,
         (
-            "With AGENT_PLAYERS_FROM=tcp: how long a connection lasts before it is that of somebody who played. A "
-            "shorter one (a port probe, a health check) neither arms AGENT_EMPTY_TIMEOUT nor puts it off."
+            "With AGENT_PLAYERS_FROM=tcp: how long a connection must last to count as a player who was there. A "
+            "shorter one (a port probe, a health check) neither starts AGENT_EMPTY_TIMEOUT nor extends it."
         ),
     ),
     Setting(
@@ -183,8 +193,8 @@ _ROWS = (
         parsers.port,
         9370,
         (
-            "Port of the local HTTP API on 127.0.0.1. When the default is taken another one is used, said, and "
-            "found by the game in AGENT_URL; a port set here that is taken is an error."
+            "Port of the local HTTP API on 127.0.0.1. If the default is taken, another one is used and logged; the "
+            "game finds it in AGENT_URL. If a port set here is taken, that is an error."
         ),
     ),
     Setting(
@@ -192,8 +202,8 @@ _ROWS = (
         parsers.text,
         None,
         (
-            "What the stop button of the status page (GET / of the local API) takes. Not set: one is made up, and is "
-            "in the page's address in the agent's log."
+            "The token for the stop button of the status page (GET / of the local API). If not set, one is generated, "
+            "and is in the page's address in the agent's log."
         ),
         secret=True,
     ),
@@ -202,7 +212,7 @@ _ROWS = (
         parsers.port,
         9464,
         (
-            "Port of /metrics; taken or not, as with AGENT_CONTROL_PORT. Where the version declares a port named "
+            "Port of /metrics; if it is taken, as with AGENT_CONTROL_PORT. If the version declares a port named "
             "metrics, that one is the default."
         ),
     ),
@@ -211,7 +221,7 @@ _ROWS = (
         "metrics_token",
         parsers.text,
         None,
-        "The bearer token that a scrape of /metrics must bear; without one, whoever reaches the port may read it.",
+        "The bearer token that a scrape of /metrics must send; without one, anybody who reaches the port may read it.",
         secret=True,
     ),
     Setting(
@@ -229,7 +239,7 @@ _ROWS = (
         parsers.statsd,
         None,
         (
-            "Takes the game's own figures as StatsD or DogStatsD: a UDP port on 127.0.0.1, or the path of a Unix "
+            "Accepts the game's own metrics as StatsD or DogStatsD: a UDP port on 127.0.0.1, or the path of a Unix "
             "datagram socket. Off by default; the game finds it in AGENT_STATSD_URL."
         ),
     ),
@@ -238,7 +248,7 @@ _ROWS = (
         parsers.push_url,
         None,
         (
-            "Where the last values of all metrics go when the game has ended: a Prometheus remote-write receiver, or "
+            "Where the last values of all metrics are sent at the end: a Prometheus remote-write receiver, or "
             "a Pushgateway (http://HOST:9091/metrics/job/JOB)."
         ),
     ),
@@ -252,7 +262,7 @@ _ROWS = (
         "metrics_push_auth",
         parsers.text,
         None,
-        "What the receiver of pushed metrics wants: a bearer token, or USER:PASSWORD.",
+        "Credentials for the receiver of pushed metrics: a bearer token, or USER:PASSWORD.",
         secret=True,
     ),
     Setting(
@@ -260,8 +270,8 @@ _ROWS = (
         parsers.socket_path,
         None,
         (
-            "Path of the Unix socket, or off (then there is none for sd_notify either, which lies beside it). By "
-            "default /run/arbitrium-agent/agent.sock, or in a directory of the user's in /tmp."
+            "Path of the Unix socket, or off (then there is no sd_notify socket either, which is next to it). By "
+            "default /run/arbitrium-agent/agent.sock, or in a directory of the user in /tmp."
         ),
     ),
     Setting("workdir", parsers.path, None, "Working directory of the game; the agent's by default."),
@@ -269,28 +279,28 @@ _ROWS = (
         "game_user",
         parsers.game_user,
         None,
-        ("Whom the game runs as, where the agent is root (Unreal refuses root): NAME, UID, NAME:GROUP or UID:GID."),
+        ("User that the game runs as, if the agent is root (Unreal refuses root): NAME, UID, NAME:GROUP or UID:GID."),
     ),
     Setting(
         "no_new_privs",
         parsers.boolean,
         True,
-        "off: the game and its hooks may gain rights by setuid programs (sudo, ping), which on keeps them from.",
+        "on: the game and its hooks cannot gain rights with setuid programs (sudo, ping); off: they can.",
     ),
     Setting(
         "template",
         parsers.templates,
         (),
         (
-            "Files written before the game starts, SOURCE:TARGET, separated by commas: ${NAME} becomes the game's "
-            "variable, $$ a dollar sign."
+            "Files written before the game starts, SOURCE:TARGET, separated by commas: ${NAME} is replaced by the "
+            "game's variable, $$ by a dollar sign."
         ),
     ),
     Setting(
         "env_hide",
         parsers.names,
         (),
-        "Variables that the game does not get, separated by commas; a * at the end is for anything.",
+        "Variables that the game does not get, separated by commas; a * at the end matches anything.",
     ),
     Setting(
         "env_show",
@@ -306,24 +316,24 @@ _ROWS = (
         parsers.boolean,
         False,
         (
-            "on: the game gets an ARBITRIUM_DELETE_URL that leads to the agent and a token that is worth nothing "
-            "outside, so that code which calls the platform itself is stopped properly. Off by default because a "
-            "Unity build may refuse plain http."
+            "on: the game gets an ARBITRIUM_DELETE_URL that leads to the agent and a token without rights on the "
+            "platform, so that a game which makes the self-stop call itself is stopped properly. Off by default "
+            "because a Unity build may refuse plain http."
         ),
     ),
     Setting(
         "capture",
         parsers.boolean,
         True,
-        "off: the game writes straight to the container's stdout and stderr; no logs are kept.",
+        "off: the game writes directly to the container's stdout and stderr; no logs are kept.",
     ),
     Setting(
         "tty",
         parsers.boolean,
         False,
         (
-            "on: the game's stdout is a pseudo terminal also where the container's is none, for servers that keep "
-            "their lines back on a pipe until there is a block of them."
+            "on: the game's stdout is a pseudo terminal even if the container's is not, for servers that buffer "
+            "their output in blocks on a pipe."
         ),
     ),
     Setting(
@@ -332,22 +342,22 @@ _ROWS = (
         None,
         "Directory for log bytes that are not shipped yet; a directory in /tmp by default.",
     ),
-    Setting("spool_max", parsers.size, 64 * 1024**2, "Bytes that the spool may take; the oldest are dropped first."),
+    Setting("spool_max", parsers.size, 64 * 1024**2, "The most bytes in the spool; the oldest are dropped first."),
     Setting(
         "log_url",
         check_url,
         None,
         (
-            "Where logs and exit.json go: file:///path, s3://bucket/prefix, gs://, az://, https:// (PUT). May "
-            "hold {application}, {version}, {deployment_id}, {attempt}, {date}, {time}, {host_id}. Not set: they "
-            "stay in the spool."
+            "Where logs and exit.json are shipped to: file:///path, s3://bucket/prefix, gs://, az://, https:// (PUT). "
+            "May contain {application}, {version}, {deployment_id}, {attempt}, {date}, {time}, {host_id}. If not "
+            "set, they stay in the spool."
         ),
     ),
     Setting(
         "log_form",
         choice("ndjson", "verbatim"),
         "ndjson",
-        "How logs are shipped: one JSON object a line with time and stream, or byte for byte.",
+        "How logs are shipped: as lines of JSON with time and stream, or as unchanged bytes.",
     ),
     Setting(
         "log_files",
@@ -365,30 +375,30 @@ _ROWS = (
         "ship_interval",
         parsers.duration,
         15.0,
-        "Seconds after which what was written is shipped, however little it is.",
+        "Seconds after which new output is shipped, even if it is little.",
     ),
     Setting(
         "redact",
         parsers.names,
         (),
         (
-            "More that no log may hold, separated by commas: names of variables whose values are secret, or "
-            "regular expressions between slashes."
+            "Additional secrets to remove from all logs, separated by commas: names of variables whose values are "
+            "secret, or regular expressions between slashes."
         ),
     ),
     Setting(
         "redact_stdout",
         parsers.boolean,
         False,
-        "on: secrets are replaced in what is passed on to the container's stdout and stderr as well.",
+        "on: secrets are also replaced in the output that is passed on to the container's stdout and stderr.",
     ),
     Setting(
         "core",
         parsers.boolean,
         False,
         (
-            "on: a crash may leave a core, which is shipped, with a stack summary where gdb is in the image. Said "
-            "at the start if a core cannot be had."
+            "on: a crash may leave a core, which is shipped, with a stack summary if gdb is in the image. If no "
+            "core is possible, this is logged at the start."
         ),
     ),
     Setting("tags", parsers.names, (), "Tags that the deployment gets when the agent starts, separated by commas."),
@@ -396,7 +406,7 @@ _ROWS = (
         "api_token",
         parsers.text,
         None,
-        "An organisation token, for tags where the platform injects no context. Kept from the game.",
+        "An organisation token, for tags if the platform injects no context. The game does not get it.",
         secret=True,
     ),
     Setting("api_url", parsers.text, "https://api.edgegap.com", "The platform's API; used with AGENT_API_TOKEN."),
@@ -415,7 +425,7 @@ _ROWS = (
         "log_level",
         choice("debug", "info", "warning", "error"),
         "info",
-        "The least level of the agent's own log, which goes to stderr.",
+        "The lowest level of the agent's own log, which is written to stderr.",
     ),
     Setting("log_format", choice("text", "json"), "text", "Style of the agent's own log."),
     Setting(
@@ -423,12 +433,12 @@ _ROWS = (
         parsers.compat,
         (),
         (
-            "Other hosts whose local agent is answered for, so that a game built for them runs unchanged: agones, "
+            "Other hosts whose local agent is emulated, so that a game built for them runs unchanged: agones, "
             "multiplay, playfab, several separated by commas, or auto for all of them. See docs/migrate.md."
         ),
     ),
     Setting(
-        "agones_http_port", parsers.port, 9358, "Port of Agones' REST API; taken or not, as with AGENT_CONTROL_PORT."
+        "agones_http_port", parsers.port, 9358, "Port of Agones' REST API; if it is taken, as with AGENT_CONTROL_PORT."
     ),
     Setting(
         "agones_grpc_port", parsers.port, 9357, "Port of Agones' gRPC API (needs arbitrium-agent[agones]); likewise."
@@ -438,23 +448,28 @@ _ROWS = (
         parsers.boolean,
         True,
         (
-            "off: a game stays Ready until it allocates itself. On Edgegap a deployment is made for one match, so "
-            "Allocated follows the first Ready at once."
+            "off: a game stays Ready until it allocates itself. On Edgegap a deployment is created for one match, so "
+            "by default Allocated follows the first Ready at once."
         ),
     ),
     Setting(
         "agones_health_period",
         parsers.duration,
         5.0,
-        "Seconds in which Agones expects a Health call; 0: none is expected.",
+        "Seconds in which Agones expects a Health call; 0: no call is expected.",
     ),
     Setting(
         "agones_health_threshold",
         parsers.count,
         3,
-        "Periods without one after which the game is stopped (heartbeat_lost).",
+        "Periods without a Health call after which the game is stopped (heartbeat_lost).",
     ),
-    Setting("agones_health_delay", parsers.duration, 5.0, "Seconds after the game's first call before that counts."),
+    Setting(
+        "agones_health_delay",
+        parsers.duration,
+        5.0,
+        "Seconds after the game's first call before missing Health calls count.",
+    ),
     Setting(
         "agones_config",
         parsers.path,
