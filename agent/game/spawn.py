@@ -107,6 +107,8 @@ def _execute(command: "list[str]", env: "dict[str, str]", stdin: "int | None", o
     """Executes the game in the usual case without `subprocess`, whose import takes longer than the interpreter's start.
 
     Like `subprocess`: in a new session, with the signals that Python ignores reset to the default.
+    Unlike it, glibc leaves its two internal signals (32 and 33) ignored, as in whatever `make` starts; each program's
+    own C library sets them up when it needs them.
     """
     given = {0: stdin, 1: ours.get("stdout"), 2: ours.get("stderr")}
     places = [(os.POSIX_SPAWN_DUP2, fd, as_fd) for as_fd, fd in given.items() if fd is not None]
