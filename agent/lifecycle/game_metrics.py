@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import sys
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -216,6 +217,11 @@ class GameMetrics(Mapping[str, GameMetric]):
                 Nothing was changed, and the refusal is counted.
         """
         given = list(given)
+        known = self._plain(given)
+        if known is not None:
+            for series, value in known:
+                series.value = value
+            return tuple(dict.fromkeys([each.name for each in given]))
         try:
             new, resolved = self._resolve(given)
         except MetricError as wrong:
@@ -224,10 +230,10 @@ class GameMetrics(Mapping[str, GameMetric]):
             raise
         for metric in new.values():
             self._metrics[metric.name] = metric
-        for each, metric in zip(given, resolved, strict=True):
+        for each, (metric, labels) in zip(given, resolved, strict=True):
             if each.help:
                 metric.help = each.help
-            self._apply(metric, each)
+            self._apply(self._series(metric, labels), metric, each)
         return tuple(dict.fromkeys(each.name for each in given))
 
     def series(
@@ -240,12 +246,12 @@ class GameMetrics(Mapping[str, GameMetric]):
         """
         wanted = CustomMetric(name, None, "", labels, kind)
         try:
-            new, (metric,) = self._resolve([wanted], empty=True)
+            new, ((metric, sorted_labels),) = self._resolve([wanted], empty=True)
         except MetricError as wrong:
             self.refused[wrong.why] += 1
             raise
         self._metrics.update(new)
-        return metric, self._series(metric, tuple(sorted(labels)))
+        return metric, self._series(metric, sorted_labels)
 
     def refuse(self, why: Why) -> None:
         """Counts a report that the caller has already refused."""
@@ -310,11 +316,11 @@ class GameMetrics(Mapping[str, GameMetric]):
 
     def _resolve(
         self, given: Sequence[CustomMetric], *, empty: bool = False
-    ) -> tuple[dict[str, GameMetric], list[GameMetric]]:
+    ) -> tuple[dict[str, GameMetric], list[tuple[GameMetric, LabelPairs]]]:
         """The metric for each report; new ones are in the first result, but not registered yet."""
         new: dict[str, GameMetric] = {}
         new_series: set[tuple[str, LabelPairs]] = set()
-        resolved: list[GameMetric] = []
+        resolved: list[tuple[GameMetric, LabelPairs]] = []
         size = self._size
         for each in given:
             metric = self._metrics.get(each.name) or new.get(each.name)
@@ -324,15 +330,31 @@ class GameMetrics(Mapping[str, GameMetric]):
                     takes = f"at most {MAX_METRICS} different names"
                     raise MetricError("limit", each.name, each.name, takes, f"cannot set metrics: a game has {takes}")
             _check(each, metric, empty=empty)
-            key = (each.name, tuple(sorted(each.labels)))
-            if key[1] not in metric.series and key not in new_series:
-                new_series.add(key)
+            labels = tuple(sorted(each.labels)) if each.labels else ()
+            if labels not in metric.series and (each.name, labels) not in new_series:
+                new_series.add((each.name, labels))
                 size += metric.cost
                 if size > MAX_SERIES:
                     takes = f"at most {MAX_SERIES} time series, label sets and buckets included; use fewer label values"
                     raise MetricError("limit", each.name, each.name, takes, f"cannot set metrics: a game has {takes}")
-            resolved.append(metric)
+            resolved.append((metric, labels))
         return new, resolved
+
+    def _plain(self, given: Sequence[CustomMetric]) -> list[tuple[Series, float]] | None:
+        """The series and values of reports, where each is a correct number alone for a known series; None otherwise.
+
+        Most reports are: a game sends the same names many times a second.
+        """
+        found: list[tuple[Series, float]] = []
+        for name, value, *more in given:
+            metric = self._metrics.get(name)
+            if metric is None or metric.kind == "histogram" or value is None or tuple(more) != _NOTHING_MORE:
+                return None
+            series = metric.series.get(())
+            if series is None or not (-_LARGEST if metric.kind == "gauge" else 0) <= value <= _LARGEST:
+                return None
+            found.append((series, value))
+        return found
 
     def _make(self, given: CustomMetric, new: Mapping[str, GameMetric]) -> GameMetric:
         name = given.name
@@ -376,8 +398,8 @@ class GameMetrics(Mapping[str, GameMetric]):
             self._size += metric.cost
         return series
 
-    def _apply(self, metric: GameMetric, given: CustomMetric) -> None:
-        series = self._series(metric, tuple(sorted(given.labels)))
+    @staticmethod
+    def _apply(series: Series, metric: GameMetric, given: CustomMetric) -> None:
         if metric.kind == "histogram":
             bucket = 0
             observed = given.observe if given.value is None else (given.value,)
@@ -394,6 +416,8 @@ class GameMetrics(Mapping[str, GameMetric]):
                 series.exemplars = [GivenExemplar(given.exemplar, given.add or 0.0)]
 
 
+_NOTHING_MORE = CustomMetric("")[2:]
+_LARGEST = sys.float_info.max
 _HISTOGRAM_SUFFIXES = ("_bucket", "_count", "_sum")
 
 

@@ -38,7 +38,7 @@ from agent.edgegap.tags import DeploymentTags
 from agent.errors import AgentError, Problem, SettingsError
 from agent.game.tree import descendants, is_below
 from agent.init.supervisor import Supervisor
-from agent.lifecycle.game_report import Fact, HeartbeatReported, ReportCleared
+from agent.lifecycle.game_report import Fact, HeartbeatReported, MetricsReported, ReportCleared
 from agent.lifecycle.states import Event, GameStarted, Phase, State
 from agent.link.messages import (
     EventPosted,
@@ -449,8 +449,8 @@ class Agent:
 
     def _tell_init(self, fact: Fact) -> None:
         """Sends the game's reports to the init, for policies, `exit.json` and a restarted agent."""
-        if self._from_init or isinstance(fact, ReportCleared):
-            return
+        if self._from_init or isinstance(fact, ReportCleared | MetricsReported):
+            return  # the init keeps no metrics
         if isinstance(fact, HeartbeatReported):
             self._heartbeats += 1
             if self._heartbeat_due is None:
