@@ -140,9 +140,15 @@ class HttpServer:
         began = time.perf_counter()
         name = "unknown"
         response: web.StreamResponse
+        connection = _connection(request)
         try:
-            check_sender(request)
-            target, fields = self._router.find(request.method, request.rel_url.raw_path)
+            if connection.checked != request.raw_headers or not request.raw_path.startswith("/"):
+                check_sender(request)
+                connection.checked = request.raw_headers
+            fields: dict[str, str] = {}
+            target = self._router.exact(request.method, request.raw_path)
+            if target is None:
+                target, fields = self._router.find(request.method, request.rel_url.raw_path)
             if isinstance(target, Operation):
                 name = target.name
                 response = await self._carry_out(target, fields, request)
@@ -155,7 +161,7 @@ class HttpServer:
             raise  # the client is gone; aiohttp knows what to do
         except Exception as fault:
             response = _problem(internal(name, fault))
-        if _connection(request).has_nothing_more:
+        if connection.has_nothing_more:
             response.force_close()
         if self._on_request is not None and not isinstance(response, Stream):
             self._on_request("http", name, str(response.status), time.perf_counter() - began)
@@ -251,6 +257,7 @@ class _Connection(web.RequestHandler):
         self.gone: Callable[[], None] | None = None
         self.reading = False  # a body is still expected
         self.ended = False  # the client will send nothing more
+        self.checked: object = None  # the headers that passed the check: a client usually repeats them
         self._router = router
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from typing import TypeVar
 
 from pydantic import JsonValue
@@ -123,7 +124,7 @@ class Operations:
         """Sends a heartbeat of the game."""
         self._report.heartbeat(self._control.now())
         phase = self._control.state.phase
-        return HealthResult(phase=phase, stopping=phase not in _RUNNING)
+        return _heard(phase)
 
     def stop(self, given: StopInput, caller: Caller) -> StopResult:
         """Requests a stop. The request that was accepted first counts; all later ones return it."""
@@ -319,6 +320,11 @@ async def _nobody_to_tell(_more_seconds: float) -> float:
 
 
 _RUNNING = (Phase.STARTING, Phase.READY, Phase.RESTARTING)
+
+
+@cache  # asked for more often than all else
+def _heard(phase: Phase) -> HealthResult:
+    return HealthResult(phase=phase, stopping=phase not in _RUNNING)
 
 
 def _fixed_wall(now: Callable[[], float]) -> Callable[[float], datetime]:

@@ -32,6 +32,11 @@ class Router(Generic[Target]):
         if method == "GET":
             methods["HEAD"] = target
 
+    def exact(self, method: str, path: str) -> Target | None:
+        """The entry, where the path is written as it was added; None means that `find` knows more."""
+        methods = self._exact.get(path)
+        return None if methods is None else methods.get(method)
+
     def find(self, method: str, path: str) -> tuple[Target, dict[str, str]]:
         """Finds the entry.
 

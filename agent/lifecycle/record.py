@@ -41,7 +41,8 @@ class Record:
         """
         values = self.__dict__
         values.update(zip(self.fields, args, strict=False))
-        if len(args) > len(self.fields) or any(name in values or name not in self.fields for name in given):
+        doubtful = given and any(name in values or name not in self.fields for name in given)
+        if doubtful or len(args) > len(self.fields):
             raise TypeError(f"{type(self).__name__} takes {', '.join(self.fields)}, once each, not {args} {given}")
         values.update(given)
         if len(values) < len(self.fields):

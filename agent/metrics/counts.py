@@ -36,8 +36,11 @@ class Tally:
 
     def add(self, *labels: str) -> None:
         """Counts one."""
-        key = _bounded(labels, self._counts)
-        self._counts[key] = self._counts.get(key, 0) + 1
+        try:
+            self._counts[labels] += 1
+        except KeyError:
+            key = _bounded(labels, self._counts)
+            self._counts[key] = self._counts.get(key, 0) + 1
 
     def __iter__(self) -> Iterator[tuple[Labels, int]]:
         """The label sets with their counts, in the order in which they came up."""
@@ -67,10 +70,9 @@ class Latency:
 
     def observe(self, seconds: float, *labels: str) -> None:
         """Takes in one duration in seconds."""
-        key = _bounded(labels, self._spreads)
-        spread = self._spreads.get(key)
+        spread = self._spreads.get(labels)
         if spread is None:
-            spread = self._spreads[key] = Spread()
+            spread = self._spreads.setdefault(_bounded(labels, self._spreads), Spread())
         spread.buckets[bisect_left(LATENCY_BUCKETS, seconds)] += 1
         spread.total += seconds
 
