@@ -1,6 +1,6 @@
-"""What is wrong with settings that are each right: two that exclude each other, and places that are not there.
+"""Checks of settings that are each valid: combinations that exclude each other, and missing files or directories.
 
-Standard library only: the init asks what it can before the game is spawned, `arbitrium-agent config --check` asks all.
+Standard library only: the init makes some checks before the game is spawned, `arbitrium-agent config --check` all.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # `typing` itself takes 5 ms
 
 
 def relations(value: Callable[[str], Any]) -> Iterator[Wrong]:
-    """Settings that cannot be had together.
+    """Settings that exclude each other.
 
     Args:
         value: the value of a setting by its name.
@@ -47,7 +47,7 @@ def relations(value: Callable[[str], Any]) -> Iterator[Wrong]:
 
 
 def workdir(value: Callable[[str], Any]) -> Iterator[Wrong]:
-    """The game's working directory; the init asks this too, before the game is spawned.
+    """Checks the game's working directory; the init does this too, before the game is spawned.
 
     Args:
         value: the value of a setting by its name.
@@ -60,11 +60,11 @@ def workdir(value: Callable[[str], Any]) -> Iterator[Wrong]:
 
 
 def players(value: Callable[[str], Any], environ: Mapping[str, str]) -> Iterator[Wrong]:
-    """What counts the players, as far as that can be known without the libraries; the init asks before it spawns.
+    """Checks how players are counted, as far as possible without the libraries; the init does this before it spawns.
 
     Args:
         value: the value of a setting by its name.
-        environ: with the game's ports, where they were injected.
+        environ: the environment, with the game's ports if they were injected.
     """
     kind, _, rest = value("players_from").partition(":")
     if kind == "tcp" and not rest:
@@ -76,13 +76,13 @@ def players(value: Callable[[str], Any], environ: Mapping[str, str]) -> Iterator
         from agent.game.query_protocols import COUNTED, check  # noqa: PLC0415 - likewise
 
         library = COUNTED[check(rest.partition("://")[0])][0]
-        # As an import statement looks, without the import.
+        # Searches like an import statement, without importing.
         if library and not any(finder.find_spec("opengsq", None) for finder in sys.meta_path):
             yield "players_from", "takes query only where opengsq is installed: install arbitrium-agent[query]"
 
 
 def places(value: Callable[[str], Any]) -> Iterator[Wrong]:
-    """Directories and files that a start needs, as this user finds them.
+    """Checks directories and files that a start needs, with the rights of this user.
 
     Args:
         value: the value of a setting by its name.
@@ -99,7 +99,7 @@ def places(value: Callable[[str], Any]) -> Iterator[Wrong]:
 
 
 def templates(value: Callable[[str], Any]) -> Iterator[Wrong]:
-    """The files of AGENT_TEMPLATE; the init asks this before it writes any.
+    """Checks the files of AGENT_TEMPLATE; the init does this before it writes any.
 
     Args:
         value: the value of a setting by its name.
@@ -118,7 +118,7 @@ def unset_in_templates(value: Callable[[str], Any], environ: Mapping[str, str]) 
 
     Args:
         value: the value of a setting by its name.
-        environ: what is set.
+        environ: the variables that are set.
     """
     from agent.config.templates import names  # noqa: PLC0415 - most games do without
     from agent.game.files import open_regular  # noqa: PLC0415 - likewise
@@ -157,7 +157,7 @@ def _cannot_read(path: str) -> str:
 
 
 def _cannot_write(folder: str) -> str:
-    """Why a directory cannot be written, or made where it is not there; "" where it can."""
+    """Why a directory cannot be written or created; "" if it can."""
     place = folder
     while not os.path.lexists(place) and place != "/":
         place = os.path.dirname(place)

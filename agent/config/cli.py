@@ -20,7 +20,7 @@ MASK = "********"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    parser.add_argument("--check", action="store_true", help="print nothing but what is wrong; exit 78 if anything is")
+    parser.add_argument("--check", action="store_true", help="print only what is wrong; exit 78 if anything is wrong")
     parser.add_argument("--json", action="store_true", help="values alone, for programs")
 
 
@@ -28,8 +28,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Prints the settings, secrets masked.
 
     Returns:
-        0, or 78 where a setting is wrong. With `--check` a variable `AGENT_...` that is no setting is wrong as well:
-        at build time nobody else sets one. So is what `run` would find out about files and libraries of this image.
+        0, or 78 if a setting is wrong. With `--check`, a variable `AGENT_...` that is not a setting is also wrong,
+        since other programs set none at build time, as are files and libraries of this image that `run` would refuse.
     """
     unknown = unknown_variables(os.environ)
     problems = list(unknown) if arguments.check else []
@@ -61,14 +61,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _refused_at_the_start(settings: Settings) -> list[Problem]:
-    """What `run` would refuse with these settings in this image."""
+    """The problems for which `run` would refuse these settings in this image."""
 
     def value(name: str) -> object:
         return getattr(settings, name)
 
     wrong = list(checks.places(value))
     try:
-        # Which protocols can be asked is known where they are asked; without a port of the mapping, any will do here.
+        # The code that counts players knows which protocols work; without a port of the mapping, any port is used here.
         from agent.runtime.player_count import counter  # noqa: PLC0415 - imports the library for queries
 
         counter(settings.players_from, [1])
@@ -81,7 +81,7 @@ def _refused_at_the_start(settings: Settings) -> list[Problem]:
 
 
 def shown_settings(settings: Settings) -> dict[str, str]:
-    """The effective settings as variables and text; a secret is a mask."""
+    """The effective settings as variables and text; secrets are masked."""
     return {variable(name): shown_text(_shown(settings, name)) for name in Settings.model_fields}
 
 

@@ -1,7 +1,7 @@
 """The game's ports, as the platform injects them: one JSON object, and variables for each port.
 
 Standard library only: the init reads them before the game is spawned. `agent.config.injected` finds the same ports, and
-says what is wrong with the rest.
+reports the invalid ones.
 """
 
 import json
@@ -21,21 +21,21 @@ class GamePort:
 
     Attributes:
         internal: where the game listens.
-        external: where players reach it, or None where that is not known.
-        protocol: as the platform calls it, such as UDP, TCP/UDP or HTTP; None where that is not known.
+        external: where players reach it, or None if unknown.
+        protocol: the platform's name for it, such as UDP, TCP/UDP or HTTP; None if unknown.
     """
 
     __slots__ = ("external", "internal", "protocol")
 
     def __init__(self, internal: int, external: "int | None", protocol: "str | None") -> None:
-        """Takes the three as they are."""
+        """Takes the three values unchanged."""
         self.internal = internal
         self.external = external
         self.protocol = protocol
 
 
 def game_ports(environ: "Mapping[str, str]") -> "dict[str, GamePort]":
-    """The ports by name, those of the mapping first. What cannot be read is left out; never raises."""
+    """The ports by name, those of the mapping first. Invalid ones are skipped; never raises."""
     ports = _mapped(injected_text(environ, PORTS_MAPPING))
     for name, given in _in_variables(environ).items():
         known = next((port for mapped, port in ports.items() if name_in_variables(mapped) == name.upper()), None)
@@ -51,25 +51,25 @@ def game_ports(environ: "Mapping[str, str]") -> "dict[str, GamePort]":
 def injected_text(environ: "Mapping[str, str]", name: str) -> str:
     """A variable's text, "" where there is none.
 
-    Bytes that are no UTF-8 arrive as lone surrogates, which no model and no JSON takes.
+    Bytes that are not UTF-8 arrive as lone surrogates, which models and JSON do not accept.
     """
     return environ.get(name, "").encode("utf-8", "surrogateescape").decode("utf-8", "replace").strip()
 
 
 def name_in_variables(name: str) -> str:
-    """How a port is called in the names of its variables."""
+    """The form of a port's name in the names of its variables."""
     return re.sub(r"[^A-Za-z0-9_]", "_", name).upper()
 
 
 def port_number(raw: str) -> int:
-    """Reads a port. Raises `ValueError` where it is none."""
+    """Reads a port. Raises `ValueError` if it is invalid."""
     if not re.fullmatch(r"[0-9]{1,5}", raw) or int(raw) > 65535:
         raise ValueError("takes a port number from 0 to 65535")
     return int(raw)
 
 
 def no_constant(name: str) -> "Any":
-    """For `json.loads`, which takes NaN and Infinity. Raises `ValueError`."""
+    """For `json.loads`, which would accept NaN and Infinity. Raises `ValueError`."""
     raise ValueError(f"{name} is not JSON")
 
 
@@ -97,7 +97,7 @@ def _mapped(raw: str) -> "dict[str, GamePort]":
 
 
 def _in_variables(environ: "Mapping[str, str]") -> "dict[str, dict[str, Any]]":
-    """What the variables say of each port, by the name that it has in them."""
+    """The values from the variables of each port, by the name in them."""
     found: dict[str, dict[str, Any]] = {}
     for variable in sorted(environ):
         parts = PORT_VARIABLE.fullmatch(variable)

@@ -1,4 +1,4 @@
-"""Where an agent without settings keeps its socket and its spool: one directory a user. Standard library only."""
+"""Default directories of the socket and the spool: one for each user. Standard library only."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def home(uid: int) -> str:
 
 
 def homes() -> list[str]:
-    """Where to look for an agent: this user's directory, and for root those of other users as well.
+    """Where to look for an agent: this user's directory, and for root also those of other users.
 
-    `docker exec` enters a container as another user than the one that its agent runs as. A directory counts only where
-    it belongs to the user that its name says: everybody can make one there.
+    `docker exec` may enter a container as another user than the agent's. A directory is used only if it belongs to the
+    user in its name, because any user can create one.
     """
     found = [home(os.getuid())]
     if os.getuid() != 0:

@@ -1,8 +1,8 @@
 """What the platform injects: `ARBITRIUM_*` and the matchmaker's `MM_*`, parsed once into one typed value.
 
-Any of the variables may be missing, empty or malformed (outside the platform all of them are missing). Nothing here
-fails for that: each one that cannot be used is reported by name, and the rest is used. What is secret, the delete URL
-with its stop key included, is kept apart in `Secrets`, so that a `Deployment` can be shown to anybody.
+Any of the variables may be missing, empty or malformed (outside the platform all of them are missing). This never
+raises: each variable that cannot be used is reported by name, and the rest is used. Secret values, including the delete
+URL with its stop key, are separate in `Secrets`, so that a `Deployment` can be shown to anybody.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ CONTEXT_URL = "ARBITRIUM_CONTEXT_URL"
 CONTEXT_TOKEN = "ARBITRIUM_CONTEXT_TOKEN"  # noqa: S105 - the name of a variable
 REQUEST_ID = "ARBITRIUM_REQUEST_ID"
 
-# What a game or the agent misses when it is absent on the platform. The rest is optional: the newest reference does not
-# list it, or clients are seen to live without it.
+# The consequence if a variable is missing on the platform. Other variables are optional: the newest reference does not
+# list them, or clients work without them.
 EXPECTED = {
     DELETE_URL: "the self-stop is off",
     DELETE_TOKEN: "the self-stop is off",
@@ -96,16 +96,16 @@ class Match(_Frozen):
 
     @property
     def expected_players(self) -> int | None:
-        """How many players the match was made for, or None where no matchmaker is used."""
+        """How many players the match was made for, or None without a matchmaker."""
         return len(self.ticket_ids) or None
 
 
 class Deployment(_Frozen):
-    """The deployment that this container is. Nothing in it is secret; None means that it is not known.
+    """The deployment of this container. Nothing in it is secret; None means unknown.
 
     Attributes:
         request_id: the deployment's id.
-        tags: the tags it was made with; later ones do not show here.
+        tags: the tags at its creation; later ones are not included.
         ports: by name.
         vcpu_units: 1024 is one virtual CPU.
         memory_mb: memory in MB.
@@ -128,7 +128,7 @@ class Deployment(_Frozen):
 
     @property
     def on_platform(self) -> bool:
-        """Whether anything says that this is a deployment on the platform."""
+        """Whether this seems to be a deployment on the platform."""
         return self.request_id is not None
 
     @property
@@ -138,7 +138,7 @@ class Deployment(_Frozen):
 
 
 class Secrets(_Frozen):
-    """What was injected and must never be shown. The URLs hold keys of their own in their paths."""
+    """Injected values that must never be shown. The URLs contain keys in their paths."""
 
     delete_url: SecretStr | None = None
     delete_token: SecretStr | None = None
@@ -147,12 +147,12 @@ class Secrets(_Frozen):
 
     @property
     def can_self_stop(self) -> bool:
-        """Whether there is what a self-stop needs."""
+        """Whether the values for a self-stop are present."""
         return self.delete_url is not None and self.delete_token is not None
 
 
 class Injected(_Frozen):
-    """The result of `parse`: the deployment, its secrets, and what was wrong."""
+    """The result of `parse`: the deployment, its secrets, and the problems."""
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
@@ -168,8 +168,8 @@ def parse(environ: Mapping[str, str]) -> Injected:
         environ: the environment of the container.
 
     Returns:
-        What could be used, and one problem for each variable that could not. Never raises. On the platform (an
-        `ARBITRIUM_REQUEST_ID` is there) the absence of what it always injects is a problem as well.
+        The usable values, and one problem for each invalid variable. Never raises. On the platform (with an
+        `ARBITRIUM_REQUEST_ID`), a missing variable that it always injects is also a problem.
 
     Source of names and forms: the vendor's reference for injected variables, and what its own clients read.
     """
@@ -203,7 +203,7 @@ def parse(environ: Mapping[str, str]) -> Injected:
 
 
 class _PartlyUsableError(ValueError):
-    """Carries what could be used beside the sentence about what could not."""
+    """An error that also carries the part of the value that could be used."""
 
     def __init__(self, message: str, value: Any) -> None:
         super().__init__(message)
@@ -211,14 +211,14 @@ class _PartlyUsableError(ValueError):
 
 
 class _Reader:
-    """Takes variables one by one and remembers which could not be used."""
+    """Reads variables one by one and records the invalid ones."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.environ = environ
         self.problems: list[Problem] = []
 
     def take(self, name: str, convert: Callable[[str], T], *, secret: bool = False) -> T | None:
-        """The value of a variable, or None where it is absent, empty or (reported) malformed."""
+        """The value of a variable, or None if it is missing, empty or (reported) malformed."""
         raw = injected_text(self.environ, name)
         if not raw:
             return None
@@ -330,7 +330,7 @@ def _degrees(value: object) -> float | None:
 
 
 def _ports(reader: _Reader) -> dict[str, PortMapping]:
-    """The mapping, completed by the variables a port has of its own; `game_ports` finds the same without the model."""
+    """The mapping, completed by the variables of each port; `game_ports` finds the same without the model."""
     ports = reader.take(PORTS_MAPPING, _mapping) or {}
     for name, given in _port_variables(reader).items():
         known = next((port for port in ports.values() if name_in_variables(port.name) == name.upper()), None)

@@ -29,7 +29,7 @@ def _row(name: str) -> Any:
 
 
 class Settings(BaseSettings):
-    """All settings; `agent.config.table` says what each is for."""
+    """All settings; `agent.config.table` describes each of them."""
 
     model_config = SettingsConfigDict(
         frozen=True, extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True
@@ -137,10 +137,10 @@ class Settings(BaseSettings):
 
 
 class _Variables(PydanticBaseSettingsSource):
-    """`AGENT_*` in capitals only, read as text, as the init reads them."""
+    """`AGENT_*` in upper case only, read as text, in the same way as in the init."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """The text of one variable, or None where it is absent or empty."""
+        """The text of one variable, or None if it is missing or empty."""
         return text_of(field_name, os.environ), field_name, False
 
     def __call__(self) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def load(options: Mapping[str, str] | None = None) -> Settings:
     """Reads and checks all settings.
 
     Args:
-        options: what was given as options of `run`, by setting name (`grace_seconds`), as text.
+        options: the options of `run`, by setting name (`grace_seconds`), as text.
 
     Returns:
         The settings, frozen.
@@ -177,7 +177,7 @@ def parse(options: Mapping[str, str]) -> Settings:
 
 
 def check_together(settings: Settings, options: Mapping[str, str]) -> list[Problem]:
-    """What is wrong with settings that are right each for itself."""
+    """Problems with combinations of valid settings."""
     return [
         Problem(
             option(name) if options.get(name) else variable(name), options.get(name) or text_of(name, os.environ), takes

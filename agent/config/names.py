@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 PREFIX = "AGENT_"
 FILE = "_FILE"
-"""Behind the variable of a secret: the file that holds it, as orchestrators mount them."""
+"""Suffix of the variable that names the file with a secret, as mounted by orchestrators."""
 
-# What the agent gives to the game. A program in the game that starts another agent inherits these; they say where the
-# first one is, and are no settings.
+# Variables that the agent sets for the game. If the game starts another agent, that inherits them; they tell where the
+# first agent is, and are not settings.
 EXPORTED = frozenset(
     {
         "AGENT_URL",
@@ -28,7 +28,7 @@ EXPORTED = frozenset(
     }
 )
 
-# Injected values that let their holder act for the deployment. The URLs carry a key of their own in the path.
+# Injected values that permit actions on the deployment. The URLs contain a key in the path.
 SECRETS = (
     "ARBITRIUM_DELETE_TOKEN",
     "ARBITRIUM_CONTEXT_TOKEN",
@@ -39,17 +39,18 @@ SECRETS = (
 )
 
 
-# What the SDK of OpenTelemetry sends with each export: https://opentelemetry.io/docs/specs/otel/protocol/exporter/
+# Headers that the SDK of OpenTelemetry sends with each export:
+# https://opentelemetry.io/docs/specs/otel/protocol/exporter/
 _OTLP = "OTEL_EXPORTER_OTLP_"
 _TELLING = ("auth", "key", "token", "secret", "password", "cookie")
 _LONG = 16
 
 
 def secret_values(environ: "Mapping[str, str]") -> "list[str]":
-    """Values of the environment that must be in no log, beside those of settings and of the store.
+    """Values of the environment that must not be in any log, in addition to those of settings and of the store.
 
-    Of a URL with a stop key, that is the key, and the end of the path with deployment and key: so they are found with
-    another scheme or host before them as well, and in the URL that the game gets with AGENT_INTERCEPT.
+    For a URL with a stop key, these are the key, and the end of the path with deployment and key, so that they are also
+    found after another scheme or host, and in the URL that the game gets with AGENT_INTERCEPT.
     """
     found = []
     for name in SECRETS:
@@ -81,7 +82,7 @@ def _header_secrets(text: str) -> "list[str]":
         name, _, encoded = pair.partition("=")
         value = unquote(encoded.strip())
         if len(value) >= _LONG or any(part in name.lower() for part in _TELLING):
-            # "Bearer TOKEN": the token alone too.
+            # "Bearer TOKEN": also the token alone.
             found += [encoded.strip(), value, value.rpartition(" ")[2]]
     return found
 
@@ -97,7 +98,7 @@ def option(name: str) -> str:
 
 
 def matching(environ: "Iterable[str]", patterns: "Iterable[str]") -> "list[str]":
-    """The variables that AGENT_ENV_HIDE names; a `*` at the end stands for anything."""
+    """The variables that match AGENT_ENV_HIDE; a `*` at the end matches anything."""
     exact = {pattern for pattern in patterns if not pattern.endswith("*")}
     begins = tuple(pattern[:-1] for pattern in patterns if pattern.endswith("*"))
     return [name for name in environ if name in exact or (begins and name.startswith(begins))]
@@ -106,17 +107,17 @@ def matching(environ: "Iterable[str]", patterns: "Iterable[str]") -> "list[str]"
 def game_environment(
     environ: "dict[str, str]", exported: "dict[str, str]", hidden: "Iterable[str]" = ()
 ) -> "dict[str, str]":
-    """The game's environment: the container's, without the agent's settings and `hidden`, and with what is exported."""
+    """The game's environment: the container's, without the agent's settings and `hidden`, plus the exported ones."""
     without = {variable(name) for name in TABLE} | {variable(name) + FILE for name in TABLE} | EXPORTED | set(hidden)
     kept = {name: value for name, value in environ.items() if name not in without}
     return kept | exported
 
 
 def text_of(name: str, environ: "Mapping[str, str]", options: "Mapping[str, str] | None" = None) -> "str | None":
-    """The text of a setting, or None where it is not set; what is set to nothing counts as not set.
+    """The text of a setting, or None if it is not set; an empty value counts as not set.
 
-    A secret may also stand in a file: the one that AGENT_NAME_FILE names, or AGENT_NAME (in capitals or small letters)
-    in /run/secrets, where orchestrators mount them. Line breaks at its end do not count.
+    A secret may also be in a file: the file named by AGENT_NAME_FILE, or AGENT_NAME (in upper or lower case) in
+    /run/secrets, where orchestrators mount them. Line breaks at its end are ignored.
 
     Raises:
         ValueError: the file that AGENT_NAME_FILE names cannot be read.
@@ -140,7 +141,7 @@ def text_of(name: str, environ: "Mapping[str, str]", options: "Mapping[str, str]
 
 
 def unknown_variables(environ: "Mapping[str, str]") -> "list[Problem]":
-    """`AGENT_*` variables that are no settings: most likely misspelt, but other programs may use the prefix as well."""
+    """`AGENT_*` variables that are not settings: probably misspelt, but other programs may use the prefix too."""
     known = {variable(name) for name in TABLE} | {variable(row.name) + FILE for row in TABLE.values() if row.secret}
     known |= EXPORTED
     return [
@@ -151,7 +152,7 @@ def unknown_variables(environ: "Mapping[str, str]") -> "list[Problem]":
 
 
 def suggestion(name: str, spell: "Callable[[str], str]") -> str:
-    """What may have been meant by a name that no setting has; "" where nothing is close."""
+    """A suggestion for an unknown name; "" if no setting has a similar name."""
     import difflib  # noqa: PLC0415 - only where something is wrong
 
     close = difflib.get_close_matches(name, TABLE, n=1, cutoff=0.6)

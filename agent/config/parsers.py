@@ -2,7 +2,7 @@
 
 The init uses them before the game is spawned; the settings model uses the same ones, so that both
 always agree. Each raises `ValueError` with a message that says what the setting takes; naming the setting and what it
-got is left to the caller, which knows both.
+got is the task of the caller, which knows both.
 """
 
 import os
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 HOSTS = ("agones", "multiplay", "playfab")
-"""Other hosts whose SDKs are answered, as AGENT_COMPAT names them."""
+"""Other hosts whose SDKs are supported, by their names in AGENT_COMPAT."""
 
 _TRUE = ("on", "true", "yes", "1")
 _FALSE = ("off", "false", "no", "0")
@@ -169,7 +169,7 @@ def templates(value: str) -> "tuple[tuple[str, str], ...]":
 
 
 def choice(*options: str) -> "Callable[[str], str]":
-    """What reads one of these words, in any case."""
+    """A parser for one of these words, in any case."""
 
     def choose(value: str) -> str:
         lowered = value.strip().lower()
@@ -181,7 +181,7 @@ def choice(*options: str) -> "Callable[[str], str]":
 
 
 def names(value: str) -> "tuple[str, ...]":
-    """Words separated by commas; a regular expression between slashes may hold commas itself."""
+    """Words separated by commas; a regular expression between slashes may contain commas."""
     found = []
     rest = value.strip()
     while rest:

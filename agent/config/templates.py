@@ -24,10 +24,10 @@ class TemplateError(ValueError):
 
 
 def expand(text: str, variables: "dict[str, str]", source: str) -> str:
-    """The text with variables in place.
+    """The text with variables replaced.
 
     Raises:
-        TemplateError: names every variable that is not there, with its line.
+        TemplateError: names every missing variable, with its line.
     """
     missing = []
     for number, line in enumerate(text.split("\n"), 1):
@@ -39,23 +39,23 @@ def expand(text: str, variables: "dict[str, str]", source: str) -> str:
 
 
 def names(text: str) -> "list[str]":
-    """The variables that a template names, in order."""
+    """The variables in a template, in order."""
     return [mark[2] for mark in _MARK.finditer(text) if mark[2]]
 
 
 def write_all(
     pairs: "Iterable[tuple[str, str]]", variables: "dict[str, str]", user: "User | None" = None
 ) -> "list[TemplateError]":
-    """Writes all files, or none: a server must not start with half of its configuration from an older run.
+    """Writes all files, or none: a server must not start with a part of its configuration from an older run.
 
     Args:
-        pairs: a template and its file each; see `agent.game.files` for whose rights templates are read with. A file
-            that is there is replaced; of a symbolic link, what it leads to. It gets the mode of its template.
+        pairs: pairs of template and file; see `agent.game.files` for the rights with which templates are read. An
+            existing file is replaced; for a symbolic link, its target. It gets the mode of its template.
         variables: the game's environment.
-        user: whom the game runs as, who gets the files, or None for the agent's user.
+        user: the game's user, who will own the files, or None for the agent's user.
 
     Returns:
-        What is wrong: a variable is missing, or a file cannot be read or written. Then nothing was changed.
+        The problems: a variable is missing, or a file cannot be read or written. Then nothing was changed.
     """
     problems: list[TemplateError] = []
     puts: list[tuple[str, Callable[[], None]]] = []
@@ -76,10 +76,10 @@ def write_all(
 def _staged(
     source: str, target: str, variables: "dict[str, str]", user: "User | None", stack: "contextlib.ExitStack"
 ) -> "Callable[[], None]":
-    """Writes a file beside its place, until `stack` is closed.
+    """Writes a temporary file next to the target, which is removed when `stack` is closed.
 
     Returns:
-        What puts it there.
+        A function that renames it to the target.
 
     Raises:
         TemplateError: a variable is missing, or a file cannot be read or written.
@@ -104,5 +104,5 @@ def _cannot_write(target: str, problem: OSError) -> TemplateError:
 
 
 def _why(problem: OSError) -> str:
-    # What `agent.game.files` refuses by itself it says in words of its own.
+    # For paths that it refuses itself, `agent.game.files` provides the message.
     return problem.strerror or os.strerror(problem.errno or 0)

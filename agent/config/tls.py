@@ -1,4 +1,4 @@
-"""The certificate that a listener serves TLS with. Standard library only; imported only where one is set."""
+"""The TLS certificate of a listener. Standard library only; imported only if one is set."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import ssl
 
 
 def server_context(certificate: str, key: str | None) -> ssl.SSLContext:
-    """What a server needs to speak TLS 1.2 or later.
+    """The context of a server for TLS 1.2 or later.
 
     Args:
-        certificate: path of a PEM file with the certificate and those between it and its root.
-        key: path of a PEM file with the private key; None where that is in the first file as well.
+        certificate: path of a PEM file with the certificate and the intermediate certificates.
+        key: path of a PEM file with the private key; None if that is also in the first file.
 
     Raises:
-        ValueError: they cannot be used; the text says what is taken, and fits behind the name of the setting.
+        ValueError: they cannot be used; the message says what is accepted, and follows the name of the setting.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        # A password that is never asked for: without one, OpenSSL would ask on the terminal for that of a locked key.
+        # A dummy password: without one, OpenSSL would ask for the password of a locked key on the terminal.
         context.load_cert_chain(certificate, key, password="")
     except ssl.SSLError as problem:
         where = certificate if key is None else f"{certificate} with the key {key}"

@@ -1,4 +1,4 @@
-"""Reads everything that a scrape shows. Imported, with all that only it needs, when somebody scrapes first."""
+"""Reads all values of a scrape. Imported, with its dependencies, at the first scrape."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _PARTS = (
 
 
 class Reading(NamedTuple):
-    """What files of the kernel say, or what went wrong with them."""
+    """The values from files of the kernel, or the errors."""
 
     game: Usage | Exception
     own: OwnProcesses | Exception
@@ -54,7 +54,7 @@ class Reading(NamedTuple):
 class Collector:
     """Collects all families of a scrape.
 
-    A part that cannot be read is left out, counted, and logged once until it can be read again.
+    A part that cannot be read is omitted, counted, and logged once until it can be read again.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Collector:
         clock: Callable[[], float],
         wall_offset: float,
     ) -> None:
-        """Takes where to read; see `agent.metrics.registry.Metrics`."""
+        """Takes the sources; see `agent.metrics.registry.Metrics`."""
         self._state = state
         self._report = report
         self._counted = counted
@@ -89,7 +89,7 @@ class Collector:
         self._container = container or ContainerReader().read
         ports = game_ports((port.internal, port.protocol) for port in deployment.ports.values())
         self._network = network or NetworkReader(ports).read
-        # What never changes is made once.
+        # Families that never change are created once.
         self._build = list(families.build(version))
         self._deployment = list(families.deployment(deployment))
         self._failures = Tally((part,) for part in _PARTS)
@@ -115,7 +115,7 @@ class Collector:
         """All families, in the order in which they are shown.
 
         Args:
-            reading: what `read` gave.
+            reading: the result of `read`.
             logs_failed: why the counters of the log could not be fetched, or None.
         """
         found: list[Family] = []
@@ -123,7 +123,7 @@ class Collector:
             try:
                 found.extend(make())
             except Exception as problem:
-                # Whatever it is, an operator is better served by the rest than by nothing.
+                # Whatever the error, the other metrics are better than none.
                 self._failures.add(part)
                 if part not in self._failing:
                     log.warning(f"cannot read the metrics of {part}: {problem!r}; the others are served")
@@ -164,7 +164,7 @@ def _attempt(read: Callable[[], _T]) -> _T | Exception:
 
 
 def _known(value: _T | Exception) -> _T:
-    """The value, where reading it did not fail."""
+    """The value; raises if reading it failed."""
     if isinstance(value, Exception):
         raise value
     return value

@@ -1,10 +1,10 @@
-"""What the kernel says of the container beyond its CPU and memory: pressure, tasks, and what of the memory is cache.
+"""Reads more of the kernel's values for the container than CPU and memory: pressure, tasks, and cached memory.
 
-Pressure (PSI) is the time in which tasks had to wait for a resource: the figure that says that a container is too small
-before anything is killed or throttled. It is per cgroup with cgroup v2 only, also where that is mounted beside v1; the
-machine's own in `/proc/pressure` would speak of other containers, so it is not shown.
+Pressure (PSI) is the time in which tasks had to wait for a resource: it shows that a container is too small before
+anything is killed or throttled. It is available for a cgroup only with cgroup v2, also if that is mounted next to v1;
+the machine's own values in `/proc/pressure` would include other containers, so they are not used.
 
-Meanings: Linux Documentation/accounting/psi.rst, admin-guide/cgroup-v2.rst, cgroup-v1/pids.rst.
+Described in Linux Documentation/accounting/psi.rst, admin-guide/cgroup-v2.rst, cgroup-v1/pids.rst.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from agent.game.cgroup import CgroupReading, find_places, read_places
 
 
 class ContainerReading(NamedTuple):
-    """The container at one moment; None, or missing, where it is not to be had.
+    """The container's values at one time; None, or missing, if they are not available.
 
     Attributes:
         cgroup: CPU and memory.
         pressure: seconds that tasks waited, by resource (`cpu`, `memory`, `io`) and share (`some` of them, or `full`:
             all that had work to do).
-        inactive_file: bytes of the page cache that can be given up at once; what remains of the memory used without
-            them is the working set.
-        tasks: processes and threads there are.
-        task_limit: how many there may be; None without a limit.
+        inactive_file: bytes of the page cache that can be freed at once; the used memory without them is the working
+            set.
+        tasks: the number of processes and threads.
+        task_limit: the most processes and threads; None without a limit.
     """
 
     cgroup: CgroupReading
@@ -38,7 +38,7 @@ class ContainerReading(NamedTuple):
 
 
 class ContainerReader:
-    """Reads the counters of the cgroup that this process is in. Not for two threads at once."""
+    """Reads the counters of the cgroup of this process. Must not be used by two threads at once."""
 
     def __init__(self, root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> None:
         """Reads nothing yet.
@@ -64,7 +64,7 @@ class ContainerReader:
         return tasks if os.path.exists(f"{tasks}/pids.current") else f"{root}/pids"
 
     def read(self) -> ContainerReading:
-        """Reads each file once. Where they are is looked for again when they are not there any more."""
+        """Reads each file once. If the files are gone, searches for them again."""
         cgroup = read_places(self._places)
         if cgroup.memory_current is None:
             self._find()
@@ -84,7 +84,7 @@ class ContainerReader:
 
 
 def _unified(root: str, membership: str) -> str:
-    """The directory of the cgroup of v2 on a machine that has v1 beside it."""
+    """The directory of the v2 cgroup on a machine that also has v1."""
     for line in _read(membership).splitlines():
         if line.startswith("0::"):
             directory = os.path.normpath(f"{root}/unified/{line[3:]}")

@@ -1,7 +1,7 @@
-"""What the rooms count as it happens: plain numbers, turned into metric families only when somebody scrapes.
+"""Counters that other parts of the agent increase: plain numbers, converted to metric families only for a scrape.
 
-What a scrape needs beyond that (`agent.metrics.families` and its neighbours) is imported with the first one. All calls
-come from the event loop's thread.
+The other modules for a scrape (`agent.metrics.families` and more) are imported with the first one. All calls come from
+the event loop's thread.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 #: Upper bounds of the latency buckets, in seconds. An answer takes a fraction of a millisecond; one that takes longer
-#: than a tenth of a second waited for something, and one that takes longer than a second is a fault.
+#: than a tenth of a second had to wait for something, and more than a second indicates a defect.
 LATENCY_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 
-#: Label sets that one metric keeps apart. Labels come from closed sets, far smaller; should a caller let one through
-#: that is not, the rest is counted under `other` rather than growing without end.
+#: The most label sets of a metric. Labels come from much smaller closed sets; if a caller passes others by mistake, the
+#: rest is counted under `other`, so that the memory stays limited.
 MOST_LABEL_SETS = 500
 
 OTHER = "other"
@@ -31,7 +31,7 @@ class Tally:
     """A counter with labels."""
 
     def __init__(self, known: Iterable[Labels] = ()) -> None:
-        """Begins at 0 for the label sets in `known`, so that their first increase is one that `rate()` can see."""
+        """Starts at 0 for the label sets in `known`, so that `rate()` can detect their first increase."""
         self._counts: dict[Labels, int] = dict.fromkeys(known, 0)
 
     def add(self, *labels: str) -> None:
@@ -49,7 +49,7 @@ class Tally:
 
 @dataclass(slots=True)
 class Spread:
-    """How long things took.
+    """A histogram of durations.
 
     Attributes:
         buckets: how many fell into each of `LATENCY_BUCKETS` (and into none of the buckets below it); the last one
@@ -83,13 +83,13 @@ class Latency:
 
 @dataclass(slots=True)
 class StatsdCounts:
-    """What came as StatsD.
+    """The received StatsD data.
 
     Attributes:
-        datagrams: that were read.
-        taken: samples that were taken.
-        refused: samples that were not, because they make no sense or are too many.
-        lost: datagrams that the kernel threw away because they came faster than they could be read.
+        datagrams: datagrams read.
+        taken: samples accepted.
+        refused: samples refused, because they are invalid or too many.
+        lost: datagrams dropped by the kernel, because they arrived faster than they could be read.
     """
 
     datagrams: int = 0
@@ -107,9 +107,9 @@ class Counted:
         attempts: self-stop attempts by result.
         requests: requests to the local API by transport, operation and status.
         durations: how long these took, by transport and operation.
-        joined: players that came.
-        heartbeats: of the game.
-        statsd: what came as StatsD; None where nobody listens for it.
+        joined: players that joined.
+        heartbeats: heartbeats of the game.
+        statsd: the received StatsD data; None if it is switched off.
     """
 
     stops: Tally = field(default_factory=Tally)
@@ -123,13 +123,13 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class LogCounts:
-    """What became of the game's output, in bytes.
+    """Counters of the game's output, in bytes.
 
     Attributes:
-        received: what the game wrote, by stream.
-        shipped: what is where AGENT_LOG_URL says.
-        dropped: what was given up because the spool was full.
-        not_passed_on: what the container's own stdout and stderr did not take.
+        received: written by the game, by stream.
+        shipped: stored at AGENT_LOG_URL.
+        dropped: dropped because the spool was full.
+        not_passed_on: not accepted by the container's own stdout and stderr.
     """
 
     received: Mapping[str, int] = field(default_factory=dict)
@@ -139,21 +139,21 @@ class LogCounts:
 
 
 class LogSource:
-    """Where the counters of the log come from: another process may have them, so that they are fetched first."""
+    """The source of the log's counters, which may first have to be fetched from another process."""
 
     def __init__(
         self, read: Callable[[], LogCounts] = LogCounts, refresh: Callable[[], Awaitable[None]] | None = None
     ) -> None:
-        """Takes what gives the counters.
+        """Takes the functions for the counters.
 
         Args:
-            read: the counters, as far as they are known in this process.
-            refresh: fetches them as they are now; None where nothing has to be fetched. May raise.
+            read: returns the counters, as far as they are known in this process.
+            refresh: fetches the current counters; None if nothing has to be fetched. May raise.
         """
         self.counts = read
         self._refresh = refresh
 
     async def refresh(self) -> None:
-        """Fetches the counters as they are now."""
+        """Fetches the current counters."""
         if self._refresh is not None:
             await self._refresh()

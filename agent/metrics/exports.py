@@ -1,4 +1,4 @@
-"""What leaves the agent by itself: metrics pushed at an interval and at the end, the lifecycle as a trace, the log.
+"""Exports: pushes metrics at an interval and at the end, and sends the lifecycle as a trace, and the log.
 
 Everything here is switched on by a setting or a variable, and imported only then.
 """
@@ -42,12 +42,12 @@ def trace_id(deployment: Deployment, began: float) -> str:
 
 
 class LogOrigin(NamedTuple):
-    """Where the log comes from.
+    """The source of the log.
 
     Attributes:
-        spool: has it.
+        spool: the spool.
         sent: number of the last segment that an earlier process of the agent has exported; 0 for none.
-        on_sent: told the number of each that was exported.
+        on_sent: called with the number of each exported segment.
     """
 
     spool: Tapped
@@ -56,7 +56,7 @@ class LogOrigin(NamedTuple):
 
 
 class Exports:
-    """Pushes metrics, exports the trace and the log, as far as that is asked for."""
+    """Pushes metrics, exports the trace and the log, as far as they are switched on."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Exports:
             deployment: what the platform injected.
             collect: reads all metrics.
             began: when the container began, in seconds of Unix time.
-            origin: where the log comes from; None where none is captured.
+            origin: the source of the log; None if it is not captured.
         """
         self._settings = settings
         self._environ = environ
@@ -103,12 +103,12 @@ class Exports:
 
     @property
     def trace_id(self) -> str | None:
-        """Of the trace that the lifecycle is exported as; None where it is not."""
+        """The id of the lifecycle's trace; None if it is not exported."""
         return trace_id(self._deployment, self._began) if self._traces else None
 
     @property
     def wanted(self) -> bool:
-        """Whether anything is sent anywhere."""
+        """Whether anything is exported."""
         return bool(self._settings.metrics_push_url) or self._traces or self._metrics or self._log is not None
 
     async def run(self) -> None:
@@ -123,11 +123,11 @@ class Exports:
         await asyncio.gather(*work)
 
     async def last(self, document: Mapping[str, Any], until: float) -> None:
-        """Sends what is to be sent when the game has ended. Never raises.
+        """Makes the exports after the game's end. Never raises.
 
         Args:
-            document: what `exit.json` says so far.
-            until: seconds of the monotonic clock by which it is over.
+            document: the content of `exit.json` so far.
+            until: the deadline, in seconds of the monotonic clock.
         """
         work: list[Awaitable[object]] = []
         if (pusher := self._push()) is not None:
@@ -144,7 +144,7 @@ class Exports:
                 log.warning(f"cannot export what is to be exported at the end: {type(problem).__name__}: {problem}")
 
     def close(self) -> None:
-        """Lets go of the log: what was not exported by now is not, and what a store has of it is deleted."""
+        """Releases the log: the rest is not exported, and segments that the store has are deleted."""
         if self._log is not None:
             self._log.give_up()
 
@@ -155,7 +155,7 @@ class Exports:
             name: of the span.
             began: seconds of the monotonic clock.
             ended: likewise.
-            attributes: what is to be said of it.
+            attributes: its attributes.
         """
         if not self._traces or not self._otel() or self._trace is None:
             return
@@ -182,7 +182,7 @@ class Exports:
         return self._pusher
 
     def _otel(self) -> bool:
-        """Whether the SDK is there and asked for."""
+        """Whether the SDK is installed and switched on."""
         if not self._traces and not self._metrics and self._log is None:
             return False
         if self._resource is None:
@@ -240,6 +240,6 @@ def _wanted(environ: Mapping[str, str], signal: str) -> bool:
 
 
 def _logs_wanted(environ: Mapping[str, str]) -> bool:
-    """Whether the log is exported: unlike the other signals only where it is asked for, since it is large."""
+    """Whether the log is exported: unlike the other signals, only on explicit request, because it is large."""
     asked = environ.get("OTEL_LOGS_EXPORTER") or environ.get(_ENDPOINT.format("LOGS_"))
     return bool(asked) and _wanted(environ, "LOGS")

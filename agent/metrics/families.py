@@ -1,7 +1,7 @@
-"""Facts to metric families.
+"""Declares the metrics (names, help texts, labels) and creates their families from facts.
 
-Names begin with `arbitrium_agent_` where they are about the agent itself and with `arbitrium_` where they are about the
-deployment: its game, players, container and log. Those the game made up itself begin with `game_`. Units are base
+Names begin with `arbitrium_agent_` for metrics of the agent itself and with `arbitrium_` for those of the deployment:
+its game, players, container and log. Metrics defined by the game begin with `game_`. Units are base
 units, and counters end in `_total`: https://prometheus.io/docs/practices/naming/.
 """
 
@@ -56,7 +56,7 @@ def _text(value: object) -> str:
 
 
 def _known(name: str, documentation: str, value: float | None) -> Families:
-    """A gauge without labels; nothing where there is no value."""
+    """A gauge without labels; nothing if there is no value."""
     if value is not None:
         yield gauge(name, documentation, value)
 
@@ -76,7 +76,7 @@ def build(version: str) -> Families:
 
 
 def deployment(it: Deployment) -> Families:
-    """Where it runs; what is not known is empty, which Prometheus takes for a label that is not there."""
+    """Where it runs; unknown values are empty, which Prometheus treats like a missing label."""
     location = it.location
     facts: dict[str, object] = {
         "request_id": it.request_id,
@@ -101,13 +101,13 @@ def deployment(it: Deployment) -> Families:
 
 
 def lifecycle(state: State, counted: Counted, wall_offset: float, trace_id: str | None = None) -> Families:
-    """Where the deployment is in its life.
+    """The lifecycle of the deployment.
 
     Args:
-        state: the present state.
-        counted: what was counted since the agent started.
+        state: the current state.
+        counted: the counters since the agent started.
         wall_offset: seconds to add to the monotonic clock to get Unix time.
-        trace_id: of the trace that the lifecycle is exported as; what ends a life leads to it.
+        trace_id: of the lifecycle's trace; used in exemplars.
     """
     yield stateset(
         "arbitrium_phase",
@@ -146,7 +146,7 @@ def lifecycle(state: State, counted: Counted, wall_offset: float, trace_id: str 
 
 
 def game(usage: Usage) -> Families:
-    """What the game's processes use."""
+    """The resources used by the game's processes."""
     yield counter(
         "arbitrium_game_cpu_seconds_total",
         "CPU time of all processes of the game, those that have ended included.",
@@ -194,7 +194,7 @@ def game(usage: Usage) -> Families:
 
 
 def container(reading: ContainerReading) -> Families:
-    """The counters of the container; what the kernel or the container's runtime does not show is not there."""
+    """The counters of the container; those not provided by the kernel or the container runtime are missing."""
     for name, documentation, field in _CONTAINER_GAUGES:
         yield from _known(f"arbitrium_container_{name}", documentation, getattr(reading.cgroup, field))
     used, inactive = reading.cgroup.memory_current, reading.inactive_file
@@ -232,7 +232,7 @@ _UDP_ERRORS = (
 
 
 def network(reading: Network) -> Families:
-    """What the network did to the container."""
+    """The counters of the container's network."""
     devices = reading.devices.items()
     for what, documentation in (
         ("bytes", "Bytes through a network interface of the container."),
@@ -287,11 +287,11 @@ def network(reading: Network) -> Families:
 
 
 def players(report: GameReport, counted: Counted, now: float) -> Families:
-    """What the game says of itself.
+    """The game's reports about itself.
 
     Args:
-        report: the latest it said.
-        counted: what was counted since the agent started.
+        report: its latest reports.
+        counted: the counters since the agent started.
         now: seconds of the monotonic clock.
     """
     if report.players_known:
@@ -308,7 +308,7 @@ def players(report: GameReport, counted: Counted, now: float) -> Families:
 
 
 def logs(counts: LogCounts) -> Families:
-    """What became of the game's output."""
+    """The counters of the game's output."""
     yield counter(
         "arbitrium_log_received_bytes_total",
         "Bytes of output that the game wrote.",
@@ -324,7 +324,7 @@ def logs(counts: LogCounts) -> Families:
 
 
 def requests(counted: Counted) -> Families:
-    """What was asked of the agent."""
+    """The requests to the agent."""
     yield counter(
         "arbitrium_agent_requests_total",
         "Requests to the local API, by transport (http, socket), operation and status.",
@@ -359,7 +359,7 @@ def requests(counted: Counted) -> Families:
 
 
 def process(own: OwnProcesses) -> Families:
-    """What the agent itself uses."""
+    """The resources used by the agent itself."""
     rows = own.processes.items()
     yield counter(
         "arbitrium_agent_process_cpu_seconds_total",
@@ -397,7 +397,7 @@ def process(own: OwnProcesses) -> Families:
 
 
 def custom(metrics: GameMetrics) -> Families:
-    """The game's own figures, as `game_<name>`, and how many were refused."""
+    """The game's own metrics, as `game_<name>`, and how many reports were refused."""
     yield counter(
         "arbitrium_game_metrics_refused_total",
         "Figures of the game's own that were not taken, by why: limit means too many names or label sets.",
@@ -428,7 +428,7 @@ def custom(metrics: GameMetrics) -> Families:
 
 
 def _game_counter(metric: GameMetric, documentation: str, metrics: Mapping[str, GameMetric]) -> Family:
-    # In OpenMetrics a counter is called without `_total`, and so could be a gauge of the game's.
+    # In OpenMetrics a counter's family has no `_total`, so it could collide with a gauge of the game.
     base = metric.name.removesuffix("_total")
     if not base or base in metrics or f"{base}_created" in metrics:
         plain = [Sample("", labels, series.value) for labels, series in metric.series.items()]

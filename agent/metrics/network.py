@@ -1,7 +1,7 @@
-"""What the network did to the container: bytes, packets and drops, UDP errors, the queues of the game's sockets.
+"""Reads the network counters of the container: bytes, packets, drops, UDP errors, the queues of the game's sockets.
 
-A lagging game usually shows here first: datagrams that the kernel threw away because the game did not read in time
-(`receive_buffer`, and `drops` of its socket), or a queue that does not empty.
+Lag is usually visible here first: datagrams that the kernel dropped because the game did not read in time
+(`receive_buffer`, and `drops` of its socket), or a queue that does not get empty.
 
 The files are those of this process's own network namespace, which every process of a container shares (man 5 proc,
 `/proc/net`; fields: Linux Documentation/networking/proc_net_tcp.rst and include/uapi/linux/snmp.h).
@@ -47,10 +47,10 @@ class Queue(NamedTuple):
     """The sockets of one port together.
 
     Attributes:
-        receive_bytes: what has arrived and was not read by the game yet.
-        send_bytes: what the game has written and has not left (TCP: is not acknowledged) yet.
-        drops: datagrams thrown away because the queue was full or the checksum wrong, since the agent first looked;
-            None for TCP.
+        receive_bytes: bytes that have arrived and were not read by the game yet.
+        send_bytes: bytes that the game has written and that were not sent (TCP: not acknowledged) yet.
+        drops: datagrams dropped because the queue was full or the checksum wrong, since the first reading; None for
+            TCP.
     """
 
     receive_bytes: int = 0
@@ -59,7 +59,7 @@ class Queue(NamedTuple):
 
 
 class Network(NamedTuple):
-    """The network at one moment.
+    """The network at one time.
 
     Attributes:
         devices: by name, the loopback interface left out.
@@ -73,18 +73,18 @@ class Network(NamedTuple):
 
 
 class NetworkReader:
-    """Reads the network's counters. Not for two threads at once."""
+    """Reads the network's counters. Must not be used by two threads at once."""
 
     def __init__(self, ports: Iterable[Port] = (), root: str = "/proc/net") -> None:
         """Takes the ports of the game, and where the kernel shows the network."""
         self._ports = frozenset(ports)
         self._root = root
-        # A socket takes its count of drops with it when it is closed: what was seen of each is kept.
+        # When a socket is closed, its count of drops is lost, so the last value of each socket is stored.
         self._open: dict[str, tuple[Port, int]] = {}
         self._closed: dict[Port, int] = {}
 
     def read(self) -> Network:
-        """Reads everything once; what the kernel does not show is not there."""
+        """Reads everything once; values not provided by the kernel are missing."""
         return Network(self._devices(), self._udp(), self._queues())
 
     def _devices(self) -> dict[str, Device]:

@@ -1,7 +1,7 @@
-"""Pushes all metrics to where somebody keeps them: at the end of a deployment, and at an interval where wanted.
+"""Pushes all metrics to a receiver: at the end of a deployment, and optionally at an interval.
 
-A server that lives for seconds is not found by a scraper in time, and one whose ports cannot be reached never is. The
-receiver is a Prometheus remote-write endpoint (version 2.0 first, then 1.0), or a Pushgateway where the URL's path has
+A scraper does not discover a server that runs only for seconds, and cannot reach one without public ports. The receiver
+is a Prometheus remote-write endpoint (version 2.0 first, then 1.0), or a Pushgateway if the URL's path contains
 `/metrics/job/`.
 """
 
@@ -21,7 +21,7 @@ from agent import log
 from agent.metrics import remote_write
 from agent.metrics.exposition import TEXT, Family, LabelPairs, text_format
 
-# A push that is not the last one; the last one has what is left of the stop plan.
+# Timeout of a push, except the last one, which gets the rest of the stop plan.
 _SECONDS = 10.0
 _LONGEST_ANSWER = 300
 _PAUSE = 0.5
@@ -33,13 +33,13 @@ class PushError(Exception):
     """Metrics could not be pushed; `str()` says why."""
 
     def __init__(self, message: str, *, again: bool = False) -> None:
-        """Takes the reason, and whether it makes sense to try again."""
+        """Takes the reason, and whether retrying makes sense."""
         super().__init__(message)
         self.again = again
 
 
 class Pusher:
-    """Pushes what `collect` gives to one receiver."""
+    """Pushes the metrics of `collect` to one receiver."""
 
     def __init__(
         self,
@@ -56,8 +56,8 @@ class Pusher:
             url: of a remote-write receiver, or of a Pushgateway with a job.
             collect: reads all metrics.
             job: value of the label `job` (remote write); a Pushgateway has it in its URL.
-            instance: what tells this deployment from others of the job: the label `instance`.
-            auth: a bearer token, or USER:PASSWORD; None where nothing is wanted.
+            instance: value of the label `instance`, unique for each deployment of the job.
+            auth: a bearer token, or USER:PASSWORD; None without authentication.
         """
         self._url = url
         self._collect = collect
@@ -72,7 +72,7 @@ class Pusher:
         """Pushes at an interval, until it is cancelled.
 
         Args:
-            interval: seconds from the begin of one push to that of the next one.
+            interval: seconds between the starts of two pushes.
         """
         async with aiohttp.ClientSession(trust_env=True) as session:
             while True:
@@ -87,7 +87,7 @@ class Pusher:
                 await asyncio.sleep(max(0.0, began + interval - time.monotonic()))
 
     async def push_last(self, deadline: float) -> bool:
-        """Pushes once more, and tries again where that makes sense, until a moment.
+        """Pushes once more, with retries if they make sense, until a deadline.
 
         Args:
             deadline: seconds of the monotonic clock.
@@ -167,7 +167,7 @@ class Pusher:
 
 
 def instance_name(request_id: str | None) -> str:
-    """What tells a deployment from others: its id on the platform, else the name of the machine."""
+    """The unique name of a deployment: its id on the platform, else the name of the machine."""
     return request_id or socket.gethostname()
 
 
@@ -181,13 +181,13 @@ def _authorization(auth: str | None) -> dict[str, str]:
 
 
 def _grouping(value: str) -> str:
-    """The value of a label in a Pushgateway's path, which cannot hold every character as it is."""
+    """The value of a label, encoded for a Pushgateway's path."""
     if "/" in value or not value:
         return f"@base64/{base64.urlsafe_b64encode(value.encode()).decode().rstrip('=') or '='}"
     return f"/{quote(value, safe='')}"
 
 
 def _shown(url: str) -> str:
-    """The URL without its query, which may hold a key."""
+    """The URL without its query, which may contain a key."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}{parts.path}"

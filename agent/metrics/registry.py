@@ -1,7 +1,7 @@
-"""Metrics, as the rest of the agent sees them: what the rooms tell, where the rest is read, and the answer to a scrape.
+"""The interface of the metrics for the rest of the agent: counting events, reading values, and answering a scrape.
 
-Nothing is collected in the background. What happens is counted as it happens (`agent.metrics.counts`); what merely is
-(processes, players, the phase) is read when somebody scrapes, or when the values are pushed.
+Nothing is collected in the background. Events are counted when they happen (`agent.metrics.counts`); current values
+(processes, players, the phase) are read for a scrape or a push. Names are declared in `agent.metrics.families`.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ _KNOWN_STOPS = (
     (Source.OPERATOR, Reason.REQUESTED),
     (Source.PLATFORM, Reason.PLATFORM_STOP),
 )
-# How long a scrape waits for the counters of the log, which another process may have.
+# How long a scrape waits for the counters of the log, which may be in another process.
 _REFRESH_SECONDS = 1.0
-# Between the end of a reading and the beginning of the next one.
+# The least time between the end of a reading and the beginning of the next one.
 _SHORTEST_INTERVAL = 0.02
 
 
 class _Collected(NamedTuple):
-    """What was read last, and what was written of it, by content type."""
+    """The last reading, and its output by content type."""
 
     families: list[Family]
     written: dict[str, bytes]
 
 
 class Metrics:
-    """All metrics of one agent. Every method, and what is given to it, is called on the loop's thread but for two."""
+    """All metrics of one agent. All methods and callbacks run on the loop's thread, except those that say otherwise."""
 
     def __init__(
         self,
@@ -67,20 +67,20 @@ class Metrics:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """Takes where to read what is asked for at a scrape, and starts to count.
+        """Takes the sources for a scrape, and starts counting.
 
         Args:
             version: of the agent.
             deployment: what the platform injected, without secrets.
-            state: gives the present state of the lifecycle.
-            report: what the game says; it is subscribed to.
-            root: gives the process whose descendants are the game: the init. Called in another thread.
-            without: gives descendants of it that are not the game: the agent, and helpers. Called in another thread.
-            logs: what became of the game's output.
-            container: gives the counters of the container. Called in another thread.
-            network: gives the counters of its network. Called in another thread.
-            attempt_results: the results that a self-stop attempt can have, to be shown as 0 until they occur.
-            trace_id: of the trace that the lifecycle is exported as, where it is.
+            state: returns the current state of the lifecycle.
+            report: the game's reports; this subscribes to it.
+            root: returns the process whose descendants are the game: the init. Called in another thread.
+            without: returns its descendants that are not the game: the agent, and helpers. Called in another thread.
+            logs: the counters of the game's output.
+            container: returns the counters of the container. Called in another thread.
+            network: returns the counters of its network. Called in another thread.
+            attempt_results: the possible results of a self-stop attempt, shown as 0 until they occur.
+            trace_id: of the lifecycle's trace, if it is exported.
             clock: seconds of the monotonic clock that the lifecycle and the report use.
             wall: Unix time in seconds.
         """
@@ -106,7 +106,7 @@ class Metrics:
         self._next = 0.0
         self._latest: _Collected | None = None
         self._formats: Formats | None = None
-        # What was before the agent's process, or before it was started again, counts as well.
+        # Events before the (re)start of the agent's process count too.
         self._counted.joined, self._counted.heartbeats = report.count, report.heartbeats
         if (stop := state().stop) is not None:
             self.on_stop_request(stop.source, stop.reason)
@@ -119,7 +119,7 @@ class Metrics:
 
         Args:
             transport: `http`, `socket` or another closed set of words, as is `operation`: they become labels.
-            operation: which one, or one word for all that are none.
+            operation: which one, or one word for all unknown ones.
             status: HTTP status, or the code of a JSON-RPC error, or `ok`.
             seconds: from its arrival to its answer.
         """
@@ -143,12 +143,12 @@ class Metrics:
     # The answer to a scrape ------------------------------------------------------------------------------------------
 
     async def serve(self, listening: socket.socket, *, token: str = "", tls: SSLContext | None = None) -> MetricsServer:
-        """Serves `/metrics` on a socket that listens already.
+        """Serves `/metrics` on a listening socket.
 
         Args:
             listening: the socket.
-            token: that a scrape must bear; "" for none.
-            tls: what to encrypt with; None for plain HTTP.
+            token: that a scrape must send; "" for none.
+            tls: the TLS context; None for plain HTTP.
 
         Returns:
             The running server; its `close()` ends it and the socket.
@@ -158,17 +158,17 @@ class Metrics:
         return await MetricsServer.start(listening, self.expose, self._version, token=token, tls=tls)
 
     async def collect(self) -> list[Family]:
-        """Reads everything: all families, whatever they are written as.
+        """Reads all families, independent of the output format.
 
-        Who asks while others wait gets what is read for them, so that a crowd costs as much as one, and there are at
-        most 50 readings a second: this port may be reachable by anybody.
+        Concurrent callers share one reading, and there are at most 50 readings a second, because this port may be
+        reachable by anybody.
         """
         return (await self._collected()).families
 
     async def _collected(self) -> _Collected:
         begun = self._begun
         async with self._collecting:
-            # Only what was begun after this was asked for is new enough for who asks.
+            # Only a reading that began after this call is new enough for the caller.
             if self._begun > begun and self._latest is not None:
                 return self._latest
             await asyncio.sleep(max(0.0, self._next - time.monotonic()))
@@ -184,13 +184,13 @@ class Metrics:
         try:
             async with asyncio.timeout(_REFRESH_SECONDS):
                 await self._logs.refresh()
-        except Exception as problem:  # the other metrics are to be had all the same
+        except Exception as problem:  # the other metrics are still available
             failed = problem
         reading = await asyncio.to_thread(self._collector.read)
         return self._collector.families(reading, failed)
 
     async def listen_statsd(self, listening: socket.socket) -> StatsdListener:
-        """Takes the game's figures from a datagram socket that is bound already.
+        """Receives the game's metrics from a bound datagram socket.
 
         Returns:
             The running listener; its `close()` ends it.
@@ -201,10 +201,10 @@ class Metrics:
         return StatsdListener(listening, self._report.metrics, self._counted.statsd, asyncio.get_running_loop())
 
     async def expose(self, accept: str = "") -> tuple[bytes, str]:
-        """Reads everything and writes it down.
+        """Reads everything and formats it.
 
         Args:
-            accept: the `Accept` header; OpenMetrics where it asks for that, the older text format otherwise.
+            accept: the `Accept` header; OpenMetrics if it asks for that, otherwise the older text format.
 
         Returns:
             The body and its content type.

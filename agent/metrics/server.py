@@ -1,4 +1,4 @@
-"""`/metrics` over HTTP, on a listener of its own, so that it can be reached from outside without exposing control."""
+"""`/metrics` over HTTP, on a separate listener, so that it can be reached from outside without exposing the API."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
 _METHODS = ("GET", "HEAD")
-# Whoever reaches this port must not be able to use up the agent's descriptors: the game's logs and the stop need them.
+# Clients of this port must not be able to use up the agent's descriptors: the game's logs and the stop need them.
 CONNECTIONS = 64
 DESCRIPTORS_SHARE = 1 / 16
 _KEEPALIVE_SECONDS = 30.0
 _HANDSHAKE_SECONDS = 5.0
-# A handshake costs a millisecond or two of CPU, and anybody who reaches the port may ask for one.
+# A handshake costs a millisecond or two of CPU, and anybody who reaches the port can start one.
 _BETWEEN_HANDSHAKES = 0.02
 _CLOSE_SECONDS = 0.1
 
 
 class _Bounded(web.Server):
-    """Holds so many connections at most: one more makes it close the one that has not asked for anything longest.
+    """Limits the connections: a new one beyond the limit closes the one that has sent no request for longest.
 
-    A new connection is never refused, because it may be Prometheus: connections that are held open and say nothing, or
-    slowly, are what is given up.
+    A new connection is never refused, because it may be Prometheus; connections that are idle or slow are closed
+    instead.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._silent: dict[web.RequestHandler, asyncio.Transport] = {}  # the longest silent first
+        self._silent: dict[web.RequestHandler, asyncio.Transport] = {}  # the longest idle one first
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """As in the library, which calls it."""
@@ -52,15 +52,15 @@ class _Bounded(web.Server):
         self._silent.pop(handler, None)
 
     def asked(self, handler: web.RequestHandler) -> None:
-        """This connection has just asked for something."""
+        """This connection has just sent a request."""
         if (transport := self._silent.pop(handler, None)) is not None:
             self._silent[handler] = transport
 
 
 class _Encrypted:
-    """Accepts connections and speaks TLS on them, with as many handshakes under way at most as connections are held.
+    """Accepts TLS connections, and limits concurrent handshakes to the most open connections.
 
-    asyncio's own server would wait for each handshake, however many of them never come, and hold a descriptor for it.
+    asyncio's own server would wait for any number of unfinished handshakes, and hold a descriptor for each.
     """
 
     def __init__(self, listening: socket.socket, server: _Bounded, tls: SSLContext) -> None:
@@ -71,7 +71,7 @@ class _Encrypted:
         self._accepting = asyncio.create_task(self._accept())
 
     async def close(self) -> None:
-        """Accepts no more, and closes the listener."""
+        """Accepts no more connections, and closes the listener."""
         for task in (self._accepting, *self._handshakes):
             task.cancel()
         await asyncio.gather(self._accepting, *self._handshakes, return_exceptions=True)
@@ -94,7 +94,7 @@ class _Encrypted:
             await asyncio.sleep(_BETWEEN_HANDSHAKES)
 
     async def _shake_hands(self, connection: socket.socket) -> None:
-        # Plain HTTP, a scanner, a client that does not trust the certificate: its own side says what is wrong.
+        # Plain HTTP, a scanner, a client that does not trust the certificate: the client reports the error.
         with contextlib.suppress(OSError):
             await asyncio.get_running_loop().connect_accepted_socket(
                 self._server, connection, ssl=self._tls, ssl_handshake_timeout=_HANDSHAKE_SECONDS
@@ -120,14 +120,14 @@ class MetricsServer:
         token: str = "",
         tls: SSLContext | None = None,
     ) -> MetricsServer:
-        """Begins to serve.
+        """Starts serving.
 
         Args:
             listening: a socket that is bound; it is closed with the server.
-            expose: gives body and content type for an `Accept` header.
+            expose: returns body and content type for an `Accept` header.
             version: of the agent, for the page at `/`.
-            token: that a scrape must bear; "" for none.
-            tls: what to encrypt with; None for plain HTTP.
+            token: that a scrape must send; "" for none.
+            tls: the TLS context; None for plain HTTP.
         """
 
         async def answer(request: web.BaseRequest) -> web.StreamResponse:

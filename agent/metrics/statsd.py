@@ -1,12 +1,12 @@
-"""Takes the game's own figures as StatsD and DogStatsD send them: many small datagrams, on loopback, without an answer.
+"""Receives the game's own metrics in the protocols StatsD and DogStatsD: small datagrams on loopback, without answers.
 
 Protocols: https://github.com/statsd/statsd/blob/master/docs/metric_types.md and
 https://docs.datadoghq.com/developers/dogstatsd/datagram_shell/ (tags, sampling, several values in one datagram).
 
-How they become the figures of `/metrics`: what is not a letter, digit or underscore in a name becomes an underscore;
-a counter (`c`) ends in `_total`; a timer (`ms`) becomes a histogram in seconds; histograms and distributions (`h`, `d`)
-become histograms; a gauge (`g`) with a sign is a change, as in StatsD. Tags become labels. Sets, events and service
-checks are not taken, and counted.
+Conversion to the metrics of `/metrics`: a character of a name that is not a letter, digit or underscore becomes an
+underscore; a counter (`c`) gets the suffix `_total`; a timer (`ms`) becomes a histogram in seconds; histograms and
+distributions (`h`, `d`) become histograms; a gauge (`g`) with a sign is a change, as in StatsD. Tags become labels.
+Sets, events and service checks are refused and counted.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from agent.descriptors import guarded
 from agent.lifecycle.game_metrics import GameMetrics, Kind, LabelPairs, MetricError, Series
 from agent.metrics.counts import StatsdCounts
 
-# What one turn of the event loop may take: heartbeats and signals come in between, however many datagrams wait.
+# Limit for one round of the event loop, so that heartbeats and signals are handled in between.
 _TURN_SECONDS = 0.002
 _DATAGRAMS_BETWEEN_LOOKS = 16
 _LONGEST = 65536
 _RECEIVE_BUFFER = 4 * 1024 * 1024
-# Names and tags in the spelling of the sender, with what they mean; each costs a few hundred bytes.
+# Size of the cache from the sender's names and tags to their series; each entry takes a few hundred bytes.
 _MOST_CELLS = 5000
 # include/uapi/asm-generic/socket.h; the second says how many datagrams the kernel had to throw away.
 _SO_RCVBUFFORCE = 33
@@ -38,7 +38,7 @@ _NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9_]")
 
 
 class _Cell(NamedTuple):
-    """Where samples of one name with one set of tags go."""
+    """The series for samples of one name with one set of tags."""
 
     kind: Kind
     series: Series
@@ -48,17 +48,17 @@ class _Cell(NamedTuple):
 
 
 class StatsdListener:
-    """Reads datagrams from a socket into the game's figures."""
+    """Reads datagrams from a socket into the game's metrics."""
 
     def __init__(
         self, listening: socket.socket, metrics: GameMetrics, counts: StatsdCounts, loop: asyncio.AbstractEventLoop
     ) -> None:
-        """Begins to read.
+        """Starts reading.
 
         Args:
-            listening: a datagram socket that is bound; it belongs to the caller.
-            metrics: the game's figures.
-            counts: counts what comes.
+            listening: a bound datagram socket; it belongs to the caller.
+            metrics: the game's metrics.
+            counts: the counters of the received data.
             loop: the event loop.
         """
         self._unix = listening.family == socket.AF_UNIX
@@ -104,7 +104,8 @@ class StatsdListener:
             return
 
     def _receive_and_count_lost(self) -> bytes:
-        # Done once a turn: it takes twice as long. A sender to a Unix socket waits instead of losing anything.
+        # Read once in each round, because this call takes twice as long. A sender to a Unix socket waits and loses
+        # nothing.
         data, ancillary, _, _ = self._socket.recvmsg(_LONGEST, socket.CMSG_SPACE(4))
         for level, kind, value in ancillary:
             if level == socket.SOL_SOCKET and kind == _SO_RXQ_OVFL:
@@ -112,7 +113,7 @@ class StatsdListener:
         return data
 
     def take(self, data: bytes) -> None:
-        """Takes in one datagram: one sample a line."""
+        """Handles one datagram: one sample on each line."""
         for line in data.split(b"\n") if b"\n" in data else (data,):
             if not line:
                 continue
@@ -153,7 +154,7 @@ class StatsdListener:
             series.value = number
 
     def _learn(self, key: tuple[bytes, bytes]) -> _Cell | None:
-        """What a name and what follows the value mean; None where that cannot be taken, which is remembered too."""
+        """The series for a name and the part after the value; None if it is refused. Both results are cached."""
         if len(self._cells) >= _MOST_CELLS:
             self._cells.clear()
         cell = self._cells[key] = self._understand(*key)
