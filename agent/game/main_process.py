@@ -84,6 +84,7 @@ class MainProcess:
         self._known: int | None = None  # the wait status of the main process
         self._watched: int | None = None  # a pidfd of the main process
         self._reading = False
+        self._named = False  # whether the main process was named by MAINPID
         if follow is not None and follow.at_once:
             watcher.call_later(_LOOK_AFTER_END, self._search)
 
@@ -118,6 +119,8 @@ class MainProcess:
             return
         if pid not in self._pids():
             raise ValueError(f"MAINPID={pid} is no process of the game")
+        # What the game says now is more than what a setting found before: nothing is searched for while that lives.
+        self._named, self._until = True, None
         self._become(pid, "it says so (MAINPID)")
 
     def _become(self, pid: int, why: str) -> None:
@@ -180,7 +183,7 @@ class MainProcess:
         if self._executed_lives:
             # The executed process may be its parent; then it knows how it ended, and what to do next.
             self._game.main_pid = self._game.pid
-        if self._follow is not None and self._lives():
+        if self._lives():
             self._search_successor()  # its parent may continue forever
 
     # Following -------------------------------------------------------------------------------------------------------
@@ -188,11 +191,16 @@ class MainProcess:
     def _search_successor(self) -> None:
         """The main process has ended, and others of the game are running."""
         self._until = self._watcher.time() + _SUCCESSOR_SECONDS
-        self._search()
+        self._named = False
+        if self._follow is not None:
+            self._search()
+        else:
+            # It has named itself: so long another may do so, or a launcher that waited pass its code on.
+            self._watcher.call_later(_SUCCESSOR_SECONDS, self._look)
 
     def _search(self) -> None:
         """Searches periodically for the process of AGENT_MAIN."""
-        if self._closed or self.over or self._follow is None:
+        if self._closed or self.over or self._follow is None or self._named:
             return
         found = self._follow.find(self._pids()) if self._lives() else None
         if found is not None:

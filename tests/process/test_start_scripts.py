@@ -134,6 +134,8 @@ WRAPPERS = {
     "dumb-init": "exec dumb-init -- {server}",
     "su": "su root -c '{server}'",
     "runuser": "runuser root -c '{server}'",
+    "gosu": "exec gosu root {server}",
+    "gosu in front of a script": "exec gosu root bash -c '{server} & wait'",
     "setpriv": "exec setpriv --no-new-privs {server}",
     "a loader that leaves": "({server} &) ; sleep .2; exec {python} -S -E {games}/waits_for_nobody.py",
 }
@@ -143,8 +145,9 @@ WRAPPERS = {
 @pytest.mark.slow
 def test_wrappers_lose_no_world(launch: Launcher, tool: str) -> None:
     """A server below a multiplexer, another init, or a program that changes the user."""
-    if tool in ("tmux", "screen", "tini", "dumb-init") and shutil.which(tool) is None:
-        pytest.skip(f"{tool} is not installed")
+    program = tool.partition(" ")[0]
+    if program in ("tmux", "screen", "tini", "dumb-init", "gosu") and shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
     world, out = launch.files / "world", launch.files / "out"
     text = WRAPPERS[tool].format(
         server=server("TERM", world), socket=launch.files.name, dir=launch.files, python=PYTHON[0], games=GAMES

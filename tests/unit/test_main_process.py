@@ -245,6 +245,40 @@ def test_a_process_that_is_gone_when_it_is_found(server: subprocess.Popen[bytes]
     assert start.how == ExitStatus()
 
 
+@pytest.mark.parametrize("follow", [False, True])
+def test_one_that_was_named_ends_and_its_launcher_goes_on(
+    server: subprocess.Popen[bytes], told: ExitStatus, follow: bool
+) -> None:
+    """Its end is the game's, as systemd has it: a launcher that sleeps on would be billed for ever."""
+    start = Start(follow=follow)
+    start.processes.append(server.pid)
+    start.main.name(server.pid)
+    start.server_ends(server)
+    start.watcher.ends()
+    over = []
+    for seconds in (4.0, 2.0):
+        start.watcher.run(seconds)
+        over.append(start.main.over)
+    assert over == [False, True], "the launcher may pass its code on, and a successor may name itself"
+    assert start.how == told
+
+
+def test_a_successor_names_itself(server: subprocess.Popen[bytes]) -> None:
+    """While one is searched for: the search ends, whatever AGENT_MAIN would find."""
+    start = Start()
+    start.processes.append(server.pid)
+    start.main.name(server.pid)
+    start.server_ends(server)
+    start.watcher.ends()
+    start.processes.append(os.getpid())
+    start.main.name(os.getpid())
+    start.says.pid = EXECUTED
+    start.watcher.run(20.0)
+    start.look()
+    assert not start.main.over
+    assert start.game.main_pid == os.getpid()
+
+
 def test_a_name_for_what_is_no_process_of_the_game() -> None:
     """Is refused."""
     start = Start()
