@@ -1,5 +1,5 @@
-"""Other hosts' local agents, as far as a game built for them needs one: Agones, Multiplay, PlayFab.
+"""Emulates the local agents of other hosts for games built for them: Agones, Multiplay, PlayFab.
 
-`prepare` is the init's part, before the game is spawned; `hosts` is the agent's. Nothing is imported here, for
+`prepare` runs in the init before the game is spawned; `hosts` runs in the agent. Nothing is imported here, because
 `prepare` must stay light.
 """

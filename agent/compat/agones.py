@@ -1,4 +1,4 @@
-"""Agones: what its sidecar answers, mapped onto our operations. REST on 9358; gRPC is `agent.compat.agones_grpc`.
+"""Agones: maps the calls of its sidecar to our operations. REST is on port 9358; gRPC is in `agent.compat.agones_grpc`.
 
 Values are dictionaries in the JSON form of the protocol's messages, with the names of the `.proto` files; both
 transports read and write these. Source: Agones' protocol files and its own local SDK server.

@@ -1,4 +1,4 @@
-"""What a `gameserver.yaml` and the settings say about the game server of Agones."""
+"""Reads the configuration of an Agones game server from a `gameserver.yaml` and the settings."""
 
 from __future__ import annotations
 

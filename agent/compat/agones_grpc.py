@@ -1,7 +1,7 @@
 """Agones over gRPC: its three services on 9357. Needs `grpclib` (pure Python) and `protobuf`.
 
-A message becomes the same dictionary that REST has, and a dictionary becomes a message: what the calls do is in
-`agent.compat.agones` alone.
+Messages are converted to and from the same dictionaries as in REST; the calls themselves are implemented only in
+`agent.compat.agones`.
 """
 
 from __future__ import annotations

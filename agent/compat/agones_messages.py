@@ -1,7 +1,7 @@
-"""The messages of Agones' gRPC services, described as its `.proto` files do. Needs `protobuf`.
+"""The messages of Agones' gRPC services, as in its `.proto` files. Needs `protobuf`.
 
-The classes are made when this is imported, of the tables below: what a code generator would write is thirty times as
-long, and bound to one version of the library.
+The classes are created at import from the tables below: generated code would be thirty times as long, and depend on one
+version of the library.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Agones over REST: the routes and the JSON of grpc-gateway, which its sidecar has on 9358."""
+"""Agones over REST: the routes and the JSON of grpc-gateway, which its sidecar serves on port 9358."""
 
 from __future__ import annotations
 

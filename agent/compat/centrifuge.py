@@ -1,7 +1,7 @@
-"""Centrifuge's JSON protocol, versions 1 and 2, as far as one channel to read from needs it. Pure: text in, text out.
+"""Centrifuge's JSON protocol, versions 1 and 2: the part needed to read from one channel. Pure: text in, text out.
 
-A message holds one command a line, and its answers go back in one message too. Version 1 has `method` and `params`
-(no `method` is method 0, connect) and answers with `result`; version 2 names the command and the answer alike
+A message contains one command on each line, and its answers are also sent in one message. Version 1 has `method` and
+`params` (no `method` is method 0, connect) and answers with `result`; version 2 names the command and the answer alike
 (`{"id":1,"connect":{}}`). Source: https://centrifugal.dev/docs/transports/client_protocol, and the clients of both.
 """
 

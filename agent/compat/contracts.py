@@ -1,4 +1,4 @@
-"""What the hosts need from the agent, and what the agent sees of them."""
+"""The interfaces between the emulated hosts and the agent."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What grpclib has no limits for: connections, silence before the first byte, and the size of messages.
+"""Limits that grpclib does not have: connections, idle time before the first byte, and the size of messages.
 
-A message announces its length before it comes (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md), and
-grpclib keeps what comes until it is whole. So the length is looked at first here. What nobody has read yet is bounded
-by HTTP/2's windows: a connection may send no more than its window before it is told that it was read.
+A message begins with its length (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md), and grpclib buffers
+it until it is complete, so this module checks the length first. Unread data is limited by HTTP/2's flow control: a
+connection may not send more than its window before the data was read.
 """
 
 from __future__ import annotations

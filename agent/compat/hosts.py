@@ -1,7 +1,7 @@
-"""Serves the hosts that AGENT_COMPAT names.
+"""Serves the hosts in AGENT_COMPAT.
 
-One module a host, each thin over the operations: there is no second lifecycle. Nothing of a host is imported, and
-nothing of it is served, until somebody connects to one of its sockets (`agent.compat.prepare` has bound them).
+There is one module for each host, a thin layer over the operations: there is no second lifecycle. A host's module is
+not imported or served until a client connects to one of its sockets, which `agent.compat.prepare` has bound.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """HTTP for the hosts' protocols: aiohttp's server on a socket that was bound before the game was started.
 
-Slow, half-open and too many clients cost nobody else anything; the sender must be on this machine, as for the control
-port.
+Slow, half-open or too many clients do not affect others; the sender must be on this machine, as for the control port.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Multiplay (Unity Game Server Hosting): what its local daemon answers, mapped onto our operations.
+"""Multiplay (Unity Game Server Hosting): maps the calls of its local daemon to our operations.
 
-Allocation and deallocation reach the game as events over a WebSocket and in `server.json`; readiness, the payload and
-holds are REST. Sources: Unity's Go SDK, and its Unity and Unreal plugins.
+Allocation and deallocation are sent to the game as WebSocket events and written to `server.json`; readiness, the
+payload and holds use REST. Sources: Unity's Go SDK, and its Unity and Unreal plugins.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""PlayFab: what its VM agent answers to the heartbeats of a game server with the GSDK in it.
+"""PlayFab: answers the heartbeats of a game server with the GSDK, like PlayFab's VM agent.
 
-Source: PlayFab's own GSDK clients (C++, C#, Unreal, Java). The words are those of its protocol.
+Source: PlayFab's own GSDK clients (C++, C#, Unreal, Java). The terms are those of its protocol.
 """
 
 from __future__ import annotations

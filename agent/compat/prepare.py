@@ -1,6 +1,6 @@
-"""What a game built for another host expects before it starts: listening sockets, files, variables.
+"""Prepares what a game built for another host expects at its start: listening sockets, files, variables.
 
-Called by the init when AGENT_COMPAT is set, before the game is spawned. Standard library only, nothing heavy. From here
+Called by the init before the game is spawned, if AGENT_COMPAT is set. Standard library only, nothing heavy. From then
 on a connection waits in the backlog until the agent serves it, so that a game's first call is never refused.
 
 Sources of names and forms: the public SDKs of Agones, PlayFab (GSDK) and Unity's Multiplay.

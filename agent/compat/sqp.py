@@ -1,7 +1,7 @@
-"""SQP, the server query protocol of Unity's Multiplay: asks a game how many play. Source: Unity's own Go SDK.
+"""SQP, the server query protocol of Unity's Multiplay: asks a game for its number of players. Source: Unity's Go SDK.
 
-A query is two datagrams each way, big-endian: a challenge is asked for (type 0), then the server's info with it (type
-1, version 1, chunk 1). The info begins with the number of players and the capacity.
+A query is two datagrams in each direction, big-endian: first a challenge is requested (type 0), then with it the
+server's info (type 1, version 1, chunk 1). The info begins with the number of players and the capacity.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`arbitrium-agent demo`: a whole life of a game server in this terminal, in less than 20 seconds.
+"""`arbitrium-agent demo`: the whole lifecycle of a game server in this terminal, in less than 20 seconds.
 
 Everything in it is real: the emulated platform is an HTTP server, the game a process that the agent runs, the players
 are processes that play over UDP. Nothing is left running afterwards; what was written stays in one directory.

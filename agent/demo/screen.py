@@ -1,7 +1,6 @@
-"""What a person sees of the demo: a transcript that stays, and below it, in a terminal, a picture that moves.
+"""The output of the demo: a transcript, and in a terminal, an animated picture below it.
 
-Without a terminal, with `NO_COLOR`, or where the terminal is small, the transcript is all there is: the same lines,
-plain.
+Without a terminal, with `NO_COLOR`, or in a small terminal, there is only the transcript, as plain lines.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What happens in the demo, step by step. Each step must come about, or the demo fails and says which did not."""
+"""The steps of the demo. Each step must succeed, or the demo fails and says which one did not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the demo looks: the agent's events, the platform's record of calls, the field as a spectator sees it."""
+"""The data sources of the demo: the agent's events, the platform's record of calls, the game field for a spectator."""
 
 from __future__ import annotations
 

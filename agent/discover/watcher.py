@@ -1,4 +1,4 @@
-"""Lists the organisation's deployments again and again, within the platform's limits, and keeps the last good list."""
+"""Lists the organisation's deployments periodically, within the platform's limits, and keeps the last good list."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """`arbitrium-agent doctor`: what will fail, and what to do about it.
 
-Without options it looks at the running container; with `--image` at the image, at build time. Standard library only.
+Without options it checks the running container; with `--image` the image, at build time. Standard library only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether a user of the image may enter, read or execute a path, by mode bits. The doctor may run as somebody else."""
+"""Whether a user of the image may enter, read or execute a path, by mode bits: the doctor may run as another user."""
 
 from __future__ import annotations
 

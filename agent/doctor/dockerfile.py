@@ -1,7 +1,7 @@
-"""Reads what a stage of a Dockerfile starts, and judges it. Pure.
+"""Finds the command that a stage of a Dockerfile starts, and checks it. Pure.
 
-What Docker's reference says of ENTRYPOINT and CMD: https://docs.docker.com/reference/dockerfile/ (both forms, `SHELL`,
-how a stage inherits, and that an ENTRYPOINT takes away a CMD that came with the base).
+Docker's reference for ENTRYPOINT and CMD: https://docs.docker.com/reference/dockerfile/ (both forms, `SHELL`, how a
+stage inherits, and that an ENTRYPOINT resets a CMD of the base image).
 """
 
 from __future__ import annotations

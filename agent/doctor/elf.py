@@ -1,4 +1,4 @@
-"""Reads what a program for Linux needs: its loader, its shared libraries and their versions. Nothing is executed.
+"""Reads the requirements of a Linux program: its loader, shared libraries and their versions. Nothing is executed.
 
 Sources: elf(5), the System V ABI on dynamic linking, and the LSB on symbol versions (`.gnu.version_r` and
 `.gnu.version_d`).

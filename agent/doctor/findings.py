@@ -1,4 +1,4 @@
-"""What a check found: a level, a sentence, and what to do. Standard library only, as all of this package."""
+"""The result of a check: a level, a sentence, and what to do. Standard library only, as all of this package."""
 
 from __future__ import annotations
 

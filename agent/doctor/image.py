@@ -1,6 +1,6 @@
 """`doctor --image`: what will fail when a container of this image starts.
 
-It belongs at build time, in a `RUN` after the last `USER`: it sees then what the game will see.
+To be used at build time, in a `RUN` after the last `USER`, so that it has the same view as the game.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Looks into programs and start scripts without running them. Pure: bytes and text in, facts out."""
+"""Analyses programs and start scripts without running them. Pure: bytes and text in, facts out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`doctor`: how the running container is set up. Reads /proc, the environment and what the agent says of itself."""
+"""`doctor`: checks the running container. Reads /proc, the environment and the agent's own status."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a start script does wrong, told from what `shell.read` found. Pure.
+"""Finds mistakes in a start script, from the result of `shell.read`. Pure.
 
-Facts about shells: a trap runs only when the command in the foreground has ended (POSIX, 2.11 "Signals and Error
-Handling"); `exec` puts handlers back to the default, and keeps what is ignored.
+Facts about shells: a trap runs only after the command in the foreground has ended (POSIX, 2.11 "Signals and Error
+Handling"); `exec` resets handlers to the default, and keeps ignored signals ignored.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Reads a shell script without running it: which commands it comes to, in which directory, and how sure that is.
+"""Analyses a shell script without running it: which commands it executes, in which directory, and how sure that is.
 
-Not a shell: what it cannot follow it gives as unknown (None) instead of guessing. It follows variables, `cd`, `exec`,
+This is not a shell: what it cannot follow is unknown (None), and not guessed. It follows variables, `cd`, `exec`,
 quotes, `"$(dirname "$0")"`, functions that are called, files that are sourced, and the usual compound commands (POSIX
 "Shell Command Language", 2.9 and 2.10; of bash: arrays, `[[`, `((`, `&>`, process substitution). Pure: what it knows of
 files comes from the `Files` that it is given.

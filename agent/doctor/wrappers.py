@@ -1,4 +1,4 @@
-"""Looks through programs that start another one: `tini --`, `env X=1`, `nice -n 5`, `gosu user`, `su -c`. Pure.
+"""Looks behind programs that start another one: `tini --`, `env X=1`, `nice -n 5`, `gosu user`, `su -c`. Pure.
 
 The options that take a value are those of each program's manual page.
 """

@@ -1,6 +1,6 @@
-"""What is used of aiohttp that it does not promise to keep: here and nowhere else in this room.
+"""All uses of aiohttp's private parts in this package.
 
-`tests/unit/test_aiohttp_private.py` fails where a new version has moved any of it. Imported with the first call: see
+`tests/unit/test_aiohttp_private.py` fails if a new version has changed any of them. Imported with the first call: see
 `self_stop`.
 """
 

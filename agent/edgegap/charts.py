@@ -1,6 +1,6 @@
 """Small charts of a deployment's metrics: braille in a terminal, and a picture where matplotlib is installed.
 
-The contract gives no units, so none are shown: values are as the platform sends them.
+The contract defines no units, so none are shown: values are shown as the platform sends them.
 """
 
 import importlib.util

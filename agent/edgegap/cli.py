@@ -1,8 +1,9 @@
 """`arbitrium-agent platform`: the platform's API from a shell.
 
-Here is the grammar only; `commands` does the work, and is imported, with aiohttp, pydantic and rich, when one runs.
+This module contains only the argument parser; `commands` executes the commands, and is imported, with aiohttp, pydantic
+and rich, only when one runs.
 
-Exit codes: 0 done; 1 the platform said no, or did not answer; 2 the command line is wrong; 78 EDGEGAP_API_TOKEN is
+Exit codes: 0 done; 1 the platform refused, or did not answer; 2 the command line is wrong; 78 EDGEGAP_API_TOKEN is
 missing or EDGEGAP_BASE_URL is wrong.
 """
 

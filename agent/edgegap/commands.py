@@ -1,4 +1,4 @@
-"""What the commands of `arbitrium-agent platform` do."""
+"""The commands of `arbitrium-agent platform`."""
 
 import argparse
 import asyncio

@@ -1,6 +1,6 @@
-"""What the platform can say no with, as exceptions: what could not be done, why, and what to do about it.
+"""The platform's error answers as exceptions: what could not be done, why, and what to do about it.
 
-Every message has one form: `cannot <action>: <what the platform said> (<status>); <what to do>`. No message contains a
+Every message has the form: `cannot <action>: <what the platform said> (<status>); <what to do>`. No message contains a
 token, a stop key or a security number.
 """
 

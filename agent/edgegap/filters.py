@@ -1,4 +1,4 @@
-"""The query of `GET /v1/deployments`, typed: what may be asked of which field, checked before it is sent."""
+"""The query of `GET /v1/deployments`, typed: filters are checked before the request is sent."""
 
 import enum
 import json

@@ -1,4 +1,4 @@
-"""Reading what the command line of `arbitrium-agent platform` gave, and the files and variables it names."""
+"""Reads the arguments of `arbitrium-agent platform`, and the files and variables named in them."""
 
 import argparse
 import json

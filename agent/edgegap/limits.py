@@ -1,4 +1,4 @@
-"""The client-side limiter: stays below what the platform allows an organisation, so that 429 is the exception."""
+"""The client-side rate limiter: stays below the platform's limits for an organisation, so that 429 is rare."""
 
 import asyncio
 import enum

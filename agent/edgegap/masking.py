@@ -1,10 +1,10 @@
-"""What may be shown of a URL or a message that a secret could be in.
+"""Masks secrets in URLs and messages.
 
-The injected URLs are secrets in part: whoever knows the stop key in `…/v1/self/stop/<id>/<stop key>` holds half of what
-a stop takes, and the security number of the context URL is the same kind of thing. So a URL is shown with that segment
-masked, and a message that came from outside is cleaned of every secret value before anybody sees it.
+The injected URLs are partly secret: the stop key in `…/v1/self/stop/<id>/<stop key>` is one half of the credentials for
+a stop, and the security number of the context URL is similar. So a URL is shown with that segment masked, and all
+secret values are removed from a message from outside before it is shown.
 
-Only the standard library is imported here: the self-stop needs this at a time when nothing else may be loaded.
+Only the standard library is imported here, because the self-stop must not depend on other modules.
 """
 
 import re

@@ -1,8 +1,8 @@
 """The platform's requests and answers as types: names as they are on the wire, units as the contract has them.
 
-Answers are read with tolerance, because the live API leaves out fields that its reference calls required, sends null
-for others and adds some that are in no reference: unknown fields are kept, null counts as missing, a missing field has
-a default, a date that cannot be read is None. Only an id is insisted on.
+Answers are parsed with tolerance, because the live API omits fields that its reference requires, sends null for others
+and adds undocumented ones: unknown fields are kept, null counts as missing, a missing field has a default, an invalid
+date is None. Only an id is required.
 """
 
 import enum

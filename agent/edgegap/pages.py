@@ -1,4 +1,4 @@
-"""Lists that come in pages, as async iterators."""
+"""Paged lists as async iterators."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a person sees while a command waits: one moving line in a terminal, one line a state elsewhere."""
+"""Progress output while a command waits: one changing line in a terminal, otherwise one line for each state."""
 
 import sys
 import time

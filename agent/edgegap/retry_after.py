@@ -1,4 +1,4 @@
-"""Reading `Retry-After`, the header in which a server says when to come back.
+"""Parses `Retry-After`, the header in which a server says when to retry.
 
 Only the standard library is imported here.
 """

@@ -1,4 +1,4 @@
-"""Where the commands' answers go: tables for people, JSON for programs; errors go to stderr in either form."""
+"""Output of the commands: tables for people, JSON for programs; errors are written to stderr in both cases."""
 
 import sys
 from collections.abc import Callable, Sequence

@@ -1,9 +1,9 @@
-"""The deployment's own tags: behind the local API's `tags` operations and `AGENT_TAGS`.
+"""The deployment's own tags, for the local API's `tags` operations and `AGENT_TAGS`.
 
-Two ways lead to them: the context URL, where the platform injected one, else an organisation token, where one was given
-to the container. Where neither is there, every operation says so.
+They are accessed through the injected context URL, or else with an organisation token from the container's environment.
+Without either, every operation raises an error that says so.
 
-The client is imported with the first call: it is a tenth of all that the agent would import, and few games use tags.
+The client is imported with the first call, because it is a tenth of all imports of the agent, and few games use tags.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""One call to the platform: authorization, limit, retries, and what an answer means.
+"""One call to the platform: authorization, rate limit, retries, and interpretation of the answer.
 
-Retries happen only where a call may be made twice without harm (GET, PUT, DELETE); a POST is made once, even after 429,
+Only idempotent calls (GET, PUT, DELETE) are retried; a POST is made once, even after 429,
 so that nobody pays for two deployments.
 """
 

@@ -1,4 +1,4 @@
-"""What all types of the wire have in common: how tolerantly an answer is read, and how a request is written."""
+"""The base of all request and answer types: tolerant parsing of answers, and serialisation of requests."""
 
 import contextlib
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Deployments as a backend sees them: deploy, status, list, stop, logs, metrics, hosts."""
+"""The deployment API for backends: deploy, status, list, stop (DELETE), logs, metrics, hosts."""
 
 from __future__ import annotations
 

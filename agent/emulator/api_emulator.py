@@ -1,4 +1,4 @@
-"""What no platform has: faults on demand, and the record of what was called."""
+"""The emulator's own API: faults on demand, and the record of calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a deployment itself may call, with the token that was injected into it: self-stop, context, its tags."""
+"""The API for a deployment itself, with its injected tokens: self-stop (DELETE), context, its tags."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where deployments and players can be: locations, beacons, the caller's address."""
+"""Locations, beacons, and the caller's address."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ping beacons: what players measure their distance to a place with."""
+"""Ping beacons, with which players measure their latency to a location."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an organisation has registered: applications, their versions, storages, pull profiles."""
+"""The registered objects of an organisation: applications, their versions, storages, pull profiles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A deployment's stdout and stderr, bounded, with times, as the platform keeps them while it runs."""
+"""A deployment's stdout and stderr, limited, with times, as the platform stores them while it runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the platform knows of one deployment, and the forms in which it tells."""
+"""The platform's data of one deployment, and its representations in answers."""
 
 from __future__ import annotations
 

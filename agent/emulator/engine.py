@@ -1,4 +1,4 @@
-"""Container games: a version's image, run by podman or docker where one of them is there."""
+"""Container games: a version's image, run by podman or docker, if one is installed."""
 
 from __future__ import annotations
 

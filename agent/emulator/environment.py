@@ -1,4 +1,4 @@
-"""What a deployment's game finds in its environment: the platform's variables, the user's, and nothing of ours."""
+"""The environment of a deployment's game: the platform's variables and the user's, and none of the emulator's."""
 
 from __future__ import annotations
 

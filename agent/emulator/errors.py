@@ -1,4 +1,4 @@
-"""What the emulator refuses, and how it says so."""
+"""The error answers of the emulator."""
 
 from __future__ import annotations
 

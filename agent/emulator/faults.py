@@ -1,4 +1,4 @@
-"""Faults on demand: what a platform, or the way to it, does on a bad day."""
+"""Faults on demand: errors of the platform or of the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which deployments a list or a bulk stop is about."""
+"""Selects the deployments for a list or a bulk stop."""
 
 from __future__ import annotations
 

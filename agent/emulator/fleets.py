@@ -1,4 +1,4 @@
-"""Hosts: those of private fleets, and the cloud that takes what they cannot."""
+"""Hosts: those of private fleets, and the cloud for the overflow."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What requests may contain, as strictly as the contract has it.
+"""The request models, as strict as the contract.
 
-Written from the contract and not shared with the client, so that a mistake in either shows. Unknown members are let
-through, as the contract does; a wrong type, a missing member or a `null` where the contract has none is refused.
+Written from the contract and not shared with the client, so that a mistake in either is detected. Unknown members are
+accepted, as in the contract; a wrong type, a missing member or a `null` where the contract has none is refused.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where deployments can be: a small table of cities, and which of them is nearest to the players."""
+"""Locations of deployments: a small table of cities, and the choice of the nearest one to the players."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""External ports: drawn at random, listened on, and forwarded to the game's own."""
+"""External ports: chosen at random, opened, and forwarded to the game's own ports."""
 
 from __future__ import annotations
 

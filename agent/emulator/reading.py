@@ -1,4 +1,4 @@
-"""How requests are read: bodies, query parameters, pages; and what of them nobody reads."""
+"""Reads requests: bodies, query parameters, pages; detects unknown parameters."""
 
 from __future__ import annotations
 

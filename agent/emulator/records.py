@@ -1,4 +1,4 @@
-"""What was called, for tests that want to know."""
+"""Records calls, for tests."""
 
 from __future__ import annotations
 

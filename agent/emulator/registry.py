@@ -1,4 +1,4 @@
-"""The organisation's container registry: what podman or docker has on this machine."""
+"""The organisation's container registry: the images of podman or docker on this machine."""
 
 from __future__ import annotations
 

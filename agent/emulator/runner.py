@@ -1,4 +1,4 @@
-"""How a deployment passes through its states: one task for each, from `SEEKING` to `TERMINATED`."""
+"""Moves a deployment through its states, with one task for each, from `SEEKING` to `TERMINATED`."""
 
 from __future__ import annotations
 

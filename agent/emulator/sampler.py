@@ -1,4 +1,4 @@
-"""Looks at every running deployment's processes, once a second."""
+"""Measures every running deployment's processes once a second."""
 
 from __future__ import annotations
 

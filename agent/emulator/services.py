@@ -1,4 +1,4 @@
-"""What a deployment's runner uses of the platform around it."""
+"""The parts of the platform that a deployment's runner uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything about the emulator that can be chosen."""
+"""The settings of the emulator."""
 
 from __future__ import annotations
 

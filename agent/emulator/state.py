@@ -1,4 +1,4 @@
-"""What outlives a restart: applications, versions and storages, in one JSON file."""
+"""The state that survives a restart: applications, versions and storages, in one JSON file."""
 
 from __future__ import annotations
 

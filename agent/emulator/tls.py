@@ -1,8 +1,8 @@
-"""HTTPS for clients whose address is compiled in: a local authority, and a certificate for the platform's own name.
+"""HTTPS for clients with a compiled-in address: a local authority, and a certificate for the platform's own name.
 
-The authority is made once and kept, so that it has to be trusted once; certificates are made anew at every start. It
-may sign for the names below only (RFC 5280, 4.2.1.10), so that whoever steals its key cannot pretend to be anybody else
-to software that checks this; what does not check it (Mbed TLS, which Godot uses) ignores the limit.
+The authority is created once and kept, so that it has to be trusted only once; certificates are created at every start.
+It may sign only for the names below (RFC 5280, 4.2.1.10), so that a stolen key cannot be used for other names with
+software that checks this; other software (Mbed TLS, used by Godot) ignores the limit.
 """
 
 from __future__ import annotations

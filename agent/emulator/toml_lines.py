@@ -1,4 +1,4 @@
-"""On which line of a TOML document each value stands, so that a mistake can be pointed at."""
+"""Finds the line of each value in a TOML document, for error messages."""
 
 from __future__ import annotations
 

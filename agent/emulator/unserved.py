@@ -1,4 +1,4 @@
-"""The vendor's operations that are not served here: a client is told so, and not that what it names is missing."""
+"""The vendor's operations that the emulator does not serve: the error says so, instead of "not found"."""
 
 from __future__ import annotations
 

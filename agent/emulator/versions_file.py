@@ -1,4 +1,4 @@
-"""The versions file: applications, versions and storages to begin with, and what is wrong with one, line by line."""
+"""The versions file: initial applications, versions and storages; errors are reported with their lines."""
 
 from __future__ import annotations
 

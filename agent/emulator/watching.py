@@ -1,4 +1,4 @@
-"""What the page shows of deployments, and a feed of it that a slow reader cannot make grow."""
+"""The page's data about deployments, and a feed with a bounded buffer for each reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every request passes through: records, errors, faults, tokens, rate limits."""
+"""The middleware for every request: records, errors, faults, tokens, rate limits."""
 
 from __future__ import annotations
 

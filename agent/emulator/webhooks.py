@@ -1,4 +1,4 @@
-"""Telling a backend what has become of a deployment."""
+"""Webhooks: notify a backend of a deployment's state."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The history of a fleet: every life's `exit.json`, read from the store that logs are shipped to."""
+"""The history of a fleet: the `exit.json` of every run, read from the store that logs are shipped to."""

@@ -1,4 +1,4 @@
-"""The lives as tables of DuckDB: `exits`, and `logs` where a query asks for it. Needs the extra `fleet`."""
+"""The runs as tables of DuckDB: `exits`, and `logs` if a query uses it. Needs the extra `fleet`."""
 
 from __future__ import annotations
 

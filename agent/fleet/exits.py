@@ -1,8 +1,8 @@
-"""One `exit.json` as one row: what other programs can count on, whatever version of the agent wrote it. Pure.
+"""Converts one `exit.json` to one row with stable columns for all versions of the agent. Pure.
 
-Reading is tolerant, because a fleet runs several versions of the agent at once: a field that is missing or has another
-type is null, one that is not known is only in `document`. A document whose `schema` is newer is read all the same; a
-change that a reader could get wrong comes under a new name, never under an old one.
+Parsing is tolerant, because a fleet runs several versions of the agent at once: a missing field, or one of another
+type, is null; an unknown one is only in `document`. A document with a newer `schema` is parsed too: an incompatible
+change always gets a new field name.
 """
 
 from __future__ import annotations

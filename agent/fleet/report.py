@@ -1,4 +1,4 @@
-"""What ended how many servers, where and when: the worst first."""
+"""Reports why, where and when servers ended, the most frequent causes first."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Finds the lives in a store and reads their `exit.json`, many at a time.
+"""Finds the runs in a store and reads their `exit.json`, many at a time.
 
-The store is walked folder by folder, not listed flat: a life has several objects, and whole days or whole lives can be
-left out by their names. Several reads are under way at once, because a store answers slowly and takes many.
+The store is listed folder by folder and not as a whole: a run has several objects, and whole days or runs can be
+skipped by name. Reads are concurrent, because a store has a high latency but handles many requests.
 """
 
 from __future__ import annotations
