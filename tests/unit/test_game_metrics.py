@@ -1,9 +1,13 @@
 """The game's own figures: types, labels, histograms, and what is refused."""
 
 import json
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agent.lifecycle.game_metrics import (
     MAX_LABELS,
@@ -47,6 +51,36 @@ def test_amounts_add_up_and_values_replace() -> None:
     a, b = ("map", "mill"), ("mode", "duel")
     metrics.report([CustomMetric("rooms", 4, labels=(a, b)), CustomMetric("rooms", add=1, labels=(b, a))])
     assert metrics.flat() == {"rooms": 1, 'rooms{map="mill",mode="duel"}': 5, "shots_total": 10}
+
+
+_REPORTS = st.builds(
+    CustomMetric,
+    st.sampled_from(["load", "rooms", "shots_total", "lag"]),
+    st.sampled_from([None, 0, 1, 2.5, -1, -0.5, 1e308, math.nan, math.inf, -math.inf]),
+    kind=st.sampled_from([None, None, None, "histogram"]),
+    add=st.sampled_from([None, None, None, 1.0]),
+    labels=st.sampled_from([(), (), (("map", "mill"),)]),
+)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.lists(_REPORTS, max_size=3), max_size=6))
+def test_numbers_alone_are_taken_as_all_other_reports(batches: list[list[CustomMetric]]) -> None:
+    """The short way for numbers of known names refuses and records what the long one does."""
+
+    def taken(metrics: GameMetrics, batch: list[CustomMetric]) -> object:
+        try:
+            return metrics.report(batch), metrics.flat()
+        except MetricError as wrong:
+            return str(wrong), metrics.flat(), dict(metrics.refused)
+
+    class Long(GameMetrics):
+        def _plain(self, given: Sequence[CustomMetric]) -> None:
+            """Never the short way."""
+
+    short, long = GameMetrics(), Long()
+    for batch in batches:
+        assert taken(short, batch) == taken(long, batch)
 
 
 WRONG: list[tuple[str, CustomMetric]] = [
