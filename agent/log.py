@@ -88,7 +88,7 @@ def fault(doing: str, problem: BaseException) -> None:
 
         trace = "".join(traceback.format_exception(problem))
     except Exception:  # such as no descriptor for the import; a log message must not end PID 1
-        trace = "(where it happened cannot be said)"
+        trace = "(no traceback available)"
     error(f"{doing} ({type(problem).__name__}: {problem}); going on. Please report this:\n{trace}")
 
 
@@ -107,9 +107,7 @@ def _write(level: str, message: str, fields: "dict[str, object]") -> None:
         details = "".join(f" {name}={value}" for name, value in fields.items())
         line = f"arbitrium-agent: {mark}{message}{details}"
     if _dropped:
-        line = (
-            f"arbitrium-agent: {_dropped} lines were dropped because stderr took none\n{line}" if not _as_json else line
-        )
+        line = f"arbitrium-agent: {_dropped} lines were dropped: stderr was blocked\n{line}" if not _as_json else line
     data = scrub(line).encode("utf-8", "backslashreplace") + b"\n"
     if _output is not None:
         _output(data)

@@ -70,7 +70,7 @@ def _packet(number: int, kind: int, body: str) -> bytes:
 async def _receive(reader: asyncio.StreamReader) -> tuple[int, int, str]:
     (size,) = struct.unpack("<i", await reader.readexactly(4))
     if not 10 <= size <= _LONGEST:
-        raise RconError("what answers there is not an rcon server")
+        raise RconError("the server there is not an rcon server")
     data = await reader.readexactly(size)
     number, kind = struct.unpack("<ii", data[:8])
     return number, kind, data[8:-2].decode("utf-8", "replace")

@@ -111,7 +111,7 @@ class Ending:
             if now < min(deadline, self._until):
                 self._loop.call_later(_LOOK_EVERY, self._wait_for_output, attempt, state, deadline)
                 return
-            log.warning("cannot keep or pass on the very last output: it is held open, or what takes it is slow")
+            log.warning("cannot keep or pass on the very last output: a process holds it open, or its reader is slow")
         self._write_down(attempt, state)
 
     def _write_down(self, attempt: Attempt, state: State) -> None:

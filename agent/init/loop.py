@@ -162,7 +162,7 @@ class Loop:
                 self._readers.pop(fd, None)
                 self._writers.pop(fd, None)
                 self._register(fd)
-                log.error(f"cannot watch descriptor {fd}: somebody closed it")
+                log.error(f"cannot watch descriptor {fd}: it was closed")
                 continue
             if events & _READABLE and (reader := self._readers.get(fd)):
                 self._call(reader)

@@ -100,7 +100,7 @@ def _say_hello(inputs: Inputs) -> None:
 
     if shell := deaf_shell_in_front():
         log.warning(
-            f"cannot hear SIGTERM: {shell} stands in front of the agent and does not pass it on, so that a stop lasts "
+            f"cannot hear SIGTERM: {shell} runs above the agent and does not pass it on, so a stop lasts "
             f'the whole grace and ends in SIGKILL; write ENTRYPOINT as a list, ["{_ENTRYPOINT}"], or put `exec` before '
             "the agent in the line or script that starts it"
         )

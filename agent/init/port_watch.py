@@ -55,6 +55,6 @@ class PortWatch:
         named = ", ".join(str(port) for port in self._ports)
         log.warning(
             f"cannot see that the game still serves: nothing has listened on its ports ({named}) for "
-            f"{self._missing * self._every:.0f} s, and its main process goes on; where the server's end is the game's "
+            f"{self._missing * self._every:.0f} s, but its main process is running; if the server's end is the game's "
             "end, set AGENT_MAIN=port"
         )

@@ -86,7 +86,7 @@ class StopActions:
             case "itself":
                 return ""
             case "notify":
-                return "" if self._remote.heard else "nobody listens for the event"
+                return "" if self._remote.heard else "no client is subscribed to events"
             case "stdin":
                 return self._write_line(method, ends, failed)
             case "signal":
@@ -120,7 +120,7 @@ class StopActions:
     def _write_line(self, method: Method, ends: float, failed: Callable[[str], None]) -> str:
         pipe = self._process.stdin
         if pipe is None:
-            return "the game's stdin is no pipe of ours"
+            return "the game's stdin is not a pipe of the agent"
         if wrong := pipe.write_line(method.argument):
             return wrong
         now = self._clock.time()

@@ -149,7 +149,7 @@ class LogExport:
 
     def _fails(self, why: str) -> None:
         if not self._failing:
-            log.warning(f"cannot export the log to OpenTelemetry: {why}; later faults are not said until it works")
+            log.warning(f"cannot export the log to OpenTelemetry: {why}; further errors are not logged until it works")
         self._failing = True
 
 

@@ -149,8 +149,8 @@ class MetricsServer:
                 try:
                     return _compressed(request, *await expose(request.headers.get("Accept", "")))
                 except Exception as problem:
-                    log.error(f"cannot measure ({type(problem).__name__}: {problem}); the scrape is answered with 500")
-                    return web.Response(status=500, text="cannot measure; look at the agent's log\n")
+                    log.error(f"cannot read the metrics ({type(problem).__name__}: {problem}); answered 500")
+                    return web.Response(status=500, text="cannot read the metrics; see the agent's log\n")
             if request.path == "/":
                 return web.Response(text=_page(version), content_type="text/html", charset="utf-8")
             return web.Response(status=404, text=f"cannot find {request.path}: the metrics are at /metrics\n")

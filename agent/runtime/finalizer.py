@@ -248,7 +248,7 @@ class Finalizer:
             AgentError: there is no store.
         """
         if not self._settings.log_url:
-            raise AgentError(f"cannot keep {path}: there is nowhere to keep it; set AGENT_LOG_URL")
+            raise AgentError(f"cannot keep {path}: there is no store; set AGENT_LOG_URL")
         self._shipper.keep(glob.escape(path))  # a path, whatever characters it has
         return f"{Target(self._settings.log_url).shown}/{self._shipper.directory}/keep{path}"
 

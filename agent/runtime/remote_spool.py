@@ -63,7 +63,7 @@ class RemoteSegment(Segment):
             try:
                 path, data = self._link.ask_from_thread(lambda ask: SegmentAsked(ask, self.number), _ASK_SECONDS)
             except (TimeoutError, AgentError) as problem:
-                raise OSError(f"segment {self.number} cannot be had from the init: {problem}") from None
+                raise OSError(f"segment {self.number} cannot be read from the init: {problem}") from None
             if path is None:
                 yield data
                 return
