@@ -258,6 +258,20 @@ def parsed(*arguments: str) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+@pytest.mark.parametrize(
+    ("options", "domain"),
+    [
+        ((), "pr.edgegap.net"),
+        (("--dns", "address"), ""),
+        (("--dns", "nip", "--public-ip", "10.0.0.7"), "10.0.0.7.nip.io"),
+        (("--dns", "nip", "--domain", "localhost"), "localhost"),
+    ],
+)
+def test_what_names_of_deployments_end_in(options: tuple[str, ...], domain: str) -> None:
+    """nip.io answers with the address in the name; whether it does is not for a test without the internet."""
+    assert settings_of(parsed(*options)).domain == domain
+
+
 def test_the_options_become_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Delays are stretched, limits can be switched off, the token loses its prefix."""
     monkeypatch.setenv("EDGEGAP_API_TOKEN", "token from-the-environment")
