@@ -14,6 +14,7 @@ from benchmarks._tools import CannotMeasureError, Client, agent, cpu_seconds, fr
 
 SCRAPES, SAMPLES, SAMPLES_EACH = 20, 10_000, 100
 DATAGRAMS = 50_000
+FULL_RATE = 0.95  # of these rates; with less the aims are not judged
 MOST_CPU = 25.0  # per cent of one core
 MOST_DELAY = 100.0  # ms, for a heartbeat
 PUSHED = f"{SCRAPES} scrapes and {SAMPLES} pushed samples a second"
@@ -69,8 +70,10 @@ def _pushed(seconds: float) -> list[Row]:
         used = (cpu_seconds(it.pid) - before) / passed * 100
         grown = _resident(it.pid) - resident
     note = f"{pushes * SAMPLES_EACH / passed:.0f} samples and {scrapes / passed:.0f} scrapes a second were made"
+    # A machine that is too busy to send so much says nothing about the aim.
+    full = pushes * SAMPLES_EACH / passed > FULL_RATE * SAMPLES and scrapes / passed > FULL_RATE * SCRAPES
     return [
-        Row(PUSHED, "agent", used, "% of a core", at_most=MOST_CPU, note=note),
+        Row(PUSHED, "agent", used, "% of a core", at_most=MOST_CPU if full else None, note=note),
         Row(f"memory that {PUSHED} added", "agent", grown, "MB", at_most=1.0),
     ]
 
@@ -102,7 +105,7 @@ def _statsd(seconds: float) -> list[Row]:
             "ms",
             len(delays),
             high=percentile(delays, 90),
-            at_most=MOST_DELAY,
+            at_most=MOST_DELAY if sent / seconds > FULL_RATE * DATAGRAMS else None,
         ),
     ]
 
