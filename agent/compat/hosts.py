@@ -211,7 +211,7 @@ class _Lazy:
         except Exception as problem:
             port = self._sock.getsockname()[1]
             log.error(f"cannot serve port {port} for AGENT_COMPAT ({type(problem).__name__}: {problem})")
-            # Whoever waits in the backlog is better refused than left waiting.
+            # It is better to refuse the connections in the backlog than to leave them waiting.
             self._sock.close()
 
     async def close(self) -> None:

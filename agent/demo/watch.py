@@ -20,7 +20,7 @@ _STOP_KEY = re.compile(r"(/v1/(?:self/stop|context)/[^/]+)/[^/]+")
 
 
 class Progress:
-    """Facts that come about, and whoever waits for them.
+    """Facts that become true, and the tasks that wait for them.
 
     Attributes:
         agent_gone: whether the agent has closed its connection.
@@ -34,7 +34,7 @@ class Progress:
         self._changed = asyncio.Event()
 
     def changed(self) -> None:
-        """Wakes whoever waits."""
+        """Wakes the waiting tasks."""
         self._changed.set()
 
     async def until(self, what: str, reached: Callable[[], bool], seconds: float) -> None:

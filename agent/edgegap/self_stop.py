@@ -293,7 +293,7 @@ class SelfStop:
             if self._log_storage:
                 url = url.update_query(container_log_storage=self._log_storage)
             headers = {"authorization": self._token.get_secret_value().strip()}
-            # A redirect is not followed: it would carry the token to whoever is named there.
+            # Redirects are not followed: they would send the token to another server.
             async with session.delete(url, headers=headers, allow_redirects=False) as response:
                 return await self._judge(response)
         except TimeoutError:

@@ -192,7 +192,7 @@ class Transport:
                 url,
                 headers={"authorization": authorization},
                 json=call.body,
-                allow_redirects=False,  # a redirect would carry the token to whoever is named there
+                allow_redirects=False,  # a redirect would send the token to another server
             ) as response:
                 status, headers, raw = response.status, response.headers, await response.read()
         except aiohttp.ClientConnectorError as error:

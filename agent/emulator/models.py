@@ -110,7 +110,7 @@ class Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
     nullable: ClassVar[frozenset[str]] = frozenset()
     without_effect: ClassVar[frozenset[str]] = frozenset()
-    """Members that the contract has and that change nothing here; whoever sends one is told."""
+    """Members of the contract that have no effect here; a request with one gets a notice."""
 
     @model_validator(mode="before")
     @classmethod

@@ -278,7 +278,7 @@ def _bind_unix(
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not os.path.samestat(os.fstat(lock), os.stat(path + ".lock")):
-            raise BlockingIOError  # its owner removed it between the two lines above, and a new one is created
+            raise BlockingIOError  # removed by its owner after the open: another agent creates a new one
         try:
             if stat.S_ISSOCK(os.lstat(path).st_mode):
                 os.unlink(path)

@@ -121,7 +121,7 @@ class Spool:
         """Why the disk is not used now, in words; "" while it is."""
         return self._writer.problem
 
-    # For whoever reads the game's output -----------------------------------------------------------------------------
+    # For the reader of the game's output -----------------------------------------------------------------------------
 
     def append(self, stream: str, data: bytes, ts: "int | None" = None) -> None:
         """Adds bytes of a stream; cheap, and never waits for the disk.
@@ -161,7 +161,7 @@ class Spool:
                 thread.start()
                 self._thread = thread
 
-    # For whoever counts ----------------------------------------------------------------------------------------------
+    # For the counters ------------------------------------------------------------------------------------------------
 
     def counters(self) -> "dict[str, int]":
         """Bytes of log and segments so far: received, shipped, dropped; and those held now."""
@@ -186,7 +186,7 @@ class Spool:
                 for name in names
             }
 
-    # For whoever ships -----------------------------------------------------------------------------------------------
+    # For shipping ----------------------------------------------------------------------------------------------------
 
     def seal_after(self, seconds: "float | None") -> None:
         """Closes even small segments at this age; None for never."""
