@@ -80,10 +80,9 @@ class Ends:
     def look(self) -> None:
         """Takes note of the servers that there are now; what stands between them and the agent must be a script."""
         main = 0 if self._closed else self._main()
-        present = look(self._pids()) if main else []
-        if not any(one.pid == main and is_helper(one.program) for one in present):
+        if not main or not any(is_helper(one.program) for one in look([main])):
             return
-        for one in present:
+        for one in look(self._pids()):
             # The init waits for its own children itself.
             if one.pid in self._watched or one.parent == os.getpid() or is_helper(one.program):
                 continue
