@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import hashlib
+import io
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -71,15 +73,65 @@ def _settled(entry: tarfile.TarInfo, epoch: int) -> tarfile.TarInfo:
 
 
 def settle_archive(path: Path, epoch: int) -> None:
-    """Writes a tar again in which order, owners and dates do not depend on the machine; an engine's do."""
+    """Writes an OCI archive again as it would be on any machine.
+
+    That is order, owners and dates of its files, and the image's history, where an engine notes what was in its cache.
+    """
+    with tarfile.open(path) as archive:
+        files = {entry.name.removeprefix("./"): archive.extractfile(entry) for entry in archive if entry.isreg()}
+        contents = {name: file.read() for name, file in files.items() if file is not None}
     again = path.with_suffix(".again")
-    with (
-        tarfile.open(path) as archive,
-        tarfile.open(again, "w", format=tarfile.PAX_FORMAT) as target,
-    ):
-        for entry in sorted(archive, key=lambda entry: entry.name):
-            target.addfile(_settled(entry, epoch), archive.extractfile(entry) if entry.isreg() else None)
+    with tarfile.open(again, "w", format=tarfile.PAX_FORMAT) as target:
+        for name, content in sorted(settled_image(contents, epoch).items()):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            target.addfile(_settled(entry, epoch), io.BytesIO(content))
     again.replace(path)
+
+
+def settled_image(files: dict[str, bytes], epoch: int) -> dict[str, bytes]:
+    """The files of an OCI layout, with each image's history dated and without what is the engine's own.
+
+    Args:
+        files: contents by name (`index.json`, `blobs/sha256/...`); only images of one manifest each are changed.
+        epoch: seconds since 1970 to date the history.
+    """
+    files = dict(files)
+    moved: dict[str, str] = {}
+
+    def replace(old: dict[str, Any], document: dict[str, Any]) -> None:
+        """Puts a document in the place of a blob, and its digest into what refers to it."""
+        content = json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
+        del files[_blob(old["digest"])]
+        new = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        moved[_blob(old["digest"])] = _blob(new)
+        old["digest"], old["size"] = new, len(content)
+        files[_blob(new)] = content
+
+    index = json.loads(files["index.json"])
+    for reference in index["manifests"]:
+        manifest = json.loads(files[_blob(reference["digest"])])
+        if "config" not in manifest:
+            continue
+        image = json.loads(files[_blob(manifest["config"]["digest"])])
+        for step in image.get("history", []):
+            step.pop("comment", None)
+            step["created"] = datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        for name in [name for name in manifest.get("annotations", {}) if ".image.base." in name]:
+            del manifest["annotations"][name]  # of the step before the last, which is not to be had elsewhere
+        replace(manifest["config"], image)
+        replace(reference, manifest)
+    files["index.json"] = json.dumps(index, separators=(",", ":"), sort_keys=True).encode()
+    if "manifest.json" in files:  # docker's own index, beside that of OCI
+        text = files["manifest.json"].decode()
+        for old, new in moved.items():
+            text = text.replace(old, new)
+        files["manifest.json"] = text.encode()
+    return files
+
+
+def _blob(digest: str) -> str:
+    return "blobs/" + digest.replace(":", "/")
 
 
 def archive_image(engine: str, tag: str, target: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import io
+import json
 import os
 import re
 import subprocess
@@ -39,14 +42,62 @@ def test_a_tarball_does_not_depend_on_the_machine(tool: Any, tmp_path: Path) -> 
         target = tmp_path / f"{number}.tar.gz"
         tool("release").write_tarball(home, target, 1_700_000_000)
         made.append(target)
-        with tarfile.open(tmp_path / f"{number}.tar", "w") as archive:  # as an engine saves an image
-            for name in names:
-                archive.add(home / name, name)
-        tool("release").settle_archive(tmp_path / f"{number}.tar", 1_700_000_000)
-    assert (tmp_path / "0.tar").read_bytes() == (tmp_path / "1.tar").read_bytes()
     assert made[0].read_bytes() == made[1].read_bytes()
     compare = [sys.executable, str(ROOT / "packaging/compare.py"), str(made[0])]
     assert subprocess.run([*compare, str(made[1])], check=False, capture_output=True).returncode == 0
+
+
+def saved(path: Path, made: int) -> None:
+    """An OCI archive as an engine saves it, with the day and the cache of one build."""
+
+    def blob(content: bytes) -> dict[str, Any]:
+        digest = hashlib.sha256(content).hexdigest()
+        files[f"blobs/sha256/{digest}"] = content
+        return {"digest": f"sha256:{digest}", "size": len(content)}
+
+    files = {"oci-layout": b"{}"}
+    history = [{"created": f"2026-11-2{made}T00:00:00Z", "created_by": "COPY", "comment": f"FROM {made}"}]
+    manifest: dict[str, Any] = {
+        "config": blob(json.dumps({"os": "linux", "history": history}).encode()),
+        "layers": [blob(b"layer")],
+        "annotations": {"org.opencontainers.image.base.digest": f"sha256:{made}", "org.example.kept": "yes"},
+    }
+    reference = blob(json.dumps(manifest).encode())
+    files["index.json"] = json.dumps({"manifests": [reference]}).encode()
+    files["manifest.json"] = json.dumps(
+        [{"Config": manifest["config"]["digest"].replace("sha256:", "blobs/sha256/")}]
+    ).encode()
+    with tarfile.open(path, "w") as archive:
+        for name in sorted(files, reverse=made % 2 == 1):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mtime = len(files[name]), made
+            archive.addfile(entry, io.BytesIO(files[name]))
+
+
+def test_an_image_does_not_depend_on_the_cache_it_was_built_with(tool: Any, tmp_path: Path) -> None:
+    """The same bytes, in which every digest and size is that of what it refers to, and the rest is kept."""
+    for number in (0, 1):
+        saved(tmp_path / f"{number}.tar", number)
+        tool("release").settle_archive(tmp_path / f"{number}.tar", 1_700_000_000)
+    assert (tmp_path / "0.tar").read_bytes() == (tmp_path / "1.tar").read_bytes()
+    with tarfile.open(tmp_path / "0.tar") as archive:
+        files = {name: file.read() for name in archive.getnames() if (file := archive.extractfile(name))}
+
+    def found(reference: dict[str, Any]) -> Any:
+        content = files[reference["digest"].replace("sha256:", "blobs/sha256/")]
+        assert (f"sha256:{hashlib.sha256(content).hexdigest()}", len(content)) == (
+            reference["digest"],
+            reference["size"],
+        )
+        return content
+
+    manifest = json.loads(found(json.loads(files["index.json"])["manifests"][0]))
+    assert manifest["annotations"] == {"org.example.kept": "yes"}
+    assert found(manifest["layers"][0]) == b"layer"
+    image = json.loads(found(manifest["config"]))
+    assert image == {"os": "linux", "history": [{"created": "2023-11-14T22:13:20Z", "created_by": "COPY"}]}
+    assert json.loads(files["manifest.json"])[0]["Config"] in files
+    assert len(files) == 6, "nothing is left of what was replaced"
 
 
 def test_the_wheel_is_the_same_twice(tmp_path: Path) -> None:
