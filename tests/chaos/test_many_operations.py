@@ -94,7 +94,7 @@ def test_memory_does_not_grow(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 def _watch_memory(launch: Launcher, capsys: pytest.CaptureFixture[str]) -> None:
-    run = launch(game("polite"), mode="subreaper", env={"AGENT_NOTIFY": "on"})
+    run = launch(game("polite"), mode="subreaper")
     run.wait_for("ready")
     run.http("POST", "/v1/ready")
     agent = agent_process(run.pid)
