@@ -51,7 +51,7 @@ def test_a_game_that_lowers_the_limits_of_the_agent(launch: Launcher, *, for_goo
     resource.prlimit(run.pid, resource.RLIMIT_NOFILE, (3, 3 if for_good else hard))
     done = run.stop()
     assert done.code == 0
-    assert b"bye" in done.stdout
+    assert b"bye" in done.stdout, done.stderr
     if not for_good:
         assert run.story()["exit_code"] == 0
 
