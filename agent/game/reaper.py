@@ -7,7 +7,11 @@ waiting.
 
 import os
 
-from agent.game.tree import descendants, name_of
+from agent.game.tree import can_list, descendants, name_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # linux/prctl.h
 _PR_SET_NO_NEW_PRIVS = 38
@@ -35,11 +39,12 @@ class Reaper:
         """Marks a child as the agent's own, right after it was started."""
         self._helpers.add(pid)
 
-    def reap(self, names: "dict[int, str]") -> "tuple[dict[int, int], bool]":
+    def reap(self, names: "dict[int, str]", groups: "Iterable[int]" = ()) -> "tuple[dict[int, int], bool]":
         """Reaps all ended children, without blocking.
 
         Args:
             names: receives the names of those that did not end with code 0, except helpers.
+            groups: the game's process groups: asked for where processes cannot be listed.
 
         Returns:
             The wait status of each process reaped now, by process id; and whether any child except helpers is left.
@@ -63,8 +68,20 @@ class Reaper:
             ended[pid] = status
             self._helpers.discard(pid)
         if left and self._helpers:
-            left = bool(descendants(os.getpid(), self.helpers))
+            # Not seen is not gone: without a descriptor for /proc a living game must not be taken for one that ended.
+            left = bool(descendants(os.getpid(), self.helpers)) or (not can_list() and any(map(_is_there, groups)))
         return ended, left
+
+
+def _is_there(group: int) -> bool:
+    """Whether a process group has any process."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # it has one of another user's
+    return True
 
 
 def adopt_orphans() -> bool:

@@ -341,7 +341,8 @@ class Supervisor:
             return
         self._look_again = 0
         names: dict[int, str] = {}
-        ended, left = self.process.reaper.reap(names)
+        game = self.process.game
+        ended, left = self.process.reaper.reap(names, game.groups() if game is not None else ())
         for pid, status in ended.items():
             own = self.agent.ended(pid, status)
             self._light.ended(pid, status)

@@ -44,11 +44,19 @@ def test_few_descriptors(launch: Launcher, platform: FakePlatform) -> None:
 
 @pytest.mark.parametrize("for_good", [False, True])
 def test_a_game_that_lowers_the_limits_of_the_agent(launch: Launcher, *, for_good: bool) -> None:
-    """One of the same user may (man 2 prlimit): it hears its stop, and the end is written down where that can be."""
-    run = launch(game("polite"), mode="subreaper", env={"AGENT_GRACE_SECONDS": "2"})
+    """One of the same user may (man 2 prlimit): it hears its stop, and the end is written down where that can be.
+
+    An orphan that ends meanwhile makes the agent look for who is left: a game that it cannot see has not ended.
+    """
+    go = launch.files / "go"
+    orphan = f"( (until [ -e {go} ]; do :; done; echo gone) & )"
+    command = ["sh", "-c", f'{orphan}; exec "$@"', "sh", *game("polite")]
+    run = launch(command, mode="subreaper", env={"AGENT_GRACE_SECONDS": "2"})
     run.wait_for("ready")
     _, hard = resource.prlimit(run.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(run.pid, resource.RLIMIT_NOFILE, (3, 3 if for_good else hard))
+    go.touch()
+    run.wait_for("gone")
     done = run.stop()
     assert done.code == 0
     assert b"bye" in done.stdout, done.stderr
