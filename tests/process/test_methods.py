@@ -192,7 +192,7 @@ def test_a_method_that_cannot_work_gives_its_time_away(launch: Launcher) -> None
     run.wait_for("ready")
     done = run.stop()
     assert done.code == 4
-    assert "nobody listens" in done.stderr
+    assert "no client is subscribed to events" in done.stderr
     assert "cannot connect to 127.0.0.1:1" in done.stderr
 
 
