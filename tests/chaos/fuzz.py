@@ -23,9 +23,8 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 Target = Callable[[bytes], None]
@@ -168,31 +167,10 @@ def statsd() -> Target:
     b'{"jsonrpc":"2.0","id":"x","method":"stop","params":{"reason":"r","grace_seconds":1}}',
 )
 def control_socket() -> Target:
-    """JSON-RPC: JSON in answer or nothing, and never called a fault of the agent's."""
-    from agent.api.contracts import Caller
-    from agent.api.events import EventBus
-    from agent.api.jsonrpc import Batch, Dispatcher
-    from agent.api.operations import Operations
-    from agent.lifecycle.game_report import GameReport
-    from agent.lifecycle.states import Source
-    from tests.unit.test_fuzz import Control, no_constant
+    """JSON-RPC: JSON in answer or nothing, and never an internal error."""
+    from tests.unit.test_fuzz import check_answer
 
-    def read(data: bytes) -> None:
-        operations = Operations(Control(), GameReport(), EventBus(), deployment=dict)
-        answer: Any = Dispatcher(operations, Caller("socket", Source.GAME), lambda: None, None).message(data)
-        if isinstance(answer, Batch):
-            while answer.step():
-                pass
-            answer = answer.answer()
-        if isinstance(answer, Awaitable):
-            answer.close()  # type: ignore[attr-defined]  # a coroutine
-        elif answer is not None:
-            said = json.loads(answer, parse_constant=no_constant)
-            for one in said if isinstance(said, list) else [said]:
-                assert ("result" in one) != ("error" in one)
-                assert one.get("error", {}).get("code") != -32603
-
-    return read
+    return check_answer
 
 
 @target(
