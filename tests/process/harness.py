@@ -465,7 +465,8 @@ class Run:
 
     def clean_up(self) -> None:
         """End whatever is left and close the pipes; the last thing a test does with a run."""
-        for pid in (self.process.pid, *marked(self._mark)):
+        self.process.kill()  # not where it was waited for: its number may be a thread's of ours by now
+        for pid in marked(self._mark):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
