@@ -61,6 +61,7 @@ async def opened(caller: Backend) -> AsyncIterator[Page]:
 
 @pytest.mark.browser
 @needs_browser
+@pytest.mark.slow
 async def test_a_person_deploys_watches_and_stops_a_game() -> None:
     """By its labels and buttons alone: states, ports, logs as they arrive, charts, and the end."""
     async with backend(quick(sample_seconds=0.1)) as caller:

@@ -77,6 +77,7 @@ def check(path: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
+@pytest.mark.slow
 def test_a_good_versions_file_is_told_to_be_good(tmp_path: Path) -> None:
     """Exit 0, and the applications with their versions."""
     path = tmp_path / "versions.toml"

@@ -79,6 +79,7 @@ def test_a_report_counts_what_ended_how_where_and_when_the_worst_first(tmp_path:
     assert (made["worst"][0]["lives"], "SIGSEGV" in made["worst"][0]["summary"]) == (2, True)
 
 
+@pytest.mark.slow
 def test_since_leaves_out_what_ended_before(tmp_path: Path) -> None:
     """Of whole days by their names, and of the rest by the end, not by the start."""
     fill(tmp_path)
@@ -107,6 +108,7 @@ def test_a_bucket_is_read_as_a_directory_is(tmp_path: Path) -> None:
         assert done.stderr.startswith("cannot read s3://logs/games: 403")
 
 
+@pytest.mark.slow
 def test_a_report_for_people_is_tables(tmp_path: Path) -> None:
     """Nothing of a table is cut off in a pipe."""
     fill(tmp_path)

@@ -81,6 +81,7 @@ def test_the_demo_plays_a_game_made_for_another_host(tmp_path: Path, mark: Mark,
     assert not list(Path.home().glob("server.json.*"))
 
 
+@pytest.mark.slow
 def test_the_demo_shows_a_whole_life_and_leaves_nothing_running(tmp_path: Path, mark: Mark) -> None:
     """States, players, calls and figures as plain lines; then logs and exit.json where it says; no secret in any."""
     it = demo(tmp_path / "demo", mark)
@@ -220,6 +221,7 @@ def test_a_demo_that_is_interrupted_ends_what_it_started(tmp_path: Path, mark: M
     assert mark.processes() == []
 
 
+@pytest.mark.slow
 def test_a_directory_that_is_in_use_is_refused(tmp_path: Path, mark: Mark) -> None:
     """Nothing of the user's is mixed with what the demo writes."""
     (tmp_path / "mine").write_text("mine")

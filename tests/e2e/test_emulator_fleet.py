@@ -18,8 +18,6 @@ import aiohttp
 import psutil
 import pytest
 
-from tests.variants import one_fast
-
 SECONDS = 50.0
 TOKEN = "a-token-for-this-test"
 DEPLOYMENTS = 50
@@ -157,7 +155,8 @@ async def test_fifty_deployments_at_once_leave_nothing_behind() -> None:
         assert running.ps.num_fds() <= descriptors + connections
 
 
-@pytest.mark.parametrize("times", one_fast(1, 2))
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.slow
 async def test_ctrl_c_stops_every_deployment(times: int) -> None:
     """Games that ignore SIGTERM and fork daemons are gone when the command is; a second Ctrl-C does not wait."""
     async with emulator() as running:
@@ -194,7 +193,6 @@ async def test_a_killed_emulator_takes_its_games_with_it() -> None:
 
 DEPLOYS_AND_DIES = """
 import os, signal, socket, sys
-from tests.variants import one_fast
 client = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
 request = sys.argv[2].encode()
 client.sendall(request * 3 + request[: len(request) - 9])

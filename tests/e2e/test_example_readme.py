@@ -8,6 +8,8 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.process.harness import COMMAND, DEADLINE, base_environment, eventually, free_port
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -23,6 +25,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_game_do_what_they_say(tmp_path: Path) -> None:
     """The game runs under the agent, a bot plays, the status tells of it, and the stop saves the result.
 

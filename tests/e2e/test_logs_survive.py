@@ -274,6 +274,7 @@ def test_secrets_are_taken_out_of_what_is_passed_on_too(launch: Launcher) -> Non
     assert finished.stdout == b"a [redacted] b\n"
 
 
+@pytest.mark.slow
 def test_log_files_replays_and_cores_come_along(launch: Launcher, server: S3Server) -> None:
     """AGENT_LOG_FILES is followed, AGENT_KEEP is shipped, and a crash brings its core where the machine permits one."""
     env = {

@@ -413,6 +413,7 @@ def event_with(stream: HTTPResponse, part: str) -> str:
 class TestCommandLine:
     """The commands speak to the running agent through the socket that the game's environment names."""
 
+    @pytest.mark.slow
     def test_a_shell_script_can_do_it_all(self, launch: Launcher, platform: FakePlatform) -> None:
         """ready, health, players, status, deployment, healthcheck and stop, as a start script would call them."""
         run = launch(game("polite"), env={**PLATFORM, **platform.environment()}, mode="subreaper")

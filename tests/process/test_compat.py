@@ -132,6 +132,7 @@ def test_an_agent_that_dies_takes_nothing_of_the_hosts_with_it(launch: Launcher)
     run.stop()
 
 
+@pytest.mark.slow
 def test_a_hold_is_a_veto_on_the_empty_policy(launch: Launcher) -> None:
     """Everybody has left, and the game is held: the stop comes when the hold is over, not before."""
     run = play(launch, "multiplay", "lives", AGENT_EMPTY_TIMEOUT="200ms")
@@ -146,6 +147,7 @@ def test_a_hold_is_a_veto_on_the_empty_policy(launch: Launcher) -> None:
     assert time.time() >= hold.json()["expiresAt"]
 
 
+@pytest.mark.slow
 def test_all_hosts_at_once_and_the_game_decides(launch: Launcher) -> None:
     """AGENT_COMPAT=auto: what the others would need is there, and costs nothing."""
     run = play(launch, "agones", "lives", AGENT_COMPAT="auto", AGENT_STOP="playfab,multiplay,agones@3s,signal:SIGTERM")
@@ -159,6 +161,7 @@ def test_all_hosts_at_once_and_the_game_decides(launch: Launcher) -> None:
     assert "cannot stop the game by playfab: the game has not used it" in finished.stderr
 
 
+@pytest.mark.slow
 def test_a_game_of_ones_own_server_json_is_left_alone_by_auto(launch: Launcher) -> None:
     """Where the host is named it is written anew, as Multiplay does."""
     (launch.files / "server.json").write_text('{"mine": true}')

@@ -82,6 +82,7 @@ def test_everything_stands_still_after_the_stop_signal(launch: Launcher) -> None
     assert run.story()["reason"] == "platform_stop"
 
 
+@pytest.mark.slow
 def test_a_game_that_forks_without_end(launch: Launcher) -> None:
     """All of it is gone in time, where the agent is not PID 1 and the kernel would take the rest."""
     with cgroup("pids", pids__max=60) as group:

@@ -91,6 +91,7 @@ def test_a_game_may_ask_for_more_time_once(launch: Launcher) -> None:
     assert turn["more_seconds"] == pytest.approx(2.0)
 
 
+@pytest.mark.slow
 def test_asking_for_more_time_twice_is_a_conflict(launch: Launcher) -> None:
     """Once is for an honest estimate; a game that always asks again would never be stopped in time."""
     run = launch(game("hears_stop_event", "twice"), env={"AGENT_STOP": "notify"})
@@ -103,6 +104,7 @@ def test_asking_for_more_time_twice_is_a_conflict(launch: Launcher) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_game_that_acknowledges_and_hangs_is_killed_in_time(launch: Launcher) -> None:
     """Its word buys it the share, not the deadline."""
     run = launch(game("hears_stop_event", "hang"), env={"AGENT_STOP": "notify,signal:SIGTERM"})

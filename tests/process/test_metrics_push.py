@@ -87,6 +87,7 @@ def pushgateway() -> Iterator[str]:
 GAME = """for rounds in 3 4; do sleep 0.5; curl -sf "$AGENT_URL/v1/metrics" -d "{\\"rounds_total\\": $rounds}"; done"""
 
 
+@pytest.mark.slow
 def test_prometheus_has_the_last_values_of_a_short_life(prometheus: str, launch: Launcher) -> None:
     """A game that lived for a second is in a Prometheus that never scraped it."""
     run = launch(["sh", "-c", GAME], env={"AGENT_METRICS_PUSH_URL": f"{prometheus}/api/v1/write"})
@@ -100,6 +101,7 @@ def test_prometheus_has_the_last_values_of_a_short_life(prometheus: str, launch:
         assert series["metric"]["job"] == "arbitrium-agent"
 
 
+@pytest.mark.slow
 def test_a_pushgateway_has_the_last_values_of_a_short_life(pushgateway: str, launch: Launcher) -> None:
     """And finds nothing to complain about in them."""
     run = launch(["sh", "-c", GAME], env={"AGENT_METRICS_PUSH_URL": f"{pushgateway}/metrics/job/game"})
@@ -135,6 +137,7 @@ def test_a_receiver_that_hangs_delays_neither_exit_json_nor_the_end(launch: Laun
     assert not list((tmp_path / "spool").rglob("*.seg")), "a later agent would upload it again"
 
 
+@pytest.mark.slow
 def test_a_collector_and_a_store_both_have_the_log(launch: Launcher, tmp_path: Path) -> None:
     """Each line once in both, though the store confirms a segment, which deletes it, at its own time."""
     bodies: list[bytes] = []

@@ -60,6 +60,7 @@ def test_the_default_ports_and_path(launch: Launcher, sandbox: list[str]) -> Non
     assert lines[1:] == ["answer HTTP/1.1 200 OK"] * 2
 
 
+@pytest.mark.slow
 def test_default_ports_that_are_taken(launch: Launcher, sandbox: list[str]) -> None:
     """A default that somebody else has is no error: another port is used, said, exported, and answers."""
     occupied = ["--occupy", "9370", "--occupy", "9464"]
@@ -153,6 +154,7 @@ def test_the_socket_of_a_living_agent_is_not_taken_from_it(launch: Launcher) -> 
     assert first.stop().code == 0
 
 
+@pytest.mark.slow
 def test_two_agents_do_not_hear_each_other(launch: Launcher) -> None:
     """A stop of one is no stop of the other, and neither is a report."""
     one = launch(game("polite", "1"), mode="subreaper")

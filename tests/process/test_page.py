@@ -61,6 +61,7 @@ def opened(url: str, width: int = 1100) -> Iterator[Page]:
 
 @pytest.mark.browser
 @needs_browser
+@pytest.mark.slow
 def test_a_person_watches_a_game_and_stops_it_with_the_keyboard_alone(launch: Launcher) -> None:
     """Phase, players, charts, output, settings; then the button, a wrong token, the right one, the plan, the end."""
     run = launch(game("slow_on_sigterm", "2"), mode="subreaper", env=DEPLOYMENT | {"AGENT_GRACE_SECONDS": "20"})

@@ -188,6 +188,7 @@ def test_a_port_probe_does_not_arm_the_empty_timeout(launch: Launcher, stays: bo
     run.stop()
 
 
+@pytest.mark.slow
 def test_a_game_on_the_wrong_port_is_told_of(launch: Launcher) -> None:
     """A port that is one off is the commonest reason why a game is never seen ready."""
     port, expected = free_port(), free_port()

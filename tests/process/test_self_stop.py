@@ -136,6 +136,7 @@ def test_retried_until_it_is_confirmed(launch: Launcher) -> None:
         assert TOKEN not in done.stderr
 
 
+@pytest.mark.slow
 def test_retry_after_is_honoured(launch: Launcher) -> None:
     """429 with `Retry-After: 3`: the next call comes after those three seconds, not before."""
     with FakePlatform([Reply(429, {"Retry-After": "3"})]) as platform:

@@ -302,6 +302,7 @@ def test_a_script_that_sleeps_for_ever_behind_its_server(launch: Launcher) -> No
     assert run.story()["cause"] == ("clean" if KERNEL_TELLS else "unknown"), done.stderr
 
 
+@pytest.mark.slow
 def test_a_script_that_sleeps_for_ever_below_a_launcher_that_left(launch: Launcher) -> None:
     """The launcher leaves at once; what waits for the server goes on behind it, and would be billed for ever."""
     file = launch.files / "server.pid"

@@ -49,6 +49,7 @@ def test_nothing_of_the_agent_is_on_stdout(launch: Launcher) -> None:
     assert done.stderr
 
 
+@pytest.mark.slow
 def test_a_flood_passes_unchanged(launch: Launcher) -> None:
     """64 MB through `sha256sum` are complete and in order, and neither memory nor the spool exceed their bounds."""
     with subprocess.Popen(["sha256sum"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as digest:

@@ -100,6 +100,7 @@ def test_an_image_does_not_depend_on_the_cache_it_was_built_with(tool: Any, tmp_
     assert len(files) == 6, "nothing is left of what was replaced"
 
 
+@pytest.mark.slow
 def test_the_wheel_is_the_same_twice(tmp_path: Path) -> None:
     """And is named after the version that the agent says."""
     built = []
