@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from agent.api.client import AgentClient, RefusedError
 from agent.config import parsers
+from agent.config.game_ports import name_in_variables
 from agent.doctor.findings import Finding, error, note, ok, warning
 from agent.doctor.image import shell_form_of
 from agent.doctor.places import ENTRYPOINT
@@ -148,7 +149,7 @@ def check_game(game: Process, others: Sequence[Process] = (), stop: str = "") ->
         stop: AGENT_STOP.
     """
     try:
-        first = stop_methods.parse(stop or stop_methods.DEFAULT)[0]
+        first = stop_methods.parse(stop)[0] if stop else stop_methods.SIGTERM
     except ValueError as wrong:
         yield error("signals", f"AGENT_STOP {wrong}", "correct it")
     else:
@@ -236,7 +237,8 @@ def check_ports(environ: Mapping[str, str], open_ports: set[tuple[str, int]]) ->
             yield warning(
                 "ports",
                 f"nothing listens on port {number} ({'/'.join(silent)}) of {name}: players cannot connect",
-                f"let the game listen on ARBITRIUM_PORT_{name.upper()}_INTERNAL, or correct the version's ports",
+                f"let the game listen on ARBITRIUM_PORT_{name_in_variables(name)}_INTERNAL, "
+                "or correct the version's ports",
             )
         else:
             yield ok("ports", f"something listens on port {number} ({'/'.join(wanted)}) of {name}")

@@ -15,7 +15,6 @@ HOSTS = ("agones", "multiplay", "playfab")
 """Methods that tell the game through another host's SDK; see `agent.compat`."""
 KINDS = ("notify", "stdin", "signal", "command", "rcon", *HOSTS)
 _BARE = ("notify", *HOSTS)  # those without an argument
-DEFAULT = "signal:SIGTERM"
 _TARGETS = ("main", "group", "port")
 _PERCENT = r"([0-9]+(?:\.[0-9]+)?)%"
 _DURATION = r"([0-9]+(?:\.[0-9]+)?)(s|ms|m)"
