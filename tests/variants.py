@@ -11,7 +11,7 @@ def one_fast(first: Any, *others: Any) -> list[Any]:
 
     Args:
         first: a value, or a tuple of values where several names are parametrized.
-        *others: the same, or a `pytest.param`.
+        *others: the same.
 
     Returns:
         What `pytest.mark.parametrize` takes.

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.process.harness import Launcher, Run, agent_process, game
+from tests.process.harness import Launcher, Run, agent_process, cpu_seconds, game, status_of
 
 OPERATIONS = int(os.environ.get("OPERATIONS", "200000"))
 WARM = min(100_000, OPERATIONS // 2)
@@ -73,16 +73,7 @@ def over_notify(run: Run) -> Iterator[int]:
 
 def memory(pid: int) -> int:
     """Resident bytes that are no file's: what a leak makes grow."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError("the kernel tells no RssAnon")
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return int(status_of(pid)["RssAnon"].split()[0]) * 1024
 
 
 @pytest.mark.slow

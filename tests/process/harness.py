@@ -105,6 +105,13 @@ def agent_process(pid: int) -> int | None:
     return next((child for child in children(pid) if status_of(child).get("Name") == AGENT_NAME), None)
 
 
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process until now."""
+    with open(f"/proc/{pid}/stat") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def status_of(pid: int) -> dict[str, str]:
     """The fields of `/proc/<pid>/status`; empty when the process is gone."""
     try:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -155,7 +154,7 @@ def test_a_hook_that_hangs_has_its_share_only(launch: Launcher) -> None:
     assert [turn["method"].split(":")[0] for turn in turns(run)] == ["command", "signal"]
 
 
-def test_rcon_stops_a_game(launch: Launcher, tmp_path: Path) -> None:
+def test_rcon_stops_a_game(launch: Launcher) -> None:
     """The command arrives with the right password, which is in no output and no file."""
     server, loop = RconServer("hunter2-secret"), asyncio.new_event_loop()
     listening = loop.run_until_complete(asyncio.start_server(server.serve, "127.0.0.1", 0))

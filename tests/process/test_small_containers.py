@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
-from typing import Any
 
 import pytest
 
@@ -24,28 +22,24 @@ for number in range(1_000_000):
 """
 
 
-def ended(launch: Launcher) -> dict[str, Any]:
-    """The `exit.json` of the spool."""
-    (path,) = launch.files.glob("spool/*/exit.json")
-    document: dict[str, Any] = json.loads(path.read_text())
-    return document
-
-
-def test_a_game_and_its_agent_in_128_megabytes(launch: Launcher, platform: FakePlatform) -> None:
+def test_a_game_and_its_agent_in_128_megabytes(
+    launch: Launcher, platform: FakePlatform, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """A game of 50 MB that logs 2,000 lines a second, shipped to a store: nothing is killed."""
+    store = tmp_path_factory.mktemp("store")
     with cgroup("memory", memory__limit_in_bytes="128M") as group:
         env = {
             **platform.environment(),
-            "AGENT_LOG_URL": f"file://{launch.files}/store",
+            "AGENT_LOG_URL": f"file://{store}",
             "AGENT_SHIP_INTERVAL": "0.5",
             "AGENT_GRACE_SECONDS": "5",
         }
         run = launch([*PYTHON, "-c", KEEPS_50_MB], mode="subreaper", env=env, preexec=lambda: enter(group))
-        eventually(lambda: list(launch.files.glob("store/**/*.ndjson.zst")), "a first segment is in the store")
+        eventually(lambda: list(store.glob("**/*.ndjson.zst")), "a first segment is in the store")
         assert run.http("GET", "/v1/status").status == 200
         done = run.stop()
         assert done.code == 0, done.stderr
-        assert ended(launch)["agent_starts"] == 1
+        assert run.story()["agent_starts"] == 1
         assert "oom_kill 0" in (group / "memory.oom_control").read_text()
 
 
@@ -61,7 +55,7 @@ def test_a_game_that_floods_its_log_in_48_megabytes(launch: Launcher, platform: 
         )
         platform.wait_for_calls(1, 120)
         run.stop()
-    document = ended(launch)
+    document = run.story()
     assert (document["exit_code"], document["cause"]) in {(0, "clean"), (137, "out_of_memory")}, document
     assert len([call for call in platform.calls if call.method == "DELETE"]) >= 1
 
@@ -78,8 +72,9 @@ def test_five_processes(launch: Launcher, platform: FakePlatform) -> None:
         run.wait_for("ready")
         platform.wait_for_calls(1, 60)
         run.stop()
-    assert ended(launch)["exit_code"] == 7
-    assert ended(launch)["reason"] == "game_crashed"
+    document = run.story()
+    assert document["exit_code"] == 7
+    assert document["reason"] == "game_crashed"
 
 
 def test_a_twentieth_of_a_cpu(launch: Launcher) -> None:
@@ -91,4 +86,4 @@ def test_a_twentieth_of_a_cpu(launch: Launcher) -> None:
         assert done.stdout.endswith(b"bye\n")
         assert done.code == 0
         assert done.seconds < 10.0
-        assert ended(launch)["reason"] == "platform_stop"
+        assert run.story()["reason"] == "platform_stop"

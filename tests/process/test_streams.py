@@ -14,11 +14,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.process.harness import PYTHON, Launcher, Mode, Stream, eventually, game, status_of
+from tests.process.harness import PYTHON, Launcher, Mode, Stream, cpu_seconds, eventually, game, status_of
 from tests.variants import one_fast
 
 MEGABYTES = 64
-QUIET = {"AGENT_LOG_LEVEL": "error"}
 CAPTURE = pytest.mark.parametrize("capture", ["on", "off"])
 
 
@@ -83,13 +82,6 @@ def test_a_game_that_closes_its_stdout_lives_on(launch: Launcher, mode: Mode) ->
     assert set(asked) == {200}
     assert cpu_seconds(run.pid) - before < 1.0, "nothing spins over a closed pipe"
     assert run.stop().code == 5
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process until now."""
-    with open(f"/proc/{pid}/stat") as stat:
-        fields = stat.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_a_reader_that_went_away_does_not_end_the_agent(launch: Launcher, mode: Mode) -> None:

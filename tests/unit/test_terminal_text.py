@@ -103,9 +103,7 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_json_of_the_commands_steers_no_terminal(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, terminal: bool
-) -> None:
+def test_json_of_the_commands_steers_no_terminal(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
     """Answers of the agent, lines of the game's log, rows of a fleet: into a pipe they go as they are."""
 
     class Answers:
