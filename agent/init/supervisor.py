@@ -343,11 +343,13 @@ class Supervisor:
         names: dict[int, str] = {}
         game = self.process.game
         ended, left = self.process.reaper.reap(names, game.groups() if game is not None else ())
+        own = killed = False
         for pid, status in ended.items():
-            own = self.agent.ended(pid, status)
+            own |= self.agent.ended(pid, status)
             self._light.ended(pid, status)
-            if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
-                self._oom.look(self.process.cgroup, self.loop.time(), own=own)
+            killed |= os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        if killed:
+            self._oom.look(self.process.cgroup, self.loop.time(), own=own)
         attempt = self._effects.attempt
         how_it_ended = attempt.take(ended, left=left, names=names, at=self.loop.time())
         if how_it_ended is not None:

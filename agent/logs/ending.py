@@ -294,13 +294,12 @@ class Ending:
         own = directory == self.result.directory
         segment.busy = True
         try:
-            try:
-                data = await self.worker.do(objects.encode, segment, self.form, self.spool.dropped_before(segment))
-                await self.outbox.put(f"{directory}/{name}", data, policy)
-            except (OSError, StoreError) as problem:
-                if own:
-                    self._left[name] = (segment.size, self.redactor.text(str(problem)))
-                return
+            data = await self.worker.do(objects.encode, segment, self.form, self.spool.dropped_before(segment))
+            await self.outbox.put(f"{directory}/{name}", data, policy)
+        except (OSError, StoreError) as problem:
+            if own:
+                self._left[name] = (segment.size, self.redactor.text(str(problem)))
+        else:
             if own:
                 self._done(name)
             # Still marked busy: if it were dropped now, it would count as lost although the store has it.

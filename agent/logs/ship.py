@@ -257,15 +257,14 @@ class Shipper:
         began, failures = asyncio.get_running_loop().time(), self._outbox.failures
         segment.busy = True
         try:
-            try:
-                data = await self._worker.do(objects.encode, segment, self._form, self._spool.dropped_before(segment))
-                await self._outbox.put(f"{directory}/{objects.name(segment, self._form)}", data, _STEADY)
-            except OSError as problem:
-                # It was deleted, the disk is broken, or its content is damaged.
-                await self._worker.do(runs.keep_damaged, segment)
-                self._spool.forget(segment)
-                self._say(f"cannot ship segment {segment.number} of {segment.run}: {problem}; it is left out")
-                return
+            data = await self._worker.do(objects.encode, segment, self._form, self._spool.dropped_before(segment))
+            await self._outbox.put(f"{directory}/{objects.name(segment, self._form)}", data, _STEADY)
+        except OSError as problem:
+            # It was deleted, the disk is broken, or its content is damaged.
+            await self._worker.do(runs.keep_damaged, segment)
+            self._spool.forget(segment)
+            self._say(f"cannot ship segment {segment.number} of {segment.run}: {problem}; it is left out")
+        else:
             self._measure(segment.size, began, failures)
             # Still marked busy: if it were dropped now, it would count as lost although the store has it.
             await self._worker.do(self._spool.confirm, segment)

@@ -228,10 +228,7 @@ class Sink:
             with self._changed:
                 was_full = self._size >= self.limit // 2
                 self._size -= len(piece)
-                if self.closed:
-                    self.dropped += sum(map(len, self._pieces))
-                    self._pieces.clear()
-                    self._size = 0
+                self._drop_rest_if_closed()
                 self._changed.notify_all()
                 freed = was_full and self._size < self.limit // 2
             if freed or self.closed:
@@ -266,9 +263,17 @@ class Sink:
             with self._changed:
                 self._size -= len(piece)
         with self._changed:
+            self._drop_rest_if_closed()
             self._here = False
             self._changed.notify_all()
             return not self._pieces
+
+    def _drop_rest_if_closed(self) -> None:
+        """Counts what can be passed on no more, and forgets it; with the lock held."""
+        if self.closed:
+            self.dropped += sum(map(len, self._pieces))
+            self._pieces.clear()
+            self._size = 0
 
     def _write(self, piece: bytes) -> None:
         view = memoryview(piece)

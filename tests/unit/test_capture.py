@@ -18,6 +18,7 @@ import pytest
 from agent.logs import frames
 from agent.logs.capture import TAIL, Capture
 from agent.logs.redact import Redactor
+from agent.logs.sink import Sink
 from agent.logs.spool import Spool
 
 
@@ -434,3 +435,23 @@ def test_what_boot_needs_is_quick_to_import() -> None:
         *("operator", "reprlib", "select", "struct", "threading", "types", "time", "math", "os", "stat", "posixpath"),
         *("abc", "_abc", "_collections_abc", "genericpath", "os.path", "io", "codecs", "_stat", "_weakref"),
     }
+
+
+def test_a_sink_without_a_thread_passes_on_and_gives_up_what_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread is to be had (pids limit): the caller passes bytes on, and lost ones are counted and forgotten."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    reading, writing = os.pipe()
+    try:
+        sink = Sink(writing, lambda: None)
+        sink.put(b"x" * 10_000)
+        assert os.read(reading, 20_000) == b"x" * 10_000
+        os.close(reading)
+        sink.put(b"y" * 10_000)
+        assert (sink.written, sink.dropped, sink.waiting, sink.closed) == (10_000, 10_000, 0, True)
+        assert sink.drain(time.monotonic() + 5.0)
+    finally:
+        os.close(writing)
