@@ -11,6 +11,8 @@ JSON), hexadecimal with separators, base64 lines with a prefix, UTF-32, compress
 import binascii
 import sys
 
+from agent.fork_lock import FORK_LOCK
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import re
@@ -217,7 +219,8 @@ class Search:
         """Finds base64 that contains line breaks, plain or JSON-escaped."""
         regex = self._regexes.get(core)
         if regex is None:
-            import re  # noqa: PLC0415 - takes 5 ms, and most logs hold no secret
+            with FORK_LOCK:
+                import re  # noqa: PLC0415 - takes 5 ms, and most logs hold no secret
 
             line_break = rb"(?:(?:\r|\\r)?(?:\n|\\n))?"
             regex = re.compile(line_break.join(re.escape(bytes((c,))) for c in core))
@@ -236,7 +239,8 @@ class Search:
 def _automata(anchors: "list[bytes]") -> "tuple[BytesAhoCorasick, ...]":
     """Finds out quickly whether any anchor occurs; empty if the library cannot be used."""
     try:
-        from ahocorasick_rs import BytesAhoCorasick, MatchKind  # noqa: PLC0415 - only where much is written
+        with FORK_LOCK:
+            from ahocorasick_rs import BytesAhoCorasick, MatchKind  # noqa: PLC0415 - only where much is written
 
         # With `LeftmostFirst` the library searches for the first bytes of all patterns with vector instructions.
         groups = [anchors[at : at + _GROUP] for at in range(0, len(anchors), _GROUP)]

@@ -5,6 +5,7 @@
 the end of a piece may be the beginning of a secret, it is held back until more is read.
 """
 
+from agent.fork_lock import FORK_LOCK
 from agent.logs.needles import SHORTEST, Search, forms, wrapped_forms
 
 TYPE_CHECKING = False
@@ -60,9 +61,10 @@ class Redactor:
         search = self._search
         if search is None:
             secrets = self._secrets
-            search = Search(
-                {form for value in secrets for form in forms(value)}, set().union(*map(wrapped_forms, secrets))
-            )
+            with FORK_LOCK:  # some forms need codecs that are imported for them
+                search = Search(
+                    {form for value in secrets for form in forms(value)}, set().union(*map(wrapped_forms, secrets))
+                )
             if secrets is self._secrets:
                 self._search = search
         return search

@@ -173,9 +173,7 @@ class SegmentWriter:
                     view = view[os.write(fd, view) :]
             finally:
                 os.close(fd)
-            from agent.logs.runs import put_aside  # noqa: PLC0415 - at the end only
-
-            put_aside(self.path)
+            runs.put_aside(self.path)
             os.rename(part, f"{self.path}/{name}")
         except OSError as problem:
             runs.unlink(part)
