@@ -79,6 +79,10 @@ class Loop:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         self._wake()
 
+    def signalled(self) -> bool:
+        """Whether a signal waits to be handled; for a callback that blocks."""
+        return bool(self._signals)
+
     # Descriptors -----------------------------------------------------------------------------------------------------
 
     def add_reader(self, fd: int, callback: Callable[[], object]) -> None:

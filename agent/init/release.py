@@ -6,6 +6,7 @@ the agent's process, which has the full retry policy (`agent.edgegap.self_stop`)
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -14,7 +15,7 @@ from agent import log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from http.client import HTTPResponse
     from typing import NoReturn
 
@@ -26,8 +27,12 @@ _CONFIRMATIONS = (200, 202, 410)
 # How much of a confirmation is read to tell whether it is a web page, which may begin with empty lines.
 _BODY_BYTES = 1024
 _CALL_SECONDS = 10.0
-# Limit of a call that PID 1 makes itself.
+# Limit of a whole call that PID 1 makes itself, and how often it looks meanwhile whether a signal has arrived.
 _CALL_HERE_SECONDS = 3.0
+_LOOK_EVERY = 0.1
+# Nothing can interrupt the C library's name resolution, so it gets less time than the usual 5 s a server, twice (man 5
+# resolv.conf, RES_OPTIONS).
+_RESOLVE_QUICKLY = "timeout:1 attempts:1"
 # Limit of a whole call: a server that sends a byte now and then never exceeds the limit of a single read.
 _TOTAL_SECONDS = 20
 _FIRST_PAUSE = 0.5
@@ -90,12 +95,18 @@ class LightRelease:
     def _call_here(self) -> None:
         """Tries a helper again, and makes one call without one where there is still no room (pids limit).
 
-        The game is gone: for so long nothing but a stop signal could come, and that waits for as long as the call.
+        The game is gone: for so long nothing but a stop signal could come, and that ends the call.
         """
         if self._call is None:
             return
         self._start_helper()
-        if not self._pid and _call(*self._call, seconds=_CALL_HERE_SECONDS) in _CONFIRMATIONS:
+        if self._pid:
+            return
+        os.environ.setdefault("RES_OPTIONS", _RESOLVE_QUICKLY)
+        status = 0
+        with _interrupted(_CALL_HERE_SECONDS, self._loop.signalled):
+            status = _call(*self._call, seconds=_CALL_HERE_SECONDS)
+        if status in _CONFIRMATIONS:
             self._confirmed()
 
     def ended(self, pid: int, status: int) -> None:
@@ -113,6 +124,35 @@ class LightRelease:
         settled, self._call = self._settled, None
         if settled is not None:
             settled("confirmed")
+
+
+@contextlib.contextmanager
+def _interrupted(seconds: float, early: Callable[[], bool]) -> Iterator[None]:
+    """Interrupts what runs in it, which may wait for a socket, by a TimeoutError. For the main thread.
+
+    Args:
+        seconds: after so many, or
+        early: soon after this is true.
+    """
+    until = time.monotonic() + seconds
+
+    def look(_number: int, _frame: object) -> None:
+        # Python calls this between two tries of a system call that the timer's signal has interrupted (PEP 475).
+        if early() or time.monotonic() >= until:
+            raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, look)
+    try:
+        # Again and again: the first error may be raised where all errors are caught.
+        signal.setitimer(signal.ITIMER_REAL, _LOOK_EVERY, _LOOK_EVERY)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except TimeoutError:
+        pass  # between two steps of the call
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 def _call_until_settled(url: str, token: str, log_storage: str) -> NoReturn:

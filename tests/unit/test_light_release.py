@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
 
 import pytest
 from aiohttp import web
 
+from agent.game.reaper import Reaper
 from agent.init import release
+from agent.init.loop import Loop
 from agent.web_page import is_web_page
 from tests.edgegap_fakes import serving
 
@@ -71,3 +79,74 @@ async def test_a_refusal_is_one_in_html_too(status: int) -> None:
 def test_what_calls_itself_html_must_look_so(status: int, body: bytes, page: bool) -> None:
     """The one judgement for both self-stops."""
     assert is_web_page(status, "text/html", body) is page
+
+
+@pytest.fixture
+def trickling() -> Iterator[str]:
+    """The URL of a platform that sends a byte of a header now and then, and never ends it."""
+    over = threading.Event()
+
+    def send(connection: socket.socket) -> None:
+        with connection:
+            try:
+                connection.sendall(b"HTTP/1.1 200 OK\r\nX-Padding: ")
+                while not over.wait(0.02):
+                    connection.sendall(b"a")
+            except OSError:
+                return  # the caller has hung up
+
+    def accept(listener: socket.socket) -> None:
+        try:
+            send(listener.accept()[0])
+        except OSError:
+            return  # closed at the end of the test
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=accept, args=(listener,), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1/self/stop/23c01225b99d/463660"
+        over.set()
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+
+
+@pytest.mark.parametrize("early", ["a signal", "the limit"])
+def test_a_call_of_pid_1_itself_has_a_limit(early: str, trickling: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process can be forked, and the platform trickles: PID 1 is back in time, at once for a signal."""
+    loop = Loop()
+    limit, seconds = (0.3, 0.3) if early == "the limit" else (60.0, 0.0)
+    monkeypatch.setattr(release, "_CALL_HERE_SECONDS", limit)
+    monkeypatch.setattr(release, "_HELPER_AGAIN", 0.0)
+    monkeypatch.setattr(os, "fork", _no_room)
+    monkeypatch.setenv("RES_OPTIONS", "")  # restored at the end
+    if early == "a signal":
+        loop.call_later(0, loop.note_signal, 15, 0.0)
+    settled: list[str] = []
+    release.LightRelease(Reaper(), lambda: None, loop).start(trickling, "token", "true", settled.append)
+    began = time.monotonic()
+    loop.call_later(0, loop.stop, 0)
+    loop.run()
+    assert seconds <= time.monotonic() - began < 10.0
+    assert not settled
+
+
+def test_a_call_of_pid_1_itself_is_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a helper would have done, without one."""
+    loop = Loop()
+    monkeypatch.setattr(release, "_HELPER_AGAIN", 0.0)
+    monkeypatch.setattr(release, "_call", lambda *_, **__: 202)
+    monkeypatch.setattr(os, "fork", _no_room)
+    monkeypatch.setenv("RES_OPTIONS", "")  # restored at the end
+    settled: list[str] = []
+
+    def confirmed(how: str) -> None:
+        settled.append(how)
+        loop.stop(0)
+
+    release.LightRelease(Reaper(), lambda: None, loop).start("http://127.0.0.1:1/", "token", "true", confirmed)
+    loop.run()
+    assert settled == ["confirmed"]
+
+
+def _no_room() -> int:
+    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
