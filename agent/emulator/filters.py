@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.functional_validators import AfterValidator
 
 from agent.emulator.deployment import Deployment
+from agent.emulator.json_text import load_json
 from agent.emulator.models import BulkFilter
-from agent.emulator.reading import load_json, where
+from agent.emulator.reading import where
 
 WITH_LISTS = frozenset({"request_id", "tags", "application", "version", "fleet_name", "host_name"})
 WITH_PATTERNS = frozenset({"fleet_name", "host_name"})
@@ -63,7 +64,7 @@ def parse_query(text: str) -> Query:
     except ValidationError as error:
         faults = [f"{where(e['loc']) or 'query'}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
         raise ValueError("; ".join(faults)) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(f"it is not JSON ({error})") from None
     for each in query.filters:
         _check(each)

@@ -57,6 +57,13 @@ def _protocol(value: str) -> str:
     return value.upper()
 
 
+def _reachable(value: str) -> str:
+    """A name that a path can end in: clients and proxies take a part `.` or `..` out of a URL before they send it."""
+    if value in {".", ".."}:
+        raise ValueError(f"cannot be {value}, which no URL can end in")
+    return value
+
+
 def _carried(value: str) -> str:
     """What an environment can hold."""
     if len(value.encode()) > VALUE_BYTES:
@@ -99,7 +106,9 @@ Uri = Annotated[str, AfterValidator(_uri)]
 Address = Annotated[str, AfterValidator(_address)]
 CommandLine = Annotated[str, AfterValidator(_no_nul)]
 HttpUrl = Annotated[str, AfterValidator(_uri), AfterValidator(_http)]
-TagName = Annotated[str, Field(min_length=1, max_length=40)]
+Name = Annotated[str, Field(min_length=1), AfterValidator(_reachable)]
+"""Of whatever has a path of its own."""
+TagName = Annotated[Name, Field(max_length=40)]
 VariableKey = Annotated[str, AfterValidator(_key)]
 VariableValue = Annotated[str, AfterValidator(_carried)]
 
@@ -489,7 +498,7 @@ class _VersionMembers(Strict):
 class VersionBody(_VersionMembers):
     """`POST /v1/app/{app_name}/version`, and a version of a versions file."""
 
-    name: str = Field(min_length=1, max_length=64)
+    name: Name = Field(max_length=64)
     req_cpu: Whole = Field(ge=100)
     req_memory: Whole = Field(ge=100)
     docker_repository: str
@@ -508,7 +517,7 @@ class VersionBody(_VersionMembers):
 class VersionUpdate(_VersionMembers):
     """`PATCH /v1/app/{app_name}/version/{version_name}`: what is not sent stays as it is."""
 
-    name: str = Field(default="", min_length=1, max_length=64)
+    name: Name = Field(default="", max_length=64)
     req_cpu: Whole = Field(default=0, ge=100)
     req_memory: Whole = Field(default=0, ge=100)
     docker_repository: str = ""
@@ -521,7 +530,7 @@ class StorageBody(Strict):
 
     without_effect = frozenset({"create_time", "last_updated"})
 
-    name: str
+    name: Name
     access_key_id: str
     secret_access_key: str = Field(repr=False)
     endpoint: Uri
@@ -534,7 +543,7 @@ class StorageBody(Strict):
 class StorageUpdate(Strict):
     """`PATCH /v1/storage/endpoint/{endpoint_name}`: what is not sent stays as it is."""
 
-    name: str = ""
+    name: Name = ""
     access_key_id: str = ""
     secret_access_key: str = Field(default="", repr=False)
     endpoint: Uri = "file:///"
@@ -547,7 +556,7 @@ class PullProfileBody(Strict):
 
     without_effect = frozenset({"create_time", "last_updated"})
 
-    name: str
+    name: Name
     source: str
     source_type: Literal["File", "Folder"]
     destination: str
@@ -558,7 +567,7 @@ class PullProfileBody(Strict):
 class PullProfileUpdate(Strict):
     """`PATCH …/pull-profile/{pull_profile_name}`: what is not sent stays as it is."""
 
-    name: str = ""
+    name: Name = ""
     source: str = ""
     source_type: Literal["File", "Folder"] = "File"
     destination: str = ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from typing import Any, TypeVar, get_args
@@ -11,6 +10,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from agent.emulator.errors import ApiError
+from agent.emulator.json_text import load_json
 from agent.emulator.records import BODY
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -41,7 +41,11 @@ async def read_body(request: web.Request, model: type[Model]) -> Model:
         body = model.model_validate_json(raw)
     except ValidationError as error:
         raise body_faults(error) from None
-    note_ignored(request, list(_ignored(json.loads(raw), model, ())))
+    try:
+        ignored = list(_ignored(load_json(raw), model, ()))
+    except ValueError as error:
+        raise ApiError(400, f"cannot accept the body: {error}; send what the contract has") from None
+    note_ignored(request, ignored)
     return body
 
 
@@ -146,16 +150,3 @@ def paged(request: web.Request, items: list[Any], name: str) -> dict[str, Any]:
             "has_previous": page > 1,
         },
     }
-
-
-def load_json(text: str) -> Any:
-    """JSON as the standard has it: no NaN, no Infinity.
-
-    Raises:
-        ValueError: it is not JSON.
-    """
-
-    def refuse(constant: str) -> Any:
-        raise ValueError(f"{constant} is not JSON")
-
-    return json.loads(text, parse_constant=refuse)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter, deque
 from typing import Any
 
 from aiohttp import web
+
+from agent.emulator.json_text import load_json
 
 OPERATION = web.RequestKey("operation", str)
 """The operation id of the contract."""
@@ -73,8 +74,8 @@ def _without_secrets(body: bytes) -> Any:
     if len(body) > MOST_BODY_BYTES:
         return HIDDEN
     try:
-        return _cleaned(json.loads(body))
-    except ValueError:
+        return _cleaned(load_json(body))
+    except (ValueError, RecursionError):  # of the second, what was read goes a little deeper than what can be walked
         return None
 
 

@@ -181,6 +181,7 @@ BAD_VERSIONS: list[tuple[dict[str, Any], str]] = [
     ({"envs": [{"key": "", "value": "x"}]}, "envs[0].key"),
     ({"envs": [{"key": "A", "value": "x" * 4097}]}, "envs[0].value"),
     ({"docker_image": None}, "docker_image"),
+    ({"name": ".."}, "name"),
 ]
 
 
@@ -229,13 +230,15 @@ async def test_a_bad_deployment_is_refused_and_makes_nothing(wrong: dict[str, An
         (b"[]", "application/json", "cannot accept the body"),
         (b'{"name": NaN}', "application/json", "cannot accept the body"),
         (b"\xff", "application/json", "cannot accept the body"),
+        (b"[" * 5000, "application/json", "cannot accept the body"),
+        (b'{"more": ' * 2000 + b"1" + b"}" * 2000, "application/json", "cannot accept the body"),
         (b"", "application/json", "cannot accept the body"),
         (b"{}", "text/plain", "cannot read a body of type text/plain"),
         (b"{}" + b" " * 9_000_000, "application/json", "cannot read more than"),
     ],
 )
 async def test_what_is_no_json_object_is_refused(data: bytes, kind: str, why: str) -> None:
-    """Half a document, none, one of another type, and one too large."""
+    """Half a document, none, one nested too deeply, one of another type, and one too large."""
     async with backend() as caller, aiohttp.ClientSession() as session:
         headers = {**caller.emulator.authorization, "Content-Type": kind}
         async with session.post(f"{caller.emulator.url}/v1/app", data=io.BytesIO(data), headers=headers) as response:
