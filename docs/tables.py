@@ -15,6 +15,7 @@ from agent.api.table import OPERATIONS
 from agent.config.cli import shown_text
 from agent.config.model import Settings
 from agent.config.names import variable
+from agent.config.table import TABLE
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -31,10 +32,10 @@ def settings() -> str:
         (
             (
                 f"`{variable(name)}`",
-                f"`{text}`" if (text := shown_text(field.get_default())) else "",
-                field.description or "",
+                f"`{text}`" if (text := shown_text(row.default)) else "",
+                row.text,
             )
-            for name, field in Settings.model_fields.items()
+            for name, row in ((name, TABLE[name]) for name in Settings.fields)
         ),
     )
 

@@ -110,7 +110,7 @@ def _spec(settings: Settings, given: Mapping[str, Any]) -> Spec:
         template = given.get("spec", {}).get("template", {})
     spec, meta = template.get("spec", {}) or {}, template.get("metadata", {}) or {}
     health = spec.get("health", {}) or {}
-    is_set = settings.model_fields_set
+    is_set = settings.given
     period = float(health.get("periodSeconds", settings.agones_health_period))
     threshold = int(health.get("failureThreshold", settings.agones_health_threshold))
     delay = float(health.get("initialDelaySeconds", settings.agones_health_delay))

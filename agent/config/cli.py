@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from agent.config import checks
 from agent.config.model import Settings, check_together, is_secret, parse
 from agent.config.names import unknown_variables, variable
+from agent.config.table import TABLE
 from agent.errors import AgentError, Problem, SettingsError, without_credentials
 
 if TYPE_CHECKING:
@@ -48,15 +49,15 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     for problem in unknown:
         print(f"warning: {problem}; it has no effect", file=sys.stderr)
-    shown = {name: _shown(settings, name) for name in Settings.model_fields}
+    shown = {name: _shown(settings, name) for name in Settings.fields}
     if arguments.json:
         print(json.dumps({variable(name): value for name, value in shown.items()}, indent=2))
         return 0
     width = max(len(variable(name)) + len(shown_text(value)) for name, value in shown.items()) + 1
     for name, value in shown.items():
         assignment = f"{variable(name)}={shown_text(value)}"
-        mark = "" if name in settings.model_fields_set else " (default)"
-        print(f"{assignment:<{width}}  # {Settings.model_fields[name].description}{mark}")
+        mark = "" if name in settings.given else " (default)"
+        print(f"{assignment:<{width}}  # {TABLE[name].text}{mark}")
     return 0
 
 
@@ -82,7 +83,7 @@ def _refused_at_the_start(settings: Settings) -> list[Problem]:
 
 def shown_settings(settings: Settings) -> dict[str, str]:
     """The effective settings as variables and text; secrets are masked."""
-    return {variable(name): shown_text(_shown(settings, name)) for name in Settings.model_fields}
+    return {variable(name): shown_text(_shown(settings, name)) for name in Settings.fields}
 
 
 def _shown(settings: Settings, name: str) -> object:

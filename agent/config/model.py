@@ -1,8 +1,10 @@
-"""The agent's settings as a typed, frozen model (pydantic-settings), built from the table that the init reads as well.
+"""The agent's settings as a typed, frozen record, built from the table that the init reads as well.
 
 To add a setting, add a row to `agent.config.table` and a field here. An option wins over its variable, and an empty
-variable counts as not set. All wrong settings are reported at once. pydantic-settings' own sources are not used: they
-ignore the case of names and parse tuples as JSON, and the init, which cannot import them, must read the same values.
+variable counts as not set. All wrong settings are reported at once.
+
+Not pydantic-settings: its sources ignore the case of names and parse tuples as JSON, while the init, which cannot
+import it, must read the same values. Without its sources it did nothing that the table does not do.
 """
 
 from __future__ import annotations
@@ -11,142 +13,109 @@ import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic.fields import FieldInfo
-from pydantic_core.core_schema import ValidationInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import SecretStr
 
 from agent.config.checks import relations
 from agent.config.names import option, suggestion, text_of, variable
 from agent.config.table import TABLE
 from agent.errors import Problem, SettingsError
+from agent.lifecycle.record import Record
 from agent.lifecycle.stop_methods import Method
 
 
-def _row(name: str) -> Any:
-    row = TABLE[name]
-    return Field(default=row.default, description=row.text)
+def _default(name: str) -> Any:
+    return TABLE[name].default
 
 
-class Settings(BaseSettings):
+class Settings(Record):
     """All settings; `agent.config.table` describes each of them."""
 
-    model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True
-    )
+    grace_seconds: float = _default("grace_seconds")
+    stop: tuple[Method, ...] = _default("stop")
+    main: str | None = _default("main")
+    rcon_address: str | None = _default("rcon_address")
+    rcon_password: SecretStr | None = _default("rcon_password")
+    drain_seconds: float = _default("drain_seconds")
+    ship_seconds: float = _default("ship_seconds")
+    hold_seconds: float = _default("hold_seconds")
+    on_exit: Literal["self-stop", "exit"] = _default("on_exit")
+    on_crash: Literal["self-stop", "exit", "restart"] = _default("on_crash")
+    restart_limit: int = _default("restart_limit")
+    restart_backoff: float = _default("restart_backoff")
+    ready_when: str = _default("ready_when")
+    ready_timeout: float | None = _default("ready_timeout")
+    first_player_timeout: float | None = _default("first_player_timeout")
+    empty_timeout: float | None = _default("empty_timeout")
+    health_timeout: float | None = _default("health_timeout")
+    on_hang: Literal["abort", "stack", "none"] = _default("on_hang")
+    max_duration: float | None = _default("max_duration")
+    max_duration_warnings: tuple[float, ...] = _default("max_duration_warnings")
+    players_from: str = _default("players_from")
+    players_interval: float = _default("players_interval")
+    players_min_stay: float = _default("players_min_stay")
+    control_port: int = _default("control_port")
+    page_token: SecretStr | None = _default("page_token")
+    metrics_port: int = _default("metrics_port")
+    metrics_host: str = _default("metrics_host")
+    metrics_token: SecretStr | None = _default("metrics_token")
+    metrics_tls_cert: str | None = _default("metrics_tls_cert")
+    metrics_tls_key: str | None = _default("metrics_tls_key")
+    statsd: int | str | None = _default("statsd")
+    metrics_push_url: str | None = _default("metrics_push_url")
+    metrics_push_interval: float = _default("metrics_push_interval")
+    metrics_push_auth: SecretStr | None = _default("metrics_push_auth")
+    socket_path: str | None = _default("socket_path")
+    workdir: str | None = _default("workdir")
+    game_user: str | None = _default("game_user")
+    template: tuple[tuple[str, str], ...] = _default("template")
+    env_hide: tuple[str, ...] = _default("env_hide")
+    env_show: tuple[str, ...] = _default("env_show")
+    intercept: bool = _default("intercept")
+    no_new_privs: bool = _default("no_new_privs")
+    capture: bool = _default("capture")
+    tty: bool = _default("tty")
+    spool_dir: str | None = _default("spool_dir")
+    spool_max: int = _default("spool_max")
+    log_url: str | None = _default("log_url")
+    log_form: Literal["ndjson", "verbatim"] = _default("log_form")
+    log_files: tuple[str, ...] = _default("log_files")
+    keep: tuple[str, ...] = _default("keep")
+    ship_interval: float = _default("ship_interval")
+    redact: tuple[str, ...] = _default("redact")
+    redact_stdout: bool = _default("redact_stdout")
+    core: bool = _default("core")
+    tags: tuple[str, ...] = _default("tags")
+    api_token: SecretStr | None = _default("api_token")
+    api_url: str = _default("api_url")
+    app_name: str = _default("app_name")
+    app_version: str = _default("app_version")
+    log_storage: str = _default("log_storage")
+    log_level: Literal["debug", "info", "warning", "error"] = _default("log_level")
+    log_format: Literal["text", "json"] = _default("log_format")
+    compat: tuple[str, ...] = _default("compat")
+    agones_http_port: int = _default("agones_http_port")
+    agones_grpc_port: int = _default("agones_grpc_port")
+    agones_allocate: bool = _default("agones_allocate")
+    agones_health_period: float = _default("agones_health_period")
+    agones_health_threshold: int = _default("agones_health_threshold")
+    agones_health_delay: float = _default("agones_health_delay")
+    agones_config: str | None = _default("agones_config")
+    agones_counters: tuple[tuple[str, int, int], ...] = _default("agones_counters")
+    agones_lists: tuple[tuple[str, tuple[str, ...], int], ...] = _default("agones_lists")
+    multiplay_port: int = _default("multiplay_port")
+    multiplay_allocate: Literal["event", "start", "match"] = _default("multiplay_allocate")
+    multiplay_config: tuple[tuple[str, str], ...] = _default("multiplay_config")
+    multiplay_query_type: Literal["sqp", "a2s"] = _default("multiplay_query_type")
+    multiplay_payload: str | None = _default("multiplay_payload")
+    playfab_port: int = _default("playfab_port")
+    playfab_title_id: str = _default("playfab_title_id")
+    playfab_metadata: tuple[tuple[str, str], ...] = _default("playfab_metadata")
+    playfab_session_cookie: str | None = _default("playfab_session_cookie")
 
-    grace_seconds: float = _row("grace_seconds")
-    stop: tuple[Method, ...] = _row("stop")
-    main: str | None = _row("main")
-    rcon_address: str | None = _row("rcon_address")
-    rcon_password: SecretStr | None = _row("rcon_password")
-    drain_seconds: float = _row("drain_seconds")
-    ship_seconds: float = _row("ship_seconds")
-    hold_seconds: float = _row("hold_seconds")
-    on_exit: Literal["self-stop", "exit"] = _row("on_exit")
-    on_crash: Literal["self-stop", "exit", "restart"] = _row("on_crash")
-    restart_limit: int = _row("restart_limit")
-    restart_backoff: float = _row("restart_backoff")
-    ready_when: str = _row("ready_when")
-    ready_timeout: float | None = _row("ready_timeout")
-    first_player_timeout: float | None = _row("first_player_timeout")
-    empty_timeout: float | None = _row("empty_timeout")
-    health_timeout: float | None = _row("health_timeout")
-    on_hang: Literal["abort", "stack", "none"] = _row("on_hang")
-    max_duration: float | None = _row("max_duration")
-    max_duration_warnings: tuple[float, ...] = _row("max_duration_warnings")
-    players_from: str = _row("players_from")
-    players_interval: float = _row("players_interval")
-    players_min_stay: float = _row("players_min_stay")
-    control_port: int = _row("control_port")
-    page_token: SecretStr | None = _row("page_token")
-    metrics_port: int = _row("metrics_port")
-    metrics_host: str = _row("metrics_host")
-    metrics_token: SecretStr | None = _row("metrics_token")
-    metrics_tls_cert: str | None = _row("metrics_tls_cert")
-    metrics_tls_key: str | None = _row("metrics_tls_key")
-    statsd: int | str | None = _row("statsd")
-    metrics_push_url: str | None = _row("metrics_push_url")
-    metrics_push_interval: float = _row("metrics_push_interval")
-    metrics_push_auth: SecretStr | None = _row("metrics_push_auth")
-    socket_path: str | None = _row("socket_path")
-    workdir: str | None = _row("workdir")
-    game_user: str | None = _row("game_user")
-    template: tuple[tuple[str, str], ...] = _row("template")
-    env_hide: tuple[str, ...] = _row("env_hide")
-    env_show: tuple[str, ...] = _row("env_show")
-    intercept: bool = _row("intercept")
-    no_new_privs: bool = _row("no_new_privs")
-    capture: bool = _row("capture")
-    tty: bool = _row("tty")
-    spool_dir: str | None = _row("spool_dir")
-    spool_max: int = _row("spool_max")
-    log_url: str | None = _row("log_url")
-    log_form: Literal["ndjson", "verbatim"] = _row("log_form")
-    log_files: tuple[str, ...] = _row("log_files")
-    keep: tuple[str, ...] = _row("keep")
-    ship_interval: float = _row("ship_interval")
-    redact: tuple[str, ...] = _row("redact")
-    redact_stdout: bool = _row("redact_stdout")
-    core: bool = _row("core")
-    tags: tuple[str, ...] = _row("tags")
-    api_token: SecretStr | None = _row("api_token")
-    api_url: str = _row("api_url")
-    app_name: str = _row("app_name")
-    app_version: str = _row("app_version")
-    log_storage: str = _row("log_storage")
-    log_level: Literal["debug", "info", "warning", "error"] = _row("log_level")
-    log_format: Literal["text", "json"] = _row("log_format")
-    compat: tuple[str, ...] = _row("compat")
-    agones_http_port: int = _row("agones_http_port")
-    agones_grpc_port: int = _row("agones_grpc_port")
-    agones_allocate: bool = _row("agones_allocate")
-    agones_health_period: float = _row("agones_health_period")
-    agones_health_threshold: int = _row("agones_health_threshold")
-    agones_health_delay: float = _row("agones_health_delay")
-    agones_config: str | None = _row("agones_config")
-    agones_counters: tuple[tuple[str, int, int], ...] = _row("agones_counters")
-    agones_lists: tuple[tuple[str, tuple[str, ...], int], ...] = _row("agones_lists")
-    multiplay_port: int = _row("multiplay_port")
-    multiplay_allocate: Literal["event", "start", "match"] = _row("multiplay_allocate")
-    multiplay_config: tuple[tuple[str, str], ...] = _row("multiplay_config")
-    multiplay_query_type: Literal["sqp", "a2s"] = _row("multiplay_query_type")
-    multiplay_payload: str | None = _row("multiplay_payload")
-    playfab_port: int = _row("playfab_port")
-    playfab_title_id: str = _row("playfab_title_id")
-    playfab_metadata: tuple[tuple[str, str], ...] = _row("playfab_metadata")
-    playfab_session_cookie: str | None = _row("playfab_session_cookie")
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _parse(cls, value: Any, info: ValidationInfo) -> Any:
-        """Text goes through the table's parser; values of the right type (tests) stay as they are."""
-        return TABLE[str(info.field_name)].parse(value) if isinstance(value, str) else value
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Options first, then variables and the files of secrets."""
-        return init_settings, _Variables(settings_cls)
-
-
-class _Variables(PydanticBaseSettingsSource):
-    """`AGENT_*` in upper case only, read as text, in the same way as in the init."""
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """The text of one variable, or None if it is missing or empty."""
-        return text_of(field_name, os.environ), field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        """All that are set."""
-        values = ((name, text_of(name, os.environ)) for name in self.settings_cls.model_fields)
-        return {name: value for name, value in values if value is not None}
+    @property
+    def given(self) -> frozenset[str]:
+        """The names of the settings that were set; all others have their default."""
+        return frozenset(self.__dict__)
 
 
 def load(options: Mapping[str, str] | None = None) -> Settings:
@@ -170,10 +139,26 @@ def load(options: Mapping[str, str] | None = None) -> Settings:
 
 def parse(options: Mapping[str, str]) -> Settings:
     """Reads all settings and checks each for itself; the arguments and errors are those of `load`."""
-    try:
-        return Settings(**options)  # type: ignore[arg-type]  # text in, checked and converted there
-    except ValidationError as wrong:
-        raise SettingsError([_problem(dict(entry), options) for entry in wrong.errors(include_url=False)]) from None
+    found: dict[str, Any] = {}
+    problems = [
+        Problem(option(name), None, f"is not an option{suggestion(name, option)}")
+        for name in options
+        if name not in TABLE
+    ]
+    for name, row in TABLE.items():
+        given = options.get(name)
+        try:
+            text = text_of(name, os.environ) if given is None else given
+            if text is not None:
+                value = row.parse(text)
+                found[name] = SecretStr(value) if row.secret else value
+        except ValueError as wrong:
+            shown = variable(name) if given is None else option(name)
+            got = os.environ.get(variable(name), "") if given is None else given
+            problems.append(Problem(shown, None if row.secret else got, str(wrong)))
+    if problems:
+        raise SettingsError(problems)
+    return Settings(**found)
 
 
 def check_together(settings: Settings, options: Mapping[str, str]) -> list[Problem]:
@@ -184,18 +169,6 @@ def check_together(settings: Settings, options: Mapping[str, str]) -> list[Probl
         )
         for name, takes in relations(lambda name: getattr(settings, name))
     ]
-
-
-def _problem(entry: dict[str, Any], options: Mapping[str, str]) -> Problem:
-    name = str(entry["loc"][0])
-    given = options.get(name)
-    shown = option(name) if given is not None else variable(name)
-    if entry["type"] == "extra_forbidden":
-        return Problem(shown, None, f"is not an option{suggestion(name, option)}")
-    got = given if given is not None else os.environ.get(variable(name), "")
-    cause = entry.get("ctx", {}).get("error")
-    takes = str(cause) if isinstance(cause, ValueError) else f"is wrong: {entry['msg']}"
-    return Problem(shown, None if is_secret(name) else got, takes)
 
 
 def is_secret(name: str) -> bool:

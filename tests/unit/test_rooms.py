@@ -153,7 +153,6 @@ def test_nothing_of_third_parties_is_imported_before_the_game() -> None:
 AGENT_NEEDS = {
     *{"aiohttp", "attr", "idna", "multidict", "propcache", "yarl"},
     *{"cython_runtime", "annotated_types", "pydantic", "pydantic_core", "typing_extensions", "typing_inspection"},
-    *{"pydantic_settings", "dotenv"},
 }
 LATE = {"aiohttp.client", "aiohttp.connector", "aiohttp.web_app", "tarfile", "xml", "sqlite3"}
 
