@@ -36,7 +36,7 @@ LIVES ?= 1000
 RUNS ?= 100
 OPERATIONS ?= 10000000
 chaos: $(VENV)/.dev ## random lives, a lost agent, operations: the figures of docs/reliability.md (LIVES, RUNS, OPERATIONS)
-	CHAOS_LIVES=$(LIVES) OPERATIONS=$(OPERATIONS) $(BIN)/pytest -q -m slow tests/chaos
+	CHAOS_LIVES=$(LIVES) OPERATIONS=$(OPERATIONS) ABUSE_SECONDS=5 $(BIN)/pytest -q -m slow tests/chaos
 	AGENT_LOSS_RUNS=$(RUNS) $(BIN)/pytest -q -m slow tests/e2e/test_agent_loss.py
 
 INPUTS ?= 100000

@@ -21,7 +21,8 @@ import struct
 import termios
 import threading
 from collections.abc import Callable
-from typing import Any
+from itertools import chain
+from typing import Any, Generic, TypeVar
 
 from agent.init.sockets import BACKLOG, SO_PASSRIGHTS
 
@@ -32,6 +33,10 @@ _RESERVED_DESCRIPTORS = 48
 """Descriptors reserved for logs, shipping, the self-stop and late imports."""
 _MOST = 253
 """Descriptors in one message (SCM_MAX_FD of the kernel)."""
+_HELD_SHARE = 4
+"""One connection in so many may be held by an answer that lasts: a stream of events, a long poll."""
+
+C = TypeVar("C")
 
 
 async def accept(protocol: Callable[[], asyncio.BaseProtocol], sock: socket.socket) -> asyncio.Server:
@@ -58,6 +63,82 @@ def connections_limit(most: int, share: float) -> int:
     if soft == resource.RLIM_INFINITY:
         return most
     return max(2, min(most, int((soft - _RESERVED_DESCRIPTORS) * share)))
+
+
+class OpenConnections(Generic[C]):
+    """The open connections of a listener: a new one closes another, where there are too many and nobody waits at it.
+
+    So neither forgotten connections nor a flood of silent ones shuts out those that ask. Those that have not sent a
+    whole request are closed first, then those that have been silent for longest.
+    """
+
+    def __init__(self, limit: Callable[[], int], idle: Callable[[C], bool]) -> None:
+        """Knows none yet.
+
+        Args:
+            limit: the most at a time; asked again for each connection.
+            idle: whether nobody waits for an answer on a connection, so that it can be closed.
+        """
+        self._limit = limit
+        self._idle = idle
+        # The longest silent one is first in each.
+        self._new: dict[C, asyncio.Transport] = {}
+        self._known: dict[C, asyncio.Transport] = {}
+        self._held: set[C] = set()
+
+    def __len__(self) -> int:
+        """How many are open."""
+        return len(self._new) + len(self._known)
+
+    @property
+    def limit(self) -> int:
+        """The most at a time."""
+        return self._limit()
+
+    @property
+    def held_limit(self) -> int:
+        """The most that may be held by an answer that lasts."""
+        return max(1, self.limit // _HELD_SHARE)
+
+    def came(self, connection: C, transport: asyncio.Transport) -> bool:
+        """Takes a new connection, for which another one may be closed.
+
+        Returns:
+            Whether there is room: if not, the connection is not counted, and has to be closed.
+        """
+        for _ in range(len(self) + 1 - self._limit()):
+            given_up = next((one for one in chain(self._new, self._known) if self._idle(one)), None)
+            if given_up is None:
+                return False
+            self._remove(given_up).abort()
+        self._new[connection] = transport
+        return True
+
+    def asked(self, connection: C) -> None:
+        """This connection has sent a whole request."""
+        transport = self._new.pop(connection, None) or self._known.pop(connection, None)
+        if transport is not None:
+            self._known[connection] = transport
+
+    def hold(self, connection: C) -> bool:
+        """Marks a connection whose answer will last, until `release`; false if there are too many of them."""
+        if len(self._held) >= self.held_limit:
+            return False
+        self._held.add(connection)
+        return True
+
+    def release(self, connection: C) -> None:
+        """The answer that lasted is over."""
+        self._held.discard(connection)
+
+    def left(self, connection: C) -> None:
+        """This connection is closed."""
+        self._new.pop(connection, None)
+        self._known.pop(connection, None)
+        self._held.discard(connection)
+
+    def _remove(self, connection: C) -> asyncio.Transport:
+        return self._new.pop(connection, None) or self._known.pop(connection)
 
 
 def guarded(sock: socket.socket) -> socket.socket:

@@ -42,11 +42,12 @@ DROP_IN = DropIn("23c01225b99d", "463660", ("c0ffee5ec2e7c0ffee5ec2e7c0ffee11", 
 
 @dataclass
 class FakeTags:
-    """The platform's tags, in memory; `broken` is what it says instead of doing anything."""
+    """The platform's tags, in memory; `broken` is what it says instead of doing anything, `asked` how often it was."""
 
     names: list[str] = field(default_factory=list)
     broken: str = ""
     hold: asyncio.Event | None = None
+    asked: int = 0
 
     async def list(self) -> list[str]:
         """All of them."""
@@ -66,6 +67,7 @@ class FakeTags:
             self.names.remove(name)
 
     async def _wait(self) -> None:
+        self.asked += 1
         if self.hold is not None:
             await self.hold.wait()
         if self.broken:

@@ -19,6 +19,10 @@ from agent.api.models import EventName, GapEvent
 QUEUE = 256
 """The most events that wait for one subscriber."""
 
+BETWEEN_SECONDS = 0.02
+"""How long a subscriber that gets all that waits is left alone afterwards: events can come faster than many subscribers
+can be served one by one, and then everybody else would wait."""
+
 COMES_BACK = 1.0
 """Seconds after the end of a long poll in which the client still counts as a subscriber: it will poll again."""
 
@@ -66,6 +70,7 @@ class Subscription:
         self._missed = 0
         self._newest = first[-1].id if first else 0
         self._wake: asyncio.Future[None] | None = None
+        self._again = 0.0  # when `batch` may give more
         self._close = close
         self.closed = False
 
@@ -124,6 +129,26 @@ class Subscription:
         finally:
             self._wake = None
         return self.take()
+
+    async def batch(self, timeout: float) -> list[Event]:
+        """Waits for the next events, and gives all that wait; not more often than every `BETWEEN_SECONDS`.
+
+        Args:
+            timeout: the most seconds to wait.
+
+        Returns:
+            The events in order; none if the time is over or the subscription has ended (see `closed`).
+        """
+        clock = asyncio.get_running_loop().time
+        if (early := self._again - clock()) > 0:
+            await asyncio.sleep(early)
+        event = await self.next(timeout)
+        self._again = clock() + BETWEEN_SECONDS
+        events = []
+        while event is not None:
+            events.append(event)
+            event = self.take()
+        return events
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         """All events to come."""

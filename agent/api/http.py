@@ -12,13 +12,14 @@ import json
 import re
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeAlias
 
 from pydantic import BaseModel
 
 from agent import web
 from agent.api.contracts import Caller, OnRequest
+from agent.api.events import Subscription
 from agent.api.feed import Feed
 from agent.api.http_input import check_sender, gather, read_body
 from agent.api.operations import Operations
@@ -26,11 +27,11 @@ from agent.api.page import StatusPage, Stream
 from agent.api.problems import FieldProblem, Kind, OperationError, internal
 from agent.api.routes import Router
 from agent.api.table import OPERATIONS, Operation
-from agent.descriptors import accept, connections_limit
+from agent.descriptors import OpenConnections, accept, connections_limit
 from agent.lifecycle.states import Source
 
 CONNECTIONS = 512
-"""The most open connections; one more is answered 503, since file descriptors are also needed for logs and the stop."""
+"""The most open connections, since file descriptors are also needed for logs and the stop; see `OpenConnections`."""
 DESCRIPTORS_SHARE = 0.5
 KEEPALIVE_SECONDS = 75.0
 CLOSE_SECONDS = 0.2
@@ -95,6 +96,9 @@ class HttpServer:
         for method, path, name, handler in page.routes if page is not None else ():
             self._router.add(method, path, (name, handler))
         self._web = web.Server(self._answer)
+        self._open: OpenConnections[_Connection] = OpenConnections(
+            lambda: connections_limit(CONNECTIONS, DESCRIPTORS_SHARE), lambda connection: connection.idle
+        )
         self._listener: asyncio.Server | None = None
 
     async def start(self, sock: socket.socket) -> None:
@@ -104,6 +108,7 @@ class HttpServer:
         def connection() -> _Connection:
             return _Connection(
                 self._router,
+                self._open,
                 self._web,
                 loop=loop,
                 access_log=None,
@@ -118,7 +123,7 @@ class HttpServer:
     @property
     def connections(self) -> int:
         """How many are open."""
-        return len(self._web.connections)
+        return len(self._open)
 
     async def close(self, seconds: float = CLOSE_SECONDS) -> None:
         """Stops accepting, lets requests under way finish for `seconds` at most, and closes all connections.
@@ -141,6 +146,7 @@ class HttpServer:
         name = "unknown"
         response: web.StreamResponse
         connection = _connection(request)
+        connection.answering = True
         try:
             if connection.checked != request.raw_headers or not request.raw_path.startswith("/"):
                 check_sender(request)
@@ -161,6 +167,9 @@ class HttpServer:
             raise  # the client is gone; aiohttp knows what to do
         except Exception as fault:
             response = _problem(internal(name, fault))
+        finally:
+            connection.answering = False
+            self._open.asked(connection)
         if connection.has_nothing_more:
             response.force_close()
         if self._on_request is not None and not isinstance(response, Stream):
@@ -173,11 +182,11 @@ class HttpServer:
             connection = _connection(request)
             if connection.ended and not request.content.is_eof():
                 raise OperationError(Kind.BAD_REQUEST, f"cannot {operation.doing}: the body breaks off")
-            connection.reading = True
+            connection.reading, connection.answering = True, False
             try:
                 body = await read_body(operation, request)
             finally:
-                connection.reading = False
+                connection.reading, connection.answering = False, True
         given = operation.parse(body) if not fields else operation.take(gather(operation, fields, request, body))
         outcome = operation.call(self._operations, given, _CALLER)
         result = outcome if isinstance(outcome, BaseModel) else await outcome
@@ -194,45 +203,52 @@ class HttpServer:
         """Server-sent events: the current state, then new events, until the client or the agent ends."""
         began = time.perf_counter()
         stream = Stream(headers=_STREAM)
-        await stream.prepare(request)
-        if self._on_request is not None:
-            self._on_request("http", "events", "200", time.perf_counter() - began)
-        if request.method == "HEAD":
-            return stream
-        subscription = self._feed.subscribe()
-        connection = _connection(request)
-        connection.gone = subscription.close
-        try:
-            while True:
-                event = await subscription.next(HEARTBEAT_SECONDS)
-                if event is not None:
-                    await stream.write(event.sse)
+        with self._lasting(request) as subscription:
+            await stream.prepare(request)
+            if self._on_request is not None:
+                self._on_request("http", "events", "200", time.perf_counter() - began)
+            while request.method != "HEAD":
+                events = await subscription.batch(HEARTBEAT_SECONDS)
+                if events:
+                    await stream.write(b"".join([event.sse for event in events]))
                 elif subscription.closed:
                     break
                 else:
                     await stream.write(b": nothing new\n\n")
-        finally:
-            connection.gone = None
-            subscription.close()
         return stream
 
     async def _stop_event(self, request: web.BaseRequest) -> web.Response:
         """Long poll: the stop under way, as soon as there is one; 204 if there is none after `wait` seconds."""
         wait = _wait_seconds(request)
-        subscription = self._feed.subscribe()
-        connection = _connection(request)
-        connection.gone = subscription.close
         until = asyncio.get_running_loop().time() + wait
-        try:
+        with self._lasting(request) as subscription:
             while True:
                 event = await subscription.next(max(0.0, until - asyncio.get_running_loop().time()))
                 if event is None:
                     return web.Response(status=204)
                 if event.type == "stop":
                     return web.Response(body=event.json, headers=_JSON)
+
+    @contextlib.contextmanager
+    def _lasting(self, request: web.BaseRequest) -> Iterator[Subscription]:
+        """Subscribes to events for an answer that lasts, until it or its client ends.
+
+        Raises:
+            OperationError: too many connections are held by such answers.
+        """
+        connection = _connection(request)
+        if not self._open.hold(connection):
+            raise OperationError(
+                Kind.UNAVAILABLE, f"cannot wait for events: {self._open.held_limit} connections do; close some"
+            )
+        subscription = self._feed.subscribe()
+        connection.gone = subscription.close
+        try:
+            yield subscription
         finally:
             connection.gone = None
             subscription.close()
+            self._open.release(connection)
 
 
 def _wait_seconds(request: web.BaseRequest) -> float:
@@ -252,8 +268,16 @@ def _wait_seconds(request: web.BaseRequest) -> float:
 class _Connection(web.RequestHandler):
     """A connection that answers invalid HTTP with a problem document, and detects when its client is gone."""
 
-    def __init__(self, router: Router[_Target], server: web.Server, **options: Any) -> None:
+    def __init__(
+        self,
+        router: Router[_Target],
+        open_connections: OpenConnections[_Connection],
+        server: web.Server,
+        **options: Any,
+    ) -> None:
         super().__init__(server, **options)
+        self._open = open_connections
+        self.answering = False  # a whole request has come, and somebody waits for the answer
         self.gone: Callable[[], None] | None = None
         self.reading = False  # a body is still expected
         self.ended = False  # the client will send nothing more
@@ -261,13 +285,11 @@ class _Connection(web.RequestHandler):
         self._router = router
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Refuses one connection too many."""
+        """Refuses one connection too many, if no other one can be closed for it."""
         super().connection_made(transport)
         assert isinstance(transport, asyncio.Transport), "HTTP is served on stream sockets"
-        manager = self._manager
-        limit = connections_limit(CONNECTIONS, DESCRIPTORS_SHARE)
-        if manager is not None and len(manager.connections) > limit:
-            transport.write(_busy(limit))
+        if not self._open.came(self, transport):
+            transport.write(_busy(self._open.limit))
             self.force_close()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio takes a bool, aiohttp just returns none
@@ -280,6 +302,11 @@ class _Connection(web.RequestHandler):
         return self.ended
 
     @property
+    def idle(self) -> bool:
+        """Whether nobody waits for an answer here."""
+        return not (self.answering or self._messages)
+
+    @property
     def has_nothing_more(self) -> bool:
         """Whether the request that is being answered is the last one."""
         return self.ended and not self._messages
@@ -287,6 +314,7 @@ class _Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Ends the stream of events on this connection, if there is one."""
         super().connection_lost(exc)
+        self._open.left(self)
         if self.gone is not None:
             self.gone()
 

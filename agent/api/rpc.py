@@ -23,7 +23,7 @@ from agent.api.jsonrpc import Answer, Batch, Dispatcher, failure
 from agent.api.operations import Operations
 from agent.api.problems import FieldProblem, Kind, OperationError
 from agent.api.table import BODY_LIMIT
-from agent.descriptors import accept, connections_limit
+from agent.descriptors import OpenConnections, accept, connections_limit
 from agent.lifecycle.states import Source
 
 CONNECTIONS = 256
@@ -85,12 +85,15 @@ class RpcServer:
         on_request: OnRequest | None,
     ) -> None:
         """Stores the arguments; serves nothing yet."""
-        self.feed = feed
+        self._feed = feed
         self._operations = operations
         self._is_game = is_game
         self._users = users
         self._on_request = on_request
-        self._connections: set[_Connection] = set()
+        self._connections: set[_Connection] = set()  # also refused ones
+        self._open: OpenConnections[_Connection] = OpenConnections(
+            lambda: connections_limit(CONNECTIONS, DESCRIPTORS_SHARE), lambda connection: connection.idle
+        )
         self._empty = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: deque[_Connection] = deque()  # connections with unanswered lines, in order
@@ -157,17 +160,17 @@ class RpcServer:
         finally:
             self._plan_turn()
 
-    def came(self, connection: _Connection, sock: socket.socket) -> Source:
+    def came(self, connection: _Connection, transport: asyncio.Transport) -> Source:
         """Counts a connection and identifies its client.
 
         Raises:
             OperationError: they may not connect.
         """
         self._connections.add(connection)
-        if len(self._connections) > self._limit:
-            raise OperationError(Kind.UNAVAILABLE, f"cannot answer: {self._limit} connections are open; close some")
+        if not self._open.came(connection, transport):
+            raise OperationError(Kind.UNAVAILABLE, f"cannot answer: {self._open.limit} connections wait; close some")
         try:
-            peer = peer_of(sock)
+            peer = peer_of(transport.get_extra_info("socket"))
         except OSError:
             raise OperationError(Kind.FORBIDDEN, "cannot answer: the kernel does not say who connected") from None
         if peer.uid not in self._users:
@@ -176,17 +179,34 @@ class RpcServer:
         # Checked now, because a process that only writes its line may be gone when the stop is requested.
         return Source.GAME if self._is_game(peer) else Source.OPERATOR
 
-    @property
-    def _limit(self) -> int:
-        return connections_limit(CONNECTIONS, DESCRIPTORS_SHARE)
-
     def may_linger(self) -> bool:
         """Whether a refused client can get time to read the refusal."""
-        return len(self._connections) <= self._limit + REFUSED_AT_ONCE
+        return len(self._connections) <= self._open.limit + REFUSED_AT_ONCE
+
+    def asked(self, connection: _Connection) -> None:
+        """A connection has sent a whole line."""
+        self._open.asked(connection)
+
+    def subscribe(self, connection: _Connection) -> Subscription:
+        """Begins to pass events to a connection, until it is closed or `unsubscribe` is called.
+
+        Raises:
+            OperationError: too many connections do.
+        """
+        if not self._open.hold(connection):
+            raise OperationError(
+                Kind.UNAVAILABLE, f"cannot subscribe: {self._open.held_limit} connections do; close some"
+            )
+        return self._feed.subscribe()
+
+    def unsubscribe(self, connection: _Connection) -> None:
+        """The subscription has ended."""
+        self._open.release(connection)
 
     def left(self, connection: _Connection) -> None:
         """Removes a connection from the count."""
         self._connections.discard(connection)
+        self._open.left(connection)
         if not self._connections:
             self._empty.set()
 
@@ -218,7 +238,7 @@ class _Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport), "a stream socket has a stream transport"
         self._transport = transport
         try:
-            source = self._server.came(self, transport.get_extra_info("socket"))
+            source = self._server.came(self, transport)
         except OperationError as wrong:
             # The client closes it, or we do soon: closing with unread input would lose the last output on the other
             # side.
@@ -274,6 +294,13 @@ class _Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits for an answer or an event here; who does not read its answers does not wait."""
+        if self._subscription is not None:
+            return False
+        return self._writable is not None or not (self._calls or self._batch is not None or self.continuing)
+
     # Lines ------------------------------------------------------------------------------------------------------------
 
     def _continue(self) -> None:
@@ -325,6 +352,7 @@ class _Connection(asyncio.Protocol):
         if line is None:
             return False
         if line.strip():
+            self._server.asked(self)
             assert self._dispatcher is not None, "without one no line is kept"
             answer = self._dispatcher.message(line)
             if isinstance(answer, Batch):
@@ -397,16 +425,16 @@ class _Connection(asyncio.Protocol):
 
     def _subscribe(self) -> None:
         if self._subscription is None:
-            self._subscription = self._server.feed.subscribe()
+            self._subscription = self._server.subscribe(self)
             self._server.own(self._notify(self._subscription))
 
     async def _notify(self, subscription: Subscription) -> None:
         """Sends events until either side has ended."""
         try:
             while not (self._ended and self._hung_up()):
-                event = await subscription.next(LOOK_SECONDS)
-                if event is not None:
-                    self._write(event.notification)
+                events = await subscription.batch(LOOK_SECONDS)
+                if events:
+                    self._write(b"\n".join([event.notification for event in events]))
                 elif subscription.closed:
                     break
                 if self._writable is not None:
@@ -414,6 +442,7 @@ class _Connection(asyncio.Protocol):
         finally:
             subscription.close()
             self._subscription = None
+            self._server.unsubscribe(self)
             self._continue()
 
     def _hung_up(self) -> bool:

@@ -20,7 +20,7 @@ def server(agones: Agones, link: Link) -> http.Server:
     for path in ("ready", "allocate", "shutdown", "health", "reserve"):
         routes.route("POST", f"/{path}", call.wrap(getattr(call, path)))
     routes.route("GET", "/gameserver", call.wrap(call.gameserver))
-    routes.route("GET", "/watch/gameserver", call.watch)
+    routes.route("GET", "/watch/gameserver", call.watch, lasts=True)
     for kind in ("label", "annotation"):
         routes.route("PUT", f"/metadata/{kind}", call.wrap(getattr(call, kind)))
     routes.route("GET", "/alpha/player/capacity", call.wrap(call.get_capacity))

@@ -18,7 +18,7 @@ from grpclib.exceptions import GRPCError
 from grpclib.server import Server, Stream
 
 from agent.compat import http
-from agent.descriptors import connections_limit
+from agent.descriptors import OpenConnections, connections_limit
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -107,31 +107,32 @@ class LimitedServer(Server):
         """Takes the services; see `grpclib.server.Server`."""
         config = Configuration(http2_connection_window_size=WINDOW, http2_stream_window_size=WINDOW)
         super().__init__(services, config=config)
-        self._open: set[_Connection] = set()
+        self._open: OpenConnections[_Connection] = OpenConnections(
+            lambda: connections_limit(http.CONNECTIONS, http.DESCRIPTORS_SHARE), lambda connection: connection.silent
+        )
 
     def _protocol_factory(self) -> Any:  # not public; test_one_connection_too_many_... fails without it
         return _Connection(super()._protocol_factory(), self._open)
 
 
 class _Connection(asyncio.Protocol):
-    """A connection as grpclib has it, refused where there are too many, closed where nothing comes.
+    """A connection as grpclib has it, closed where nothing comes, or where another one needs its place.
 
     A client that has connected may say nothing for as long as it likes: games connect at their start.
     """
 
-    def __init__(self, inner: H2Protocol, connections: set[_Connection]) -> None:
+    def __init__(self, inner: H2Protocol, open_connections: OpenConnections[_Connection]) -> None:
         self._inner: H2Protocol | None = inner
-        self._connections = connections
+        self._open = open_connections
         self._missing = _PREFACE_BYTES
         self._waiting: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport), "gRPC is served on stream sockets"
-        if len(self._connections) >= connections_limit(http.CONNECTIONS, http.DESCRIPTORS_SHARE):
+        if not self._open.came(self, transport):
             self._inner = None
             transport.abort()
             return
-        self._connections.add(self)
         self._waiting = asyncio.get_running_loop().call_later(http.FIRST_SECONDS, transport.abort)
         if self._inner is not None:
             self._inner.connection_made(transport)
@@ -140,8 +141,15 @@ class _Connection(asyncio.Protocol):
         self._missing -= len(data)
         if self._missing <= 0 and self._waiting is not None:
             self._waiting.cancel()
+            self._waiting = None
+            self._open.asked(self)
         if self._inner is not None:
             self._inner.data_received(data)
+
+    @property
+    def silent(self) -> bool:
+        """Whether it has not even begun to speak HTTP/2; of the calls on it, only grpclib knows."""
+        return self._missing > 0
 
     def pause_writing(self) -> None:
         if self._inner is not None:
@@ -152,7 +160,7 @@ class _Connection(asyncio.Protocol):
             self._inner.resume_writing()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._connections.discard(self)
+        self._open.left(self)
         if self._waiting is not None:
             self._waiting.cancel()
         if self._inner is not None:

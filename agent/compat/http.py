@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from agent import log, web
 from agent.api.http_input import check_sender
-from agent.api.problems import OperationError, internal
+from agent.api.problems import Kind, OperationError, internal
 from agent.api.routes import Router
-from agent.descriptors import accept, connections_limit
+from agent.descriptors import OpenConnections, accept, connections_limit
 
 if TYPE_CHECKING:
     from agent.api.contracts import OnRequest
 
 CONNECTIONS = 128
-"""Open connections at most; one more is closed at once."""
+"""Open connections at most; see `OpenConnections`."""
 DESCRIPTORS_SHARE = 3 / 16
 """What the API and the metrics leave of the descriptors."""
 BODY_LIMIT = 64 * 1024
@@ -33,6 +33,8 @@ CLOSE_SECONDS = 0.2
 
 Handler = Callable[[web.BaseRequest, dict[str, str]], Awaitable[web.StreamResponse]]
 Failure = Callable[[OperationError], web.Response]
+_Route = tuple[str, Handler, bool]
+"""What it is called in metrics, what answers, and whether the answer lasts."""
 
 
 class WrongError(Exception):
@@ -60,6 +62,9 @@ async def read_body(request: web.BaseRequest, fail: Callable[[str], WrongError])
         request: whose.
         fail: makes the host's own error of a sentence.
     """
+    connection = request.protocol
+    assert isinstance(connection, _Connection), "all connections are made in start()"
+    connection.answering = False  # whoever does not send the rest may lose the connection
     try:
         async with asyncio.timeout(BODY_SECONDS):
             body = await request.content.read(BODY_LIMIT + 1)
@@ -69,6 +74,8 @@ async def read_body(request: web.BaseRequest, fail: Callable[[str], WrongError])
         raise fail(f"cannot read the request: its body did not come within {BODY_SECONDS:g} s") from None
     except web.RequestPayloadError as wrong:
         raise fail(f"cannot read the request: its body is broken ({wrong})") from None
+    finally:
+        connection.answering = True
     if len(body) > BODY_LIMIT:
         raise fail(f"cannot read the request: its body has more than {BODY_LIMIT} bytes")
     return body.removeprefix(b"\xef\xbb\xbf")
@@ -96,14 +103,24 @@ class Server:
         self._transport = transport
         self._fail = fail
         self._on_request = on_request
-        self._router: Router[tuple[str, Handler]] = Router()
+        self._router: Router[_Route] = Router()
         self._web = web.Server(self._answer)
+        self._open: OpenConnections[_Connection] = OpenConnections(
+            lambda: connections_limit(CONNECTIONS, DESCRIPTORS_SHARE), lambda connection: connection.idle
+        )
         self._listener: asyncio.Server | None = None
         self._said: set[str] = set()
 
-    def route(self, method: str, path: str, handler: Handler) -> None:
-        """Answers a method and path (`{name}` stands for one segment) with a handler."""
-        self._router.add(method, path, (f"{method} {path}", handler))
+    def route(self, method: str, path: str, handler: Handler, *, lasts: bool = False) -> None:
+        """Answers a method and path with a handler.
+
+        Args:
+            method: of HTTP.
+            path: `{name}` stands for one segment.
+            handler: answers.
+            lasts: whether an answer lasts as long as the client listens.
+        """
+        self._router.add(method, path, (f"{method} {path}", handler, lasts))
 
     async def start(self, sock: socket.socket) -> Server:
         """Begins to accept connections on a socket that is bound and listening."""
@@ -111,7 +128,7 @@ class Server:
 
         def connection() -> _Connection:
             options: dict[str, Any] = {"access_log": None, "lingering_time": 1.0, "auto_decompress": False}
-            return _Connection(self._web, loop=loop, **options)
+            return _Connection(self._open, self._web, loop=loop, **options)
 
         self._listener = await accept(connection, sock)
         return self
@@ -128,9 +145,16 @@ class Server:
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         began, name = time.perf_counter(), "unknown"
         response: web.StreamResponse
+        connection = request.protocol
+        assert isinstance(connection, _Connection), "all connections are made in start()"
+        connection.answering = True
         try:
             check_sender(request)
-            (name, handler), fields = self._find(request)
+            (name, handler, lasts), fields = self._find(request)
+            if lasts and not self._open.hold(connection):
+                raise OperationError(
+                    Kind.UNAVAILABLE, f"cannot watch: {self._open.held_limit} connections do; close some"
+                )
             response = await handler(request, fields)
         except WrongError as wrong:
             response = wrong.response
@@ -142,11 +166,15 @@ class Server:
             raise  # the client is gone; aiohttp knows what to do
         except Exception as fault:
             response = self._fail(internal(f"{self._transport} {name}", fault))
+        finally:
+            connection.answering = False
+            self._open.asked(connection)
+            self._open.release(connection)
         if self._on_request is not None:
             self._on_request(self._transport, name, str(response.status), time.perf_counter() - began)
         return response
 
-    def _find(self, request: web.BaseRequest) -> tuple[tuple[str, Handler], dict[str, str]]:
+    def _find(self, request: web.BaseRequest) -> tuple[_Route, dict[str, str]]:
         path = request.rel_url.raw_path
         try:
             return self._router.find(request.method, path)
@@ -162,16 +190,20 @@ class Server:
 
 
 class _Connection(web.RequestHandler):
-    """A connection that is refused where there are too many, and closed where nothing is asked."""
+    """A connection that is closed where nothing is asked, or where another one needs its place."""
 
-    __slots__ = ("_waiting",)
+    __slots__ = ("_open", "_waiting", "answering")
+
+    def __init__(self, open_connections: OpenConnections[_Connection], server: web.Server, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._open = open_connections
+        self.answering = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         assert isinstance(transport, asyncio.Transport), "HTTP is served on stream sockets"
-        manager = self._manager
         self._waiting: asyncio.TimerHandle | None = None
-        if manager is not None and len(manager.connections) > connections_limit(CONNECTIONS, DESCRIPTORS_SHARE):
+        if not self._open.came(self, transport):
             transport.abort()
             return
         self._waiting = asyncio.get_running_loop().call_later(FIRST_SECONDS, self._too_late, transport)
@@ -184,7 +216,13 @@ class _Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._waiting is not None:
             self._waiting.cancel()
+        self._open.left(self)
         super().connection_lost(exc)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits for an answer here."""
+        return not (self.answering or self._messages)
 
     def _too_late(self, transport: asyncio.Transport) -> None:
         transport.abort()

@@ -239,7 +239,7 @@ class Multiplay:
         server = http.Server("multiplay", _problem, self._link.on_request)
         rest = _Rest(self)
         route = server.route
-        route("GET", "/v1/connection/websocket", self._on_websocket)
+        route("GET", "/v1/connection/websocket", self._on_websocket, lasts=True)
         route("POST", "/v1/server/{id}/allocation/{allocation}/ready-for-players", rest.ready)
         route("PATCH", "/v1/servers/{id}/allocations/{allocation}", rest.patch_allocation)
         route("POST", "/v1/server/{id}/ready", rest.ready)

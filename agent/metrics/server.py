@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from agent import log, web
-from agent.descriptors import accept, connections_limit
+from agent.descriptors import OpenConnections, accept, connections_limit
 from agent.tokens import bears
 
 if TYPE_CHECKING:
@@ -28,33 +28,27 @@ _CLOSE_SECONDS = 0.1
 
 
 class _Bounded(web.Server):
-    """Limits the connections: a new one beyond the limit closes the one that has sent no request for longest.
-
-    A new connection is never refused, because it may be Prometheus; connections that are idle or slow are closed
-    instead.
-    """
+    """Limits the connections. A new one is never refused, because it may be Prometheus."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._silent: dict[web.RequestHandler, asyncio.Transport] = {}  # the longest idle one first
+        self._open: OpenConnections[web.RequestHandler] = OpenConnections(
+            lambda: connections_limit(CONNECTIONS, DESCRIPTORS_SHARE), lambda _: True
+        )
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """As in the library, which calls it."""
         super().connection_made(handler, transport)
-        self._silent[handler] = transport
-        while len(self._silent) > connections_limit(CONNECTIONS, DESCRIPTORS_SHARE):
-            given_up = next(iter(self._silent))
-            self._silent.pop(given_up).abort()
+        self._open.came(handler, transport)
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
         """As in the library, which calls it."""
         super().connection_lost(handler, exc)
-        self._silent.pop(handler, None)
+        self._open.left(handler)
 
     def asked(self, handler: web.RequestHandler) -> None:
         """This connection has just sent a request."""
-        if (transport := self._silent.pop(handler, None)) is not None:
-            self._silent[handler] = transport
+        self._open.asked(handler)
 
 
 class _Encrypted:

@@ -448,23 +448,53 @@ class TestConnections:
             assert not answer or answer.split()[1] == b"400", "the rest cannot come any more"
         assert await exchange(agent, end=True) == b""
 
-    async def test_one_connection_too_many(self, agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Is told so; when another one has gone it is served."""
-        monkeypatch.setattr(http, "CONNECTIONS", 3)
-        open_ones = [await asyncio.open_connection("127.0.0.1", agent.port) for _ in range(3)]
-        request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-        # Nothing is sent: what the agent had not read would make the kernel throw its answer away.
-        answer = await exchange(agent, end=True)
-        assert answer.startswith(b"HTTP/1.1 503 ")
-        assert json.loads(answer.partition(b"\r\n\r\n")[2])["status"] == 503
-        open_ones[0][1].close()
-        await open_ones[0][1].wait_closed()
-
-        await eventually(lambda: agent.http.connections < 3, "the agent has noticed that one is gone")
-        assert (await exchange(agent, request)).startswith(b"HTTP/1.1 200 ")
-        for _, writer in open_ones[1:]:
+    async def test_forgotten_connections_shut_nobody_out(self, agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One too many closes the one that has said nothing for longest, not one that has asked or is listening."""
+        monkeypatch.setattr(http, "CONNECTIONS", 4)
+        request = b"POST /v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        asked, listening, silent, half = [await asyncio.open_connection("127.0.0.1", agent.port) for _ in range(4)]
+        async with asyncio.timeout(DEADLINE):
+            asked[1].write(request)
+            await asked[0].readuntil(b"}")
+            listening[1].write(b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await listening[0].readuntil(b"event: state")
+            half[1].write(b"POST /v1/stop HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+            newer = []
+            for given_up in (silent, half):
+                newer.append(await asyncio.open_connection("127.0.0.1", agent.port))
+                newer[-1][1].write(request)
+                await newer[-1][0].readuntil(b"}")
+                assert await given_up[0].read() == b""
+            asked[1].write(request)
+            await asked[0].readuntil(b"}")
+            # A second one that lasts would be more than its share, and is told so.
+            newer[0][1].write(b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert (await newer[0][0].readuntil(b"}")).endswith(
+                b'"detail": "cannot wait for events: 1 connections do; close some"}'
+            )
+            await listening[0].readuntil(b"\n\n")
+        for _, writer in (asked, listening, silent, half, *newer):
             writer.close()
-            await writer.wait_closed()
+
+    async def test_one_connection_too_many(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Is told so where all others wait for their answers; when one of them has it, it is served."""
+        monkeypatch.setattr(http, "CONNECTIONS", 2)
+        tags = FakeTags(["red"], hold=asyncio.Event())
+        async with running(tmp_path, tags=tags) as agent:
+            waiting = [await asyncio.open_connection("127.0.0.1", agent.port) for _ in range(2)]
+            for _, writer in waiting:
+                writer.write(b"GET /v1/tags HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await eventually(lambda: tags.asked == 2, "both wait")
+            # Nothing is sent: what the agent had not read would make the kernel throw its answer away.
+            answer = await exchange(agent, end=True)
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert json.loads(answer.partition(b"\r\n\r\n")[2])["status"] == 503
+            assert tags.hold
+            tags.hold.set()
+            request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            assert (await exchange(agent, request)).startswith(b"HTTP/1.1 200 ")
+            for _, writer in waiting:
+                writer.close()
 
     async def test_close(self, tmp_path: Path) -> None:
         """When the agent ends, idle, half-sent and listening connections are closed, without waiting for them."""

@@ -288,17 +288,45 @@ class TestNeighbours:
         writer.close()
         await writer.wait_closed()
 
-    async def test_one_too_many(self, agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Is told so and closed; when another one has gone there is room."""
-        monkeypatch.setattr(rpc, "CONNECTIONS", 3)
+    async def test_forgotten_connections_shut_nobody_out(self, agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One too many closes the one that has said nothing for longest, not one that has asked or listens."""
+        monkeypatch.setattr(rpc, "CONNECTIONS", 4)
         async with AsyncExitStack() as stack:
-            for _ in range(3):
-                await (await stack.enter_async_context(SocketCaller(agent))).call("health")
+            asked, listening, silent, half = [await stack.enter_async_context(SocketCaller(agent)) for _ in range(4)]
+            await asked.call("health")
+            await listening.call("subscribe")
+            assert (await listening.receive())["method"] == "event"
+            await half.send(b'{"jsonrpc": "2.0"')
+            for given_up in (silent, half):
+                newer = await stack.enter_async_context(SocketCaller(agent))
+                assert (await newer.call("health")).problem is None
+                assert await given_up.receive() is None
+            await asked.call("health")
+            problem = (await asked.call("subscribe")).problem
+            assert problem is not None
+            assert problem["detail"] == "cannot subscribe: 1 connections do; close some"
+            listening.writer.close()
+            async with asyncio.timeout(DEADLINE):
+                while (await asked.call("subscribe")).problem is not None:
+                    pass  # the agent has not noticed yet that the other one is gone
+
+    async def test_one_too_many(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Is told so and closed where all others wait for answers; when another one has gone there is room."""
+        monkeypatch.setattr(rpc, "CONNECTIONS", 2)
+        tags = FakeTags(["red"], hold=asyncio.Event())
+        async with running(tmp_path, tags=tags) as agent, AsyncExitStack() as stack:
+            both = [await stack.enter_async_context(SocketCaller(agent)) for _ in range(2)]
+            for waiting in both:
+                await waiting.send(json.dumps(call("tags.list")).encode() + b"\n")
+            await eventually(lambda: tags.asked == 2, "both wait")
             async with SocketCaller(agent) as one_more:
                 assert "connections" in (await one_more.receive())["error"]["message"]
                 assert await one_more.receive() is None
-        async with SocketCaller(agent) as again:
-            assert (await again.call("health")).problem is None
+            assert tags.hold
+            tags.hold.set()
+            assert (await both[0].receive())["result"]
+            async with SocketCaller(agent) as again:
+                assert (await again.call("health")).problem is None
 
 
 class TestAccess:

@@ -346,20 +346,15 @@ async def test_an_agent_that_was_restarted_goes_on(tmp_path: Path) -> None:
     ("host", "listener"),
     [("agones", REST), ("agones", "agones-grpc"), ("multiplay", "multiplay"), ("playfab", "playfab")],
 )
-async def test_one_connection_too_many_is_closed_and_the_others_go_on(tmp_path: Path, host: str, listener: str) -> None:
-    """Half-open ones count, on every host's listener: file descriptors are for logs and the stop as well."""
+async def test_forgotten_connections_shut_nobody_out(tmp_path: Path, host: str, listener: str) -> None:
+    """Half-open ones count, on every host's listener: the longest silent is closed, and the others go on."""
     async with serving(tmp_path, host) as served:
         opened = [await asyncio.open_connection("127.0.0.1", served.port(listener)) for _ in range(CONNECTIONS + 1)]
-        reader = opened[-1][0]
         async with asyncio.timeout(DEADLINE):
             with contextlib.suppress(ConnectionError):
-                assert await reader.read() == b""
-        assert not opened[0][0].at_eof()
-        opened.pop()[1].close()
-        opened.pop()[1].close()
-        async with asyncio.timeout(DEADLINE):
-            while not await _answers(served, listener):  # noqa: ASYNC110 - the server tells no event
-                await asyncio.sleep(0.02)
+                await opened[0][0].read()
+            assert await _answers(served, listener)
+        assert not opened[-1][0].at_eof()
         for _, writer in opened:
             writer.close()
 
