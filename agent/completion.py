@@ -6,6 +6,8 @@ import argparse
 import importlib
 import sys
 
+from agent.errors import how_to_install
+
 SHELLS = ("bash", "zsh", "fish")
 
 
@@ -27,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         import shtab  # noqa: PLC0415 - an extra
     except ModuleNotFoundError:
-        print("cannot complete: shtab is not installed; pip install 'arbitrium-agent[completion]'", file=sys.stderr)
+        print(f"cannot complete: shtab is not installed; {how_to_install('completion')}", file=sys.stderr)
         return 1
     print(shtab.complete(whole_parser(), shell=arguments.shell))
     return 0

@@ -16,6 +16,22 @@ class AgentError(Exception):
     """An error to show to a person; `str()` is the sentence to print."""
 
 
+def how_to_install(extra: str) -> str:
+    """What to do for an optional part that is not installed, as the end of a sentence: "run ..." or "use ...".
+
+    The command is for the very Python that runs, which knows the package already. The package is on no index: any other
+    pip would not find it, or would find somebody else's.
+    """
+    import sys  # noqa: PLC0415 - as the next one, only for an error
+    from importlib.util import find_spec  # noqa: PLC0415
+
+    if find_spec("pip") is None:
+        return (
+            f"use an agent whose Python has arbitrium-agent[{extra}], such as the .venv of a checkout: here is no pip"
+        )
+    return f"run {sys.executable} -m pip install 'arbitrium-agent[{extra}]'"
+
+
 class Problem:
     """One wrong setting or variable.
 

@@ -18,7 +18,7 @@ from agent.api.models import MetricsInput, Nothing, PlayerInput, PlayersInput, S
 from agent.api.problems import Kind, OperationError
 from agent.compat.agones_config import Counter, List, Spec
 from agent.compat.contracts import ENDING, Closable, Link, Tasks, game, settled
-from agent.errors import AgentError
+from agent.errors import AgentError, how_to_install
 from agent.lifecycle.game_report import MAX_PLAYERS
 from agent.lifecycle.states import Phase
 
@@ -42,13 +42,21 @@ CODES = {
     "INVALID_ARGUMENT": (3, 400),
     "NOT_FOUND": (5, 404),
     "ALREADY_EXISTS": (6, 409),
+    "PERMISSION_DENIED": (7, 403),
     "FAILED_PRECONDITION": (9, 400),
     "OUT_OF_RANGE": (11, 400),
     "UNIMPLEMENTED": (12, 501),
     "INTERNAL": (13, 500),
     "UNAVAILABLE": (14, 503),
 }
-_KINDS = {Kind.NOT_FOUND: "NOT_FOUND", Kind.INTERNAL: "INTERNAL", Kind.UNAVAILABLE: "UNAVAILABLE"}
+_KINDS = {
+    Kind.BAD_INPUT: "INVALID_ARGUMENT",
+    Kind.FORBIDDEN: "PERMISSION_DENIED",
+    Kind.NOT_FOUND: "NOT_FOUND",
+    Kind.WRONG_METHOD: "UNIMPLEMENTED",  # so does grpc-gateway, with 501
+    Kind.INTERNAL: "INTERNAL",
+    Kind.UNAVAILABLE: "UNAVAILABLE",
+}
 
 
 class AgonesError(Exception):
@@ -473,8 +481,8 @@ class Agones:
             from agent.compat import agones_grpc  # noqa: PLC0415 - grpclib and protobuf, which only this needs
         except ImportError:
             raise AgentError(
-                "grpclib and protobuf are not installed; install arbitrium-agent[agones] (in an image: build the "
-                "agent's with EXTRAS=agones), or use REST"
+                "grpclib and protobuf are not installed; in an image, build the agent's with EXTRAS=agones, elsewhere "
+                f"{how_to_install('agones')}; or use REST"
             ) from None
         server: Closable = await agones_grpc.serve(self, sock, self._link.on_request)
         return server
@@ -484,7 +492,7 @@ def failure(problem: OperationError | AgonesError) -> tuple[str, str]:
     """The name of gRPC's code, and the words, for what could not be done."""
     if isinstance(problem, AgonesError):
         return problem.code, str(problem)
-    return _KINDS.get(problem.kind, "INVALID_ARGUMENT" if problem.kind is Kind.BAD_INPUT else "UNKNOWN"), str(problem)
+    return _KINDS.get(problem.kind, "UNKNOWN"), str(problem)
 
 
 def int64(given: Mapping[str, Any], name: str, default: int) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.config.model import Settings
-from agent.errors import Problem, SettingsError
+from agent.errors import Problem, SettingsError, how_to_install
 from agent.game.files import open_regular
 
 _NAME = "AGENT_AGONES_CONFIG"
@@ -92,7 +92,7 @@ def _yaml(path: str, text: str) -> Any:
     try:
         import yaml  # noqa: PLC0415 - only where there is such a file
     except ImportError:
-        takes = "takes a .json file where PyYAML is not installed; install arbitrium-agent[agones], or convert it"
+        takes = f"takes a .json file where PyYAML is not installed; convert it, or {how_to_install('agones')}"
         raise SettingsError([Problem(_NAME, path, takes)]) from None
     try:
         # A file may hold several documents; the first that is a game server counts.

@@ -78,7 +78,9 @@ def players(value: Callable[[str], Any], environ: Mapping[str, str]) -> Iterator
         library = COUNTED[check(rest.partition("://")[0])][0]
         # Searches like an import statement, without importing.
         if library and not any(finder.find_spec("opengsq", None) for finder in sys.meta_path):
-            yield "players_from", "takes query only where opengsq is installed: install arbitrium-agent[query]"
+            from agent.errors import how_to_install  # noqa: PLC0415 - likewise
+
+            yield "players_from", f"takes query only where opengsq is installed: {how_to_install('query')}"
 
 
 def places(value: Callable[[str], Any]) -> Iterator[Wrong]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.edgegap import models
-from agent.errors import AgentError
+from agent.errors import AgentError, how_to_install
 from agent.terminal_text import safe
 
 if TYPE_CHECKING:
@@ -141,10 +141,7 @@ def check_can_draw() -> None:
         CannotDrawError: matplotlib is not installed.
     """
     if importlib.util.find_spec("matplotlib") is None:
-        raise CannotDrawError(
-            "cannot draw a picture: matplotlib is not installed; "
-            "install it with `pip install 'arbitrium-agent[charts]'`"
-        )
+        raise CannotDrawError(f"cannot draw a picture: matplotlib is not installed; {how_to_install('charts')}")
 
 
 def write_png(metrics: models.Metrics, deployment_id: str, path: str) -> None:

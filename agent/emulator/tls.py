@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from agent.errors import how_to_install
+
 if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
@@ -25,7 +27,6 @@ NAME = "api.edgegap.com"
 NAMES = (NAME, "localhost")
 ADDRESSES = ("127.0.0.1", "::1")
 AUTHORITY_DAYS, CERTIFICATE_DAYS = 365, 90
-EXTRA = "cannot serve HTTPS: cryptography is not installed; pip install 'arbitrium-agent[tls]'"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def prepare(directory: str) -> Tls:
     try:
         from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - an extra, and heavy
     except ModuleNotFoundError:
-        raise ValueError(EXTRA) from None
+        raise ValueError(f"cannot serve HTTPS: cryptography is not installed; {how_to_install('tls')}") from None
     try:
         authority, key = _authority(directory)
         certificate, own_key = _certificate(authority, key)

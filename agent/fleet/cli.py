@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `fleet`."""
     parser.description = (
         "Read the exit.json of every life from the store that AGENT_LOG_URL names, and say what ended them. "
-        "Needs DuckDB: pip install 'arbitrium-agent[fleet]'."
+        "Needs DuckDB (the extra arbitrium-agent[fleet])."
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     report = commands.add_parser(

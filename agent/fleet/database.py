@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
-from agent.errors import AgentError
+from agent.errors import AgentError, how_to_install
 from agent.fleet.exits import COLUMNS, line
 from agent.fleet.scan import AT_ONCE, Found, Scanner
 
@@ -49,9 +49,7 @@ class Database:
         try:
             import duckdb  # noqa: PLC0415 - an extra
         except ModuleNotFoundError:
-            raise AgentError(
-                "cannot look at a fleet: duckdb is not installed; install it with pip install 'arbitrium-agent[fleet]'"
-            ) from None
+            raise AgentError(f"cannot look at a fleet: duckdb is not installed; {how_to_install('fleet')}") from None
         self._scanner = Scanner(url, environ, since)
         self._since = since
         self._files = tempfile.TemporaryDirectory(prefix="arbitrium-fleet-")

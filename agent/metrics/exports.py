@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from agent import log
 from agent.config.injected import Deployment
 from agent.config.model import Settings
+from agent.errors import how_to_install
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -189,9 +190,7 @@ class Exports:
             try:
                 from agent.metrics import otel  # noqa: PLC0415 - 300 ms and 20 MB, only where it is asked for
             except ImportError as missing:
-                log.warning(
-                    f"cannot export to OpenTelemetry ({missing.name} is missing): install arbitrium-agent[otel]"
-                )
+                log.warning(f"cannot export to OpenTelemetry ({missing.name} is missing): {how_to_install('otel')}")
                 self._traces = self._metrics = False
                 if self._log is not None:
                     self._log.give_up()

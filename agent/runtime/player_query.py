@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
-from agent.errors import AgentError
+from agent.errors import AgentError, how_to_install
 from agent.game.query_protocols import COUNTED, check
 
 ASK_SECONDS = 3.0
@@ -68,13 +68,13 @@ def _opengsq(class_name: str) -> Any:
         return getattr(importlib.import_module(module), class_name)
     except ImportError:
         raise AgentError(
-            "cannot query the game: opengsq is not installed; install arbitrium-agent[query], or report players "
-            "over the API"
+            "cannot query the game: opengsq is not installed; report players over the API, or "
+            f"{how_to_install('query')}"
         ) from None
     except AttributeError:
         raise AgentError(
-            f"cannot query the game: the installed opengsq knows no {class_name}; install arbitrium-agent[query] anew, "
-            "or report players over the API"
+            f"cannot query the game: the installed opengsq knows no {class_name}; report players over the API, or "
+            f"{how_to_install('query')}"
         ) from None
 
 

@@ -360,12 +360,16 @@ def test_a_picture_that_cannot_be_written_is_said_to_be_so(tmp_path: Path) -> No
 def test_a_missing_matplotlib_is_said_before_anything_is_asked(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With the name of the extra to install."""
+    """With the command that installs it, for this very Python."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setenv("EDGEGAP_API_TOKEN", "t")
     monkeypatch.setenv("EDGEGAP_BASE_URL", "http://127.0.0.1:1")
     assert run("metrics", ID, "--png", "x.png") == 2
-    assert "arbitrium-agent[charts]" in capsys.readouterr().err
+    assert f"run {sys.executable} -m pip install 'arbitrium-agent[charts]'" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "pip", None)  # as in the image
+    assert run("metrics", ID, "--png", "x.png") == 2
+    assert "arbitrium-agent[charts]" in (said := capsys.readouterr().err)
+    assert "pip install" not in said
 
 
 @pytest.mark.parametrize(
