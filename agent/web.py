@@ -48,15 +48,18 @@ def _put_in_place() -> None:
 
 _put_in_place()
 
-from aiohttp.http_exceptions import BadHttpMethod  # noqa: E402 - after the package was put in place
+from aiohttp.http import SERVER_SOFTWARE, HttpVersion11  # noqa: E402 - after the package was put in place
+from aiohttp.http_exceptions import BadHttpMethod  # noqa: E402
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError  # noqa: E402
 from aiohttp.web_request import BaseRequest  # noqa: E402
 from aiohttp.web_response import Response, StreamResponse  # noqa: E402
 from aiohttp.web_server import Server  # noqa: E402
 
 __all__ = [
+    "SERVER_SOFTWARE",
     "BadHttpMethod",
     "BaseRequest",
+    "HttpVersion11",
     "RequestHandler",
     "RequestPayloadError",
     "Response",

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 from pydantic import BaseModel
 
 from agent import web
+from agent.api.answer import Answer
 from agent.api.contracts import Caller, OnRequest
 from agent.api.events import Subscription
 from agent.api.feed import Feed
@@ -40,7 +41,6 @@ LONGEST_WAIT_SECONDS = 300.0
 HEARTBEAT_SECONDS = 15.0
 """How long a stream of events may be silent; then a comment is sent, so that proxies do not close it."""
 
-_JSON = {"Content-Type": "application/json"}
 _PROBLEM = {"Content-Type": "application/problem+json"}
 _STREAM = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
 _CALLER = Caller("http", Source.GAME)
@@ -176,7 +176,7 @@ class HttpServer:
             self._on_request("http", name, str(response.status), time.perf_counter() - began)
         return response
 
-    async def _carry_out(self, operation: Operation, fields: dict[str, str], request: web.BaseRequest) -> web.Response:
+    async def _carry_out(self, operation: Operation, fields: dict[str, str], request: web.BaseRequest) -> Answer:
         body = b""
         if request.can_read_body:
             connection = _connection(request)
@@ -190,14 +190,14 @@ class HttpServer:
         given = operation.parse(body) if not fields else operation.take(gather(operation, fields, request, body))
         outcome = operation.call(self._operations, given, _CALLER)
         result = outcome if isinstance(outcome, BaseModel) else await outcome
-        return web.Response(status=operation.status, body=result.__pydantic_serializer__.to_json(result), headers=_JSON)
+        return Answer(result.__pydantic_serializer__.to_json(result), operation.status)
 
-    async def _openapi(self, _request: web.BaseRequest) -> web.Response:
+    async def _openapi(self, _request: web.BaseRequest) -> web.StreamResponse:
         if self._document is None:
             from agent.api.openapi import document  # noqa: PLC0415 - only when it is asked for
 
             self._document = json.dumps(document()).encode()
-        return web.Response(body=self._document, headers=_JSON)
+        return Answer(self._document)
 
     async def _events(self, request: web.BaseRequest) -> web.StreamResponse:
         """Server-sent events: the current state, then new events, until the client or the agent ends."""
@@ -217,7 +217,7 @@ class HttpServer:
                     await stream.write(b": nothing new\n\n")
         return stream
 
-    async def _stop_event(self, request: web.BaseRequest) -> web.Response:
+    async def _stop_event(self, request: web.BaseRequest) -> web.StreamResponse:
         """Long poll: the stop under way, as soon as there is one; 204 if there is none after `wait` seconds."""
         wait = _wait_seconds(request)
         until = asyncio.get_running_loop().time() + wait
@@ -227,7 +227,7 @@ class HttpServer:
                 if event is None:
                     return web.Response(status=204)
                 if event.type == "stop":
-                    return web.Response(body=event.json, headers=_JSON)
+                    return Answer(event.json)
 
     @contextlib.contextmanager
     def _lasting(self, request: web.BaseRequest) -> Iterator[Subscription]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import lru_cache
 
 from agent.api.models import (
     ExitResult,
@@ -29,11 +30,11 @@ class View:
 
     def __init__(self, wall: Callable[[float], datetime], expected_players: int | None = None) -> None:
         """Takes the function that converts times, and how many players the match was made for."""
-        self.time = wall
+        # The same few moments are asked for again and again: when the game started, when it became ready.
+        self.time = lru_cache(64)(wall)
         self.expected_players = expected_players
-        self._ids: tuple[GameReport, int, list[Player]] | None = (
-            None  # cached for this report and its number of changes
-        )
+        # Cached for this report, its number of changes, the count and the capacity.
+        self._players: tuple[tuple[GameReport, int, int, int | None], PlayersResult] | None = None
 
     def moment(self, at: float | None) -> datetime | None:
         """An optional time."""
@@ -107,11 +108,18 @@ class View:
 
     def players(self, report: GameReport) -> PlayersResult:
         """Who plays."""
-        known = self._ids
-        if known is None or known[0] is not report or known[1] != report.ids_changed:
-            ids = [Player(id=player, joined_at=self.time(at)) for player, at in report.ids.items()]
-            known = self._ids = (report, report.ids_changed, ids)
-        return PlayersResult(count=report.count, capacity=report.capacity, expected=self.expected_players, ids=known[2])
+        key = (report, report.ids_changed, report.count, report.capacity)
+        known = self._players
+        if known is None or known[0] != key:
+            if known is not None and known[0][:2] == key[:2]:
+                ids = known[1].ids
+            else:
+                ids = [Player(id=player, joined_at=self.time(at)) for player, at in report.ids.items()]
+            result = PlayersResult(
+                count=report.count, capacity=report.capacity, expected=self.expected_players, ids=ids
+            )
+            known = self._players = (key, result)
+        return known[1]
 
     def status(
         self,

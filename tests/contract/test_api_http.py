@@ -6,8 +6,11 @@ import asyncio
 import gzip
 import json
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import closing
+from email import message_from_string
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, get_args
 
@@ -112,6 +115,30 @@ class TestRoutes:
         for path in (b"/v1/events", b"/v1/status"):
             answer = await exchange(agent, b"HEAD %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % path)
             assert answer.startswith(b"HTTP/1.1 200 ")
+
+    @pytest.mark.parametrize(
+        ("version", "asked", "told"),
+        [("1.1", "", None), ("1.1", "close", "close"), ("1.0", "", None), ("1.0", "keep-alive", "keep-alive")],
+    )
+    async def test_connection(self, agent: Agent, version: str, asked: str, told: str | None) -> None:
+        """The connection stays open as its version and the client say; what is not the default is told (RFC 9112)."""
+        request = f"GET /healthz HTTP/{version}\r\nHost: localhost\r\n"
+        request += f"Connection: {asked}\r\n\r\n" if asked else "\r\n"
+        stays = (version, asked) in {("1.1", ""), ("1.0", "keep-alive")}
+        reader, writer = await asyncio.open_connection("127.0.0.1", agent.port)
+        async with asyncio.timeout(DEADLINE):
+            for _ in range(2 if stays else 1):
+                writer.write(request.encode())
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                assert await reader.readexactly(14) == b'{"alive":true}'
+            if not stays:
+                assert await reader.read() == b""
+        writer.close()
+        assert head.startswith(f"HTTP/{version} 200 OK\r\n")
+        headers = message_from_string(head.partition("\r\n")[2])
+        assert headers["Connection"] == told
+        assert (headers["Content-Type"], headers["Content-Length"]) == ("application/json", "14")
+        assert abs(parsedate_to_datetime(headers["Date"]).timestamp() - time.time()) < 60
 
     async def test_probes(self, agent: Agent, session: aiohttp.ClientSession) -> None:
         """`/healthz` is 200 while the agent lives; `/readyz` only while the game takes players."""
