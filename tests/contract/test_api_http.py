@@ -127,15 +127,16 @@ class TestRoutes:
         stays = (version, asked) in {("1.1", ""), ("1.0", "keep-alive")}
         reader, writer = await asyncio.open_connection("127.0.0.1", agent.port)
         async with asyncio.timeout(DEADLINE):
+            heads = []
             for _ in range(2 if stays else 1):
                 writer.write(request.encode())
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
                 assert await reader.readexactly(14) == b'{"alive":true}'
             if not stays:
                 assert await reader.read() == b""
         writer.close()
-        assert head.startswith(f"HTTP/{version} 200 OK\r\n")
-        headers = message_from_string(head.partition("\r\n")[2])
+        assert heads[-1].startswith(f"HTTP/{version} 200 OK\r\n")
+        headers = message_from_string(heads[-1].partition("\r\n")[2])
         assert headers["Connection"] == told
         assert (headers["Content-Type"], headers["Content-Length"]) == ("application/json", "14")
         assert abs(parsedate_to_datetime(headers["Date"]).timestamp() - time.time()) < 60
