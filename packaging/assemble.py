@@ -96,7 +96,7 @@ DEPENDENCY_FILES_WITHOUT = (
     "pydantic/color.py", "pydantic/experimental/pipeline.py", "annotated_types/test_cases.py", "yarl/_quoting_py.py",
     "prometheus_client/django", "prometheus_client/aiohttp", "prometheus_client/openmetrics/parser.py",
     "prometheus_client/parser.py", "prometheus_client/bridge/graphite.py",
-    "idna/cli.py", "obstore/auth", "obstore/fsspec.py", "grpclib/plugin", "grpclib/testing.py",
+    "idna/cli.py", "dotenv/cli.py", "obstore/auth", "obstore/fsspec.py", "grpclib/plugin", "grpclib/testing.py",
     "psutil/_psaix.py", "psutil/_psbsd.py", "psutil/_psosx.py", "psutil/_pssunos.py", "psutil/_pswindows.py",
     # The only thing that needs libstdc++ (2.4 MB, 1.4 MB of it resident); falls back to Python, and is used for a few
     # lists that are set up once.

@@ -3,8 +3,9 @@
 To add a setting, add a row to `agent.config.table` and a field here. An option wins over its variable, and an empty
 variable counts as not set. All wrong settings are reported at once.
 
-Not pydantic-settings: its sources ignore the case of names and parse tuples as JSON, while the init, which cannot
-import it, must read the same values. Without its sources it did nothing that the table does not do.
+Not with pydantic-settings, as the operator's commands are (`agent.edgegap.settings`): its sources ignore the case of
+names and parse tuples as JSON, while the init, which cannot import it, must read the same values. Without them it
+does nothing that the table does not do.
 """
 
 from __future__ import annotations

@@ -79,8 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Runs until SIGTERM or SIGINT, or once; returns the exit code."""
     from agent.discover.targets import Wanted  # noqa: PLC0415 - pydantic is for those who run it
-    from agent.edgegap.client import BASE_URL, EdgegapClient  # noqa: PLC0415 - likewise
-    from agent.edgegap.errors import InvalidArgumentError  # noqa: PLC0415 - likewise
+    from agent.edgegap import settings  # noqa: PLC0415 - likewise
+    from agent.edgegap.errors import InvalidArgumentError, MissingTokenError  # noqa: PLC0415 - likewise
     from agent.edgegap.filters import Filter, Query  # noqa: PLC0415 - likewise
 
     try:
@@ -89,15 +89,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise AgentError(f"cannot use {arguments.interval!r} as --interval: it {wrong}") from None
     if interval < 1:
         raise AgentError(f"cannot use {arguments.interval!r} as --interval: it takes 1s or more")
-    token = os.environ.get("EDGEGAP_API_TOKEN", "").strip()
-    if not token:
-        print(
-            "cannot call the platform: EDGEGAP_API_TOKEN is not set; create a token in the dashboard", file=sys.stderr
-        )
-        return EXIT_BAD_SETTINGS
     try:
-        platform = EdgegapClient(token, os.environ.get("EDGEGAP_BASE_URL", "").strip() or BASE_URL)
-    except InvalidArgumentError as wrong:
+        platform = settings.client()
+    except (InvalidArgumentError, MissingTokenError) as wrong:
         print(wrong, file=sys.stderr)
         return EXIT_BAD_SETTINGS
     try:

@@ -4,15 +4,14 @@ import argparse
 import asyncio
 import base64
 import io
-import os
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from pydantic import SecretStr
 
-from agent.edgegap import given, models, tables
-from agent.edgegap.client import BASE_URL, EdgegapClient
+from agent.edgegap import given, models, settings, tables
+from agent.edgegap.client import EdgegapClient
 from agent.edgegap.errors import EdgegapError, GoneError, InvalidArgumentError, MissingTokenError
 from agent.edgegap.filters import Filter, Order, Query
 from agent.edgegap.progress import shown_progress
@@ -38,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
             stream.reconfigure(errors="backslashreplace")
     out = Output(as_json=args.json)
     try:
-        platform = _client()
+        platform = settings.client()
     except (InvalidArgumentError, MissingTokenError) as error:
         return out.fail(error, EXIT_BAD_SETTINGS)
     try:
@@ -52,13 +51,6 @@ def run(args: argparse.Namespace) -> int:
     except AgentError as error:  # a picture that cannot be drawn or written
         return out.fail(error, EXIT_USAGE)
     return 0
-
-
-def _client() -> EdgegapClient:
-    token = os.environ.get("EDGEGAP_API_TOKEN", "").strip()
-    if not token:
-        raise MissingTokenError("call the platform", "EDGEGAP_API_TOKEN is not set")
-    return EdgegapClient(token, os.environ.get("EDGEGAP_BASE_URL", "").strip() or BASE_URL)
 
 
 Command = Callable[[EdgegapClient, argparse.Namespace, Output], Awaitable[None]]

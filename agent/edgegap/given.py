@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from agent.edgegap import models
+from agent.edgegap import models, settings
 from agent.errors import AgentError
 
 
@@ -44,7 +44,7 @@ def version(args: argparse.Namespace) -> models.Version:
         "command": args.command,
         "arguments": args.arguments,
         "private_username": args.private_username,
-        "private_token": os.environ.get("EDGEGAP_REGISTRY_TOKEN") if args.private_username else None,
+        "private_token": _registry_token() if args.private_username else None,
         "verify_image": args.verify_image,
         "ports": [_port(text) for text in args.port] or None,
         "envs": [variable.model_dump() for variable in variables(args)] or None,
@@ -153,6 +153,11 @@ def read_file(path: str) -> bytes:
         raise UsageError(f"cannot read {path}: {error.strerror}; name a file that can be read") from None
 
 
+def _registry_token() -> str | None:
+    token = settings.load().registry_token
+    return token.get_secret_value() if token is not None else None
+
+
 def _read_text(path: str) -> str:
     try:
         return read_file(path).decode()
@@ -163,6 +168,6 @@ def _read_text(path: str) -> str:
 def storage_secret(args: argparse.Namespace) -> str:
     """Get the secret access key of a storage from a file, stdin or the environment."""
     if not args.secret_file:
-        return os.environ.get("EDGEGAP_STORAGE_SECRET", "").strip()
+        return settings.load().storage_secret.get_secret_value().strip()
     from_stdin = args.secret_file == "-"  # noqa: S105 - the name of a file, not a secret
     return (sys.stdin.read() if from_stdin else _read_text(args.secret_file)).strip()
