@@ -10,7 +10,7 @@ import time
 
 from agent.errors import EXIT_CANNOT_EXECUTE, CannotStartError
 from agent.game.cgroup import read_cgroup
-from agent.game.spawn import spawn
+from agent.game.spawn import RAISE_LIMITS, spawn
 from agent.game.tree import descendants, is_below
 
 TYPE_CHECKING = False
@@ -104,8 +104,7 @@ class GameProcess:
             return
         except OSError as problem:
             self.failure = CannotStartError(
-                f"cannot start {self.command[0]!r}: {os.strerror(problem.errno or 0).lower()}; raise the container's "
-                "limits (descriptors, processes, memory)",
+                f"cannot start {self.command[0]!r}: {os.strerror(problem.errno or 0).lower()}; {RAISE_LIMITS}",
                 EXIT_CANNOT_EXECUTE,
             )
             return

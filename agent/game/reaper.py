@@ -24,11 +24,12 @@ _PR_SET_CHILD_SUBREAPER = 36
 class Reaper:
     """Reaps every child: the game, the agent's helpers, and orphans that were adopted."""
 
-    __slots__ = ("_helpers",)
+    __slots__ = ("_ended", "_helpers")
 
     def __init__(self) -> None:
         """Starts without helpers; all other children belong to the game."""
         self._helpers: set[int] = set()
+        self._ended: dict[int, int] = {}  # reaped, and not returned yet
 
     @property
     def helpers(self) -> "frozenset[int]":
@@ -50,7 +51,6 @@ class Reaper:
             The wait status of each process reaped now, by process id; and whether any child except helpers is left.
             If none is left, no process of the game exists any more, since every orphan becomes our child.
         """
-        ended: dict[int, int] = {}
         left = True
         while True:
             try:
@@ -65,11 +65,12 @@ class Reaper:
                 break
             if pid == 0:
                 break
-            ended[pid] = status
+            self._ended[pid] = status  # kept, should an error end this
             self._helpers.discard(pid)
         if left and self._helpers:
             # Not seen is not gone: without a descriptor for /proc a living game must not be taken for one that ended.
             left = bool(descendants(os.getpid(), self.helpers)) or (not can_list() and any(map(_is_there, groups)))
+        ended, self._ended = self._ended, {}
         return ended, left
 
 

@@ -22,6 +22,12 @@ else:
     import _signal  # the C part of `signal`, which would import `enum` first: half as long as an interpreter's start
 
 
+RAISE_LIMITS = "raise the container's limits (descriptors, processes, memory)"
+"""What to do where the kernel refuses to start a process for want of something."""
+
+_TOO_LITTLE = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
+
+
 class Game:
     """A game that was started.
 
@@ -218,10 +224,8 @@ def _cannot_start(command: "list[str]", cwd: "str | None", problem: Exception) -
             "build it for this architecture, or start a script as `sh script`",
             EXIT_CANNOT_EXECUTE,
         )
-    return CannotStartError(
-        f"cannot start {program!r}: {_why(problem)}; correct CMD in the Dockerfile, or what follows `--`",
-        EXIT_CANNOT_EXECUTE,
-    )
+    hint = RAISE_LIMITS if code in _TOO_LITTLE else "correct CMD in the Dockerfile, or what follows `--`"
+    return CannotStartError(f"cannot start {program!r}: {_why(problem)}; {hint}", EXIT_CANNOT_EXECUTE)
 
 
 def _why(problem: Exception) -> str:

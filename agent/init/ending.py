@@ -153,7 +153,11 @@ class Ending:
         if not self._output.spool.flush(now) and now < deadline:
             self._loop.call_later(_LOOK_EVERY, self._wait_for_disk, state, document, crashed, deadline)
             return
-        log.info(f"exit.json: {self._output.spool.run}/{EXIT}")
+        spool = self._output.spool
+        if why := spool.unwritten[EXIT]:
+            log.error(f"cannot write {spool.run}/{EXIT}: {why}; make room or set AGENT_SPOOL_DIR")
+        else:
+            log.info(f"exit.json: {spool.run}/{EXIT}")
         self._hand_over(state, document, crashed)
 
     def _hand_over(self, state: State, document: dict[str, object], crashed: bool) -> None:

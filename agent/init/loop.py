@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
 _MOST_AT_ONCE = 256  # most callbacks in one round, so that signals and timers are not delayed
+# If the kernel refuses poll() (ENOMEM; EINVAL with a limit of descriptors below those watched, man 2 poll), signals,
+# timers and calls are looked at so often.
+_WITHOUT_POLL = 0.05
 
 
 class TimerHandle:
@@ -161,7 +164,7 @@ class Loop:
         return True
 
     def _round(self) -> None:
-        for fd, events in self._poll.poll(self._timeout()):
+        for fd, events in self._wait():
             if events & select.POLLNVAL:
                 self._readers.pop(fd, None)
                 self._writers.pop(fd, None)
@@ -183,6 +186,13 @@ class Loop:
         for _ in range(min(len(self._soon), _MOST_AT_ONCE)):
             callback, args = self._soon.popleft()
             self._call(callback, *args)
+
+    def _wait(self) -> list[tuple[int, int]]:
+        try:
+            return self._poll.poll(self._timeout())
+        except (OSError, MemoryError):
+            time.sleep(_WITHOUT_POLL)
+            return []
 
     def _timeout(self) -> float | None:
         """Milliseconds that poll() may wait."""

@@ -22,6 +22,7 @@ from agent.game.reaper import (
     name_process,
 )
 from agent.init.inputs import read
+from agent.init.last_resort import EXIT_UNKNOWN, LastResort
 from agent.init.limits import remember_limits
 from agent.init.prepare import bind_sockets, prepare_game
 from agent.init.signals import KeptSignals, forget_signals
@@ -38,7 +39,10 @@ if TYPE_CHECKING:
 
 
 _ENTRYPOINT = "/opt/arbitrium-agent/entrypoint.sh"
-_AGENT_FAULT = 70  # EX_SOFTWARE of sysexits.h
+_BROKEN = (
+    "cannot look after the game as usual: there is no API, exit.json or shipped log from here on, but signals, output, "
+    "exit code and the self-stop still work"
+)
 
 
 def main(argv: list[str]) -> int:
@@ -70,14 +74,23 @@ def main(argv: list[str]) -> int:
     starts = not inputs.problems and bool(inputs.command)
     if starts:
         process.start()
-    supervisor = _supervise(signals, inputs, process, sockets)
-    # What is there by now stays: neither a collection nor a forked process has to look at it, or to copy it.
-    gc.freeze()
-    gc.enable()
-    if not starts:
-        return _refuse(supervisor)
-    _say_hello(inputs)
-    return supervisor.run()
+    try:
+        supervisor = _supervise(signals, inputs, process, sockets)
+        # What is there by now stays: neither a collection nor a forked process has to look at it, or to copy it.
+        gc.freeze()
+        gc.enable()
+        if not starts:
+            return _refuse(supervisor)
+        _say_hello(inputs)
+        return supervisor.run()
+    except LEAVING:
+        raise
+    except BaseException as problem:
+        if process.game is None:
+            raise
+        rest = LastResort(process, inputs, signals)
+        log.fault(_BROKEN, problem)
+        return rest.run(sockets)
 
 
 def _supervise(signals: KeptSignals, inputs: Inputs, process: GameProcess, sockets: Sockets) -> Supervisor:
@@ -154,7 +167,7 @@ def _isolate() -> None:
 
 def _run_agent(supervisor: Supervisor, link: socket.socket) -> NoReturn:
     """What the forked agent does; see `agent.runtime.app`."""
-    code = _AGENT_FAULT
+    code = EXIT_UNKNOWN
     try:
         _isolate()
         name_process("arbitrium-agent")

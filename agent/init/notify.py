@@ -17,6 +17,7 @@ import socket
 import stat
 import struct
 import threading
+import time
 
 from agent import log
 
@@ -64,6 +65,7 @@ _UCRED = struct.Struct("iII")
 _ANCILLARY_ROOM = socket.CMSG_SPACE(_UCRED.size) + socket.CMSG_SPACE(_MOST_FDS * 4)
 _BARRIER_SECONDS = 1.0
 _MOST_WAITING = 64  # datagrams that were received and not handled
+_WITHOUT_MEMORY = 0.1  # seconds until it is read again where the kernel had no memory for that
 
 
 def parse(datagram: bytes) -> dict[str, str]:
@@ -112,15 +114,18 @@ class NotifySocket:
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
         with self._lock:  # nothing is between the socket and the count
-            return not poll.poll(0) and not self._waiting
+            try:
+                return not poll.poll(0) and not self._waiting
+            except OSError:  # no memory for it: whoever asks must not wait for that
+                return True
 
     def _run(self) -> None:
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
         while True:
             self._room.acquire()
-            poll.poll()
             try:
+                poll.poll()
                 with self._lock:
                     datagram, ancillary, _, _ = self._sock.recvmsg(
                         _LONGEST, _ANCILLARY_ROOM, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
@@ -132,7 +137,11 @@ class NotifySocket:
                 self._room.release()
                 continue
             except OSError:
-                return  # closed: the init is exiting
+                if self._sock.fileno() < 0:
+                    return  # closed: the init is exiting
+                self._room.release()
+                time.sleep(_WITHOUT_MEMORY)  # ENOMEM, ENOBUFS: the sender's datagram waits
+                continue
             done = threading.Event()
             self._loop.call_soon_threadsafe(self._take, datagram, sender, done)
             # The sender of BARRIER=1 waits until this is closed, which says that all earlier datagrams were handled.

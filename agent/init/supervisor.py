@@ -100,6 +100,10 @@ _LEAVE_MARGIN = 0.25
 # A datagram read this long after its sender has ended still counts.
 _NOTIFY_LOOKS = 10
 _NOTIFY_LOOK_EVERY = 0.005
+# How often the game's output is read where no thread can be started for it.
+_READ_EVERY = 0.02
+# Delay before ended processes are looked for again where that has failed.
+_REAP_AGAIN = 0.05
 # A game that is not ready by then is reported, with the output lines seen instead.
 _SAY_NOT_READY_AFTER = 10.0
 # Shipped first, one after the other: `exit.json` and the tail of the log.
@@ -211,6 +215,7 @@ class Supervisor:
         self._listen()
         self.loop.on_signal(self._on_signal)
         self.loop.call_soon(self._reap)
+        self._read_output()
         self.agent.start()
         code = self.loop.run()
         self._close()
@@ -226,6 +231,12 @@ class Supervisor:
         code = self.loop.run()
         self._close()
         return code
+
+    def _read_output(self) -> None:
+        """Reads the game's output here as long as no thread can be started for it (pids limit)."""
+        capture = self.output.capture
+        if capture is not None and self.process.game is not None and capture.without_thread():
+            self.loop.call_later(_READ_EVERY, self._read_output)
 
     def _before_fork(self) -> None:
         """A forked agent must not use the spool itself: a thread that the fork did not copy may hold its lock."""
@@ -334,6 +345,14 @@ class Supervisor:
         return float(_OBJECTS_AT_THE_END * store.object_seconds + held / store.bytes_per_second)
 
     def _reap(self) -> None:
+        try:
+            self._look_for_ended()
+        except Exception as problem:
+            # SIGCHLD does not come again for what has ended already.
+            log.fault("cannot look for ended processes", problem)
+            self.loop.call_later(_REAP_AGAIN, self._reap)
+
+    def _look_for_ended(self) -> None:
         # A launcher that names the game's main process and then exits has sent that message before.
         if self._notify is not None and not self._notify.idle() and self._look_again < _NOTIFY_LOOKS:
             self._look_again += 1
@@ -343,6 +362,19 @@ class Supervisor:
         names: dict[int, str] = {}
         game = self.process.game
         ended, left = self.process.reaper.reap(names, game.groups() if game is not None else ())
+        try:
+            self._look_for_own(ended)
+        except Exception as problem:  # the game's end, below, counts all the same
+            log.fault("cannot handle the end of a process of the agent's", problem)
+        attempt = self._effects.attempt
+        how_it_ended = attempt.take(ended, left=left, names=names, at=self.loop.time())
+        if how_it_ended is not None:
+            self.driver.post(GameExited(self.loop.time(), how_it_ended))
+        if attempt.main is not None and attempt.main.over and not left:
+            self.driver.post(GameGone(self.loop.time()))
+
+    def _look_for_own(self, ended: dict[int, int]) -> None:
+        """Handles the ends of the agent's own processes, and of those that were killed for want of memory."""
         own = killed = False
         for pid, status in ended.items():
             own |= self.agent.ended(pid, status)
@@ -350,12 +382,6 @@ class Supervisor:
             killed |= os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
         if killed:
             self._oom.look(self.process.cgroup, self.loop.time(), own=own)
-        attempt = self._effects.attempt
-        how_it_ended = attempt.take(ended, left=left, names=names, at=self.loop.time())
-        if how_it_ended is not None:
-            self.driver.post(GameExited(self.loop.time(), how_it_ended))
-        if attempt.main is not None and attempt.main.over and not left:
-            self.driver.post(GameGone(self.loop.time()))
 
     def _say(self, before: State, after: State, event: Event) -> None:
         """Logs each transition for the operator."""

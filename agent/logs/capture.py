@@ -33,6 +33,8 @@ _PIPE_DEFAULT = 64 * 1024
 _LINGER = 0.001  # how long a pipe of 1 MiB may collect small writes, so that reading does not cost more than writing
 _SMALL = 32 * 1024
 _ALL_EVENTS = select.POLLIN | select.POLLHUP | select.POLLERR | select.POLLNVAL
+# Longest time that the init reads in place of a thread, and the wait of a thread for which there was no memory.
+_ROUND_SECONDS = 0.02
 # How long a thread waits before it asks another one, often busy with imports, to release the interpreter lock. Python's
 # default of 5 ms, several times for each read, would slow the game down.
 _SWITCH = 0.0005
@@ -93,6 +95,8 @@ class Capture:
         self._closing = False
         self._wanted: Callable[[], None] | None = None
         self._matchers: dict[str, LineMatcher] = {}
+        self._poll = select.poll()
+        self._paused: list[_Stream] = []  # their sinks are full
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._sinks: dict[str, Sink] = dict(sinks or {})
         by_file: dict[object, Sink] = {}
@@ -107,15 +111,40 @@ class Capture:
             by_file[_file(fd)] = self._sinks[name] = sink
 
     def start(self, streams: "Mapping[str, int]") -> None:
-        """Starts the thread, which begins to read.
+        """Starts the thread, which begins to read; if no thread is to be had, `without_thread` is for that.
 
         Args:
             streams: read end by stream name; the capture owns them from now on and closes them at their end.
         """
         sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH))
         self.attach(streams)
-        self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
-        self._thread.start()
+        self._poll.register(self._wakeup, select.POLLIN)
+        self._start_thread()
+
+    def _start_thread(self) -> bool:
+        thread = threading.Thread(target=self._run, name="capture", daemon=True)
+        with contextlib.suppress(RuntimeError):
+            thread.start()
+            self._thread = thread
+        return self._thread is not None
+
+    @property
+    def reads(self) -> bool:
+        """Whether a thread reads the output."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def without_thread(self) -> bool:
+        """Reads what the game has written so far, where no thread could be started (pids limit).
+
+        Returns:
+            Whether that has to be done again soon: there is still no thread.
+        """
+        if self._thread is not None or self._start_thread():
+            return False
+        until = time.monotonic() + _ROUND_SECONDS
+        while self._round(0) and time.monotonic() < until:
+            pass
+        return True
 
     def attach(self, streams: "Mapping[str, int]") -> None:
         """Also reads these streams: the output of a restarted game."""
@@ -200,7 +229,7 @@ class Capture:
         with self._changed:
             while self._streams or self._new:
                 left = deadline - time.monotonic()
-                if left <= 0 or self._thread is None or not self._thread.is_alive():
+                if left <= 0 or not self.reads:
                     complete = False
                     break
                 self._changed.wait(left)
@@ -221,6 +250,8 @@ class Capture:
         self._wake()
         if self._thread is not None:
             self._thread.join(max(0.0, until - time.monotonic()))
+        else:
+            self._end_all()
         for sink in set(self._sinks.values()):
             sink.drain(until)
             sink.end()
@@ -230,33 +261,48 @@ class Capture:
             os.eventfd_write(self._wakeup, 1)
 
     def _run(self) -> None:
-        poll = select.poll()
-        poll.register(self._wakeup, select.POLLIN)
-        paused: list[_Stream] = []
-        while True:
-            with self._changed:
-                for stream in self._new:
-                    self._streams[stream.fd] = stream
-                    poll.register(stream.fd, _ALL_EVENTS)
-                self._new.clear()
-                if self._closing:
-                    break
-            for stream in [stream for stream in paused if not (stream.sink and stream.sink.full())]:
-                paused.remove(stream)
-                poll.register(stream.fd, _ALL_EVENTS)
-            for fd, _ in poll.poll(20 if paused else None):
-                if fd == self._wakeup:
-                    os.eventfd_read(fd)
-                    continue
-                stream = self._streams[fd]
-                if stream.sink is not None and stream.sink.full():
-                    poll.unregister(fd)
-                    paused.append(stream)
-                elif not self._read(stream):
-                    poll.unregister(fd)
-                    self._end(stream)
+        while not self._closing:
+            try:
+                self._round(None)
+            except (OSError, MemoryError):  # no memory for poll(): the pipes must be drained when there is some again
+                time.sleep(_ROUND_SECONDS)
+        self._end_all()
+
+    def _end_all(self) -> None:
         for stream in list(self._streams.values()):
             self._end(stream)
+
+    def _round(self, timeout: "int | None") -> bool:
+        """Reads what is there; waits for it so many milliseconds, or for ever.
+
+        Returns:
+            Whether anything was read.
+        """
+        with self._changed:
+            for stream in self._new:
+                self._streams[stream.fd] = stream
+                self._poll.register(stream.fd, _ALL_EVENTS)
+            self._new.clear()
+            if self._closing:
+                return False
+        for stream in [stream for stream in self._paused if not (stream.sink and stream.sink.full())]:
+            self._paused.remove(stream)
+            self._poll.register(stream.fd, _ALL_EVENTS)
+        any_read = False
+        for fd, _ in self._poll.poll(20 if self._paused and timeout is None else timeout):
+            if fd == self._wakeup:
+                os.eventfd_read(fd)
+                continue
+            stream = self._streams[fd]
+            if stream.sink is not None and stream.sink.full():
+                self._poll.unregister(fd)
+                self._paused.append(stream)
+                continue
+            any_read = True
+            if not self._read(stream):
+                self._poll.unregister(fd)
+                self._end(stream)
+        return any_read
 
     def _read(self, stream: _Stream) -> bool:
         """Reads the available output of one stream; False at its end."""

@@ -97,11 +97,17 @@ def make(directory: str, run_id: str, owner: str) -> int:
     os.makedirs(directory, 0o700, exist_ok=True)
     _check_owner(directory)
     hidden, path = f"{directory}/.{run_id}", f"{directory}/{run_id}"
-    os.mkdir(hidden, 0o700)
+    with contextlib.suppress(FileExistsError):  # left by an attempt that failed halfway
+        os.mkdir(hidden, 0o700)
     fd = lock(hidden)
-    if fd >= 0:
-        os.write(fd, owner.encode("utf-8", "surrogateescape"))
-    os.rename(hidden, path)
+    try:
+        if fd >= 0:
+            os.write(fd, owner.encode("utf-8", "surrogateescape"))
+        os.rename(hidden, path)
+    except OSError:
+        if fd >= 0:
+            os.close(fd)  # the next attempt could not lock it
+        raise
     return fd
 
 

@@ -40,6 +40,7 @@ class Spool:
         max_bytes: limit for all segments together on disk.
         started_ns: when this run started, in nanoseconds since 1970.
         owner: the deployment and command that it belongs to, as `runs.identity` writes them.
+        unwritten: why a file of `put_file` could not be written, by name; "" for one that was.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Spool:
         self._queue: deque[tuple[int, str, bytes]] = deque()
         self._queued = 0
         self._most_queued = queue_bytes
+        self.unwritten: dict[str, str] = {}
         self._files: list[tuple[str, bytes]] = []  # to be written beside the segments
         self.advice = "set AGENT_LOG_URL or AGENT_SPOOL_MAX"
         self._writing = False
@@ -148,6 +150,7 @@ class Spool:
     def put_file(self, name: str, data: bytes) -> None:
         """Writes a file next to the segments, atomically; an existing one is renamed. `flush` waits for it."""
         with self._changed:
+            self.unwritten[name] = "the disk does not answer"
             self._files.append((name, data))
             self._start()
             self._changed.notify_all()
@@ -302,7 +305,7 @@ class Spool:
                 self._writer.write_gap(lost, _TOO_SLOW)
             self._writer.write(batch)
             for name, data in files:
-                self._writer.put_file(name, data)
+                self.unwritten[name] = self._writer.put_file(name, data)
             if seal or closing or self._writer.due() == 0:
                 self._writer.seal()
         except Exception as problem:  # whatever the error, this thread must go on: the next bytes may succeed

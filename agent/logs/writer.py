@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MEMORY = 4 * 1024 * 1024  # bytes kept in memory if the disk cannot be written
 _DISK_AGAIN = 5.0  # seconds between attempts to use a disk that failed
+_FILE_TRIES = 2  # a file is written once, at the end: what was missing for a moment may be there again
 _BATCH = 512  # buffers written with one system call, two for each frame; 1024 is the most (IOV_MAX, man 2 writev)
 
 
@@ -160,10 +161,26 @@ class SegmentWriter:
         segment.path, segment.memory = path, []
         return True
 
-    def put_file(self, name: str, data: bytes) -> None:
-        """Writes a small file next to the segments, atomically; an existing one is renamed."""
-        if not self.made or not os.path.isdir(self.path):
-            self._make_run()
+    def put_file(self, name: str, data: bytes) -> str:
+        """Writes a small file next to the segments, atomically; an existing one is renamed.
+
+        Returns:
+            Why it could not be written; "" if it was.
+        """
+        why = ""
+        for _ in range(_FILE_TRIES):
+            if not self.made or not os.path.isdir(self.path):
+                self._make_run()
+            try:
+                self._put_file(name, data)
+            except OSError as problem:
+                self._fail(problem)
+                why = _words(problem)
+            else:
+                return ""
+        return why
+
+    def _put_file(self, name: str, data: bytes) -> None:
         part = f"{self.path}/{name}.first"
         try:
             fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -175,9 +192,9 @@ class SegmentWriter:
                 os.close(fd)
             runs.put_aside(self.path)
             os.rename(part, f"{self.path}/{name}")
-        except OSError as problem:
+        except OSError:
             runs.unlink(part)
-            self._fail(problem)
+            raise
 
     def release(self) -> None:
         """Unlocks the run: from now on a later agent may adopt it."""
@@ -251,11 +268,15 @@ class SegmentWriter:
         self.errors += 1
         self._disk_again = time.monotonic() + _DISK_AGAIN
         if not self.problem:
-            self.problem = (problem.strerror or os.strerror(problem.errno or errno.EIO)).lower()
+            self.problem = _words(problem)
             self._say(
                 f"cannot write to the spool directory {self._directory}: {self.problem}; until it works again, the "
                 f"last {MEMORY // 1024**2} MiB of log are kept in memory; make room or set AGENT_SPOOL_DIR"
             )
+
+
+def _words(problem: OSError) -> str:
+    return (problem.strerror or os.strerror(problem.errno or errno.EIO)).lower()
 
 
 def _name_frame(number: int, stream: str, ts: int) -> "tuple[bytes, bytes]":

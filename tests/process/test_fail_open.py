@@ -120,3 +120,27 @@ def test_the_deployment_is_stopped_all_the_same(launch: Launcher) -> None:
         done = run.stop()
     assert done.code == 42
     assert TOKEN not in done.stderr
+
+
+NEEDED_BY_THE_INIT = "heapq"
+
+
+def test_a_broken_init_still_stops_the_game(launch: Launcher) -> None:
+    """A module of PID 1's own cannot be read once the game runs: SIGTERM, output and exit code are passed on."""
+    run = launch(game("polite", "4"), env=broken_installation(launch.files, NEEDED_BY_THE_INIT))
+    run.wait_for("ready")
+    run.stderr.wait_for("cannot look after the game as usual")
+    done = run.stop()
+    assert done.code == 4
+    assert done.stdout == b"ready\nbye\n"
+
+
+def test_a_broken_init_still_calls_the_self_stop(launch: Launcher) -> None:
+    """At the game's end: asked until it is confirmed, held until the platform's signal; no process is left behind."""
+    with FakePlatform([Reply(manner="reset"), Reply(202)]) as platform:
+        env = broken_installation(launch.files, NEEDED_BY_THE_INIT) | platform.environment()
+        run = launch(["sh", "-c", 'sleep 60 & "$@"', "sh", *game("exits", "42")], env=env)
+        calls = platform.wait_for_calls(2)
+        assert run.process.poll() is None
+        assert run.stop().code == 42
+    assert [call.authorization for call in calls] == [TOKEN, TOKEN]

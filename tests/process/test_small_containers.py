@@ -77,6 +77,18 @@ def test_five_processes(launch: Launcher, platform: FakePlatform) -> None:
     assert document["reason"] == "game_crashed"
 
 
+def test_two_processes(launch: Launcher) -> None:
+    """The game and PID 1, which has no thread then: output, stop signal, exit code and `exit.json` are as ever."""
+    with cgroup("pids", pids__max=2) as group:
+        run = launch(game("polite", "4"), mode="subreaper", preexec=lambda: enter(group))
+        run.wait_for("ready")
+        done = run.stop()
+    assert done.stdout == b"ready\nbye\n"
+    assert done.code == 4
+    assert "cannot start the agent's process" in done.stderr
+    assert run.story()["reason"] == "platform_stop"
+
+
 def test_a_twentieth_of_a_cpu(launch: Launcher) -> None:
     """SIGTERM in the middle of the agent's start: the game hears it, and all is over in time."""
     with cgroup("cpu", cpu__cfs_period_us=100_000, cpu__cfs_quota_us=5_000) as group:

@@ -455,3 +455,24 @@ def test_a_sink_without_a_thread_passes_on_and_gives_up_what_nobody_reads(monkey
         assert sink.drain(time.monotonic() + 5.0)
     finally:
         os.close(writing)
+
+
+def test_without_a_thread_the_caller_reads(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread is to be had (pids limit): nothing is lost, and a thread takes over as soon as there is one."""
+    reading, write = rig.pipe()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", _no_thread)
+        capture = rig.start({"stdout": write})
+        os.write(rig.game["stdout"], b"without\n")
+        assert capture.without_thread()
+        assert os.read(reading, 100) == b"without\n"
+    os.write(rig.game["stdout"], b"with one\n")
+    assert not capture.without_thread()
+    rig.end_game()
+    assert capture.drain(soon())
+    assert os.read(reading, 100) == b"with one\n"
+    assert rig.spooled() == b"without\nwith one\n"
+
+
+def _no_thread(_thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")

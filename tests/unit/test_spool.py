@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import threading
@@ -177,6 +178,9 @@ def test_without_a_usable_directory_the_end_of_the_log_is_kept_in_memory(
     # With a queue of 8 MiB, some may have been dropped before it got that far; then a frame says so.
     assert len([text for text in said if text.startswith("cannot write to the spool directory")]) == 1
     assert "AGENT_SPOOL_DIR" in said[0]
+    spool.put_file("exit.json", b"{}")
+    assert spool.flush(soon())
+    assert spool.unwritten["exit.json"]
 
 
 def test_a_disk_that_works_again_gets_what_was_kept_in_memory(
@@ -197,6 +201,25 @@ def test_a_disk_that_works_again_gets_what_was_kept_in_memory(
     assert bytes_of(segments) == b"while it was broken\nand after\n"
     assert all(segment.path is not None for segment in segments)
     assert said[-1] == "the spool directory takes logs again"
+
+
+def test_a_failure_halfway_through_making_the_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_spool: Callable[..., Spool]
+) -> None:
+    """What was made of it is no obstacle to the next attempt, which is locked as well."""
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", _no_room)
+        spool = open_spool(tmp_path / "spool")
+    assert spool.problem
+    spool.put_file("exit.json", b"{}")
+    assert spool.flush(soon())
+    assert Path(spool.run, "exit.json").read_bytes() == b"{}"
+    assert spool.unwritten == {"exit.json": ""}
+    assert runs.lock(spool.run) == -1
+
+
+def _no_room(_fd: int, _data: bytes) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_a_directory_that_is_deleted_while_it_is_used_is_made_again(open_spool: Callable[..., Spool]) -> None:
