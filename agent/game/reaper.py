@@ -7,7 +7,7 @@ waiting.
 
 import os
 
-from agent.game.tree import can_list, descendants, name_of
+from agent.game.tree import all_descendants, name_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,8 +68,12 @@ class Reaper:
             self._ended[pid] = status  # kept, should an error end this
             self._helpers.discard(pid)
         if left and self._helpers:
-            # Not seen is not gone: without a descriptor for /proc a living game must not be taken for one that ended.
-            left = bool(descendants(os.getpid(), self.helpers)) or (not can_list() and any(map(_is_there, groups)))
+            try:
+                left = bool(all_descendants(os.getpid(), self.helpers))
+            except OSError:
+                # Not seen is not gone: without a descriptor for /proc a game that runs must not be taken for one that
+                # has ended.
+                left = any(map(_is_there, groups))
         ended, self._ended = self._ended, {}
         return ended, left
 

@@ -51,24 +51,19 @@ class Process(Record):
 
 
 def parents() -> dict[int, int]:
-    """The parent of every process that is visible, by process id."""
+    """The parent of every process that is visible, by process id.
+
+    Raises:
+        OSError: processes cannot be listed, or not all of them: no descriptor or no memory is left.
+    """
     found = {}
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
-        fields = _stat(name)
+        fields = _stat(name, strict=True)
         if fields is not None and fields[0] != b"X":
             found[int(name)] = int(fields[1])
     return found
-
-
-def can_list() -> bool:
-    """Whether processes can be listed at all, which needs a free descriptor."""
-    try:
-        os.listdir("/proc")
-    except OSError:
-        return False
-    return True
 
 
 def descendants(root: int, without: frozenset[int] = frozenset()) -> list[int]:
@@ -81,12 +76,20 @@ def descendants(root: int, without: frozenset[int] = frozenset()) -> list[int]:
         root: the process to begin at; it is not part of the result.
         without: processes to leave out together with all below them (the agent's own).
     """
-    children: dict[int, list[int]] = {}
     try:
-        found_now = parents()
+        return all_descendants(root, without)
     except OSError:
         return []  # no descriptor is left to list /proc: the group can still be signalled
-    for pid, parent in found_now.items():
+
+
+def all_descendants(root: int, without: frozenset[int] = frozenset()) -> list[int]:
+    """The same, for whoever must not take "not seen" for "gone".
+
+    Raises:
+        OSError: processes cannot be listed, or not all of them.
+    """
+    children: dict[int, list[int]] = {}
+    for pid, parent in parents().items():
         children.setdefault(parent, []).append(pid)
     found: list[int] = []
     waiting = [root]
@@ -168,8 +171,11 @@ def name_of(pid: int) -> str:
         return ""
 
 
-def _stat(pid: str) -> list[bytes] | None:
-    """The fields of a process's stat from the third (its state) on; None when it is gone."""
+def _stat(pid: str, *, strict: bool = False) -> list[bytes] | None:
+    """The fields of a process's stat from the third (its state) on; None when it is gone.
+
+    With `strict`, raises OSError where it may be there and cannot be read.
+    """
     try:
         # This delays a stop signal, once for each visible process: `open()` would need three times as many system
         # calls.
@@ -178,7 +184,11 @@ def _stat(pid: str) -> list[bytes] | None:
             line = os.read(stat, _STAT_BYTES)
         finally:
             os.close(stat)
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None  # it ended between the listing and here, or is another user's (hidepid)
     except OSError:
-        return None  # it ended between the listing and here
+        if strict:
+            raise
+        return None
     # The second field is the command in brackets and may hold spaces and brackets itself: the last ")" ends it.
     return line[line.rindex(b")") + 2 :].split()

@@ -8,7 +8,7 @@ import signal
 from agent.game import stop_signal
 from agent.game.ports import owners
 from agent.game.process import send, signal_group
-from agent.game.tree import can_list, look
+from agent.game.tree import look
 from agent.game.user import identity
 from agent.lifecycle.stop_plan import Step
 
@@ -192,8 +192,8 @@ class StopActions:
         processes = [one for one in look(self._process.pids()) if one.pid not in self._in_turn]
         chosen = self._judge(processes, number, target).asked
         names = {one.pid: one.name for one in processes}
-        if not processes and not self._in_turn and not can_list():
-            chosen = [self._process.main_pid] if self._process.main_pid else []
+        if not processes and not self._in_turn and self._process.main_pid:
+            chosen = [self._process.main_pid]  # not seen is not gone: there may be no descriptor left for /proc
         return self._tell(turn, number, chosen, names)
 
     def _tell(self, turn: Turn, number: int, chosen: list[int], names: dict[int, str]) -> bool:

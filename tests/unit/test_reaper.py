@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from types import SimpleNamespace
 
@@ -64,3 +65,17 @@ def test_a_child_that_ends_while_others_are_looked_at_keeps_its_name(children: C
         if ended:
             break
     assert names == {5: "name of 5"}
+
+
+@pytest.mark.usefixtures("children")
+@pytest.mark.parametrize("refused", ["listdir", "open"])
+def test_a_game_that_cannot_be_seen_has_not_ended(refused: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last descriptor is taken before /proc, or one of the processes in it, is read, and free again afterwards."""
+    one = Reaper()
+    one.add_helper(3)
+    monkeypatch.setattr(os, refused, _no_descriptor)
+    assert one.reap({}, [os.getpgid(0)])[1]
+
+
+def _no_descriptor(*_: object) -> int:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
