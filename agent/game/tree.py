@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from agent.lifecycle.record import Record
@@ -54,8 +55,11 @@ def parents() -> dict[int, int]:
     """The parent of every process that is visible, by process id.
 
     Raises:
-        OSError: processes cannot be listed, or not all of them: no descriptor or no memory is left.
+        OSError: processes cannot be listed, or not all of them: no descriptor or no memory is left, or /proc is not
+            mounted, or is that of another PID namespace.
     """
+    if os.readlink("/proc/self") != str(os.getpid()):
+        raise OSError(errno.ESRCH, "it is that of another PID namespace", "/proc")
     found = {}
     for name in os.listdir("/proc"):
         if not name.isdigit():

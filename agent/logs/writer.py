@@ -169,8 +169,9 @@ class SegmentWriter:
         """
         why = ""
         for _ in range(_FILE_TRIES):
-            if not self.made or not os.path.isdir(self.path):
-                self._make_run()
+            if not (self.made and os.path.isdir(self.path)) and not self._make_run():
+                why = self.problem
+                continue
             try:
                 self._put_file(name, data)
             except OSError as problem:

@@ -130,3 +130,15 @@ def test_an_agent_that_is_suspended_hears_the_heartbeats_that_came_meanwhile(lau
             time.sleep(0.1)  # a game's heartbeat
     assert run.stop().code == 0
     assert run.story()["reason"] == "platform_stop"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may unmount /proc")
+@pytest.mark.parametrize("mounted", ["none", "another namespace's"])
+def test_without_a_proc_of_its_own(launch: Launcher, mounted: str) -> None:
+    """A game whose processes cannot be listed is not taken for one that has ended, and hears its stop signal."""
+    unmount = "umount -l /proc && umount -l /proc" if mounted == "none" else "umount -l /proc"
+    run = launch(game("polite", "4"), prefix=["sh", "-c", f'{unmount} && exec "$@"', "sh"])
+    run.stderr.wait_for("status page")
+    done = run.stop()
+    assert done.stdout == b"ready\nbye\n"
+    assert done.code == 4
