@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
         return _run(argv)
     except ModuleNotFoundError as missing:
         # The runtime directory for game images does not contain what only people at a terminal need.
-        where = f"{missing.name} is not part of this installation; use one from PyPI"
+        where = f"{missing.name} is not part of this installation; use the .venv of a checkout, which `make demo` makes"
         print(f"cannot do this here: {where}", file=sys.stderr)
         return 1
 

@@ -17,7 +17,7 @@ class AgentError(Exception):
 
 
 def how_to_install(extra: str) -> str:
-    """What to do for an optional part that is not installed, as the end of a sentence: "run ..." or "use ...".
+    """What to do for an optional part that is not installed, as the end of a sentence: "run ...".
 
     The command is for the very Python that runs, which knows the package already. The package is on no index: any other
     pip would not find it, or would find somebody else's.
@@ -26,9 +26,7 @@ def how_to_install(extra: str) -> str:
     from importlib.util import find_spec  # noqa: PLC0415
 
     if find_spec("pip") is None:
-        return (
-            f"use an agent whose Python has arbitrium-agent[{extra}], such as the .venv of a checkout: here is no pip"
-        )
+        return f"run .venv/bin/pip install 'arbitrium-agent[{extra}]' in a checkout, since this Python has no pip"
     return f"run {sys.executable} -m pip install 'arbitrium-agent[{extra}]'"
 
 

@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.check:
         return 0
     for problem in unknown:
-        print(f"warning: {problem}; it has no effect", file=sys.stderr)
+        print(f"warning: {problem}", file=sys.stderr)
     shown = {name: _shown(settings, name) for name in Settings.fields}
     if arguments.json:
         print(json.dumps({variable(name): value for name, value in shown.items()}, indent=2))

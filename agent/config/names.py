@@ -144,8 +144,9 @@ def unknown_variables(environ: "Mapping[str, str]") -> "list[Problem]":
     """`AGENT_*` variables that are not settings: probably misspelt, but other programs may use the prefix too."""
     known = {variable(name) for name in TABLE} | {variable(row.name) + FILE for row in TABLE.values() if row.secret}
     known |= EXPORTED
+    wrong = "is not a setting of arbitrium-agent and has no effect"
     return [
-        Problem(name, None, f"is not a setting of arbitrium-agent{suggestion(name[len(PREFIX) :].lower(), variable)}")
+        Problem(name, None, f"{wrong}{suggestion(name[len(PREFIX) :].lower(), variable)}")
         for name in sorted(environ)
         if name.startswith(PREFIX) and name not in known and not name.startswith(STORE_PREFIX)
     ]

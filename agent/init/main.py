@@ -118,7 +118,7 @@ def _say_hello(inputs: Inputs) -> None:
             "the agent in the line or script that starts it"
         )
     for problem in unknown_variables(inputs.environ):
-        log.warning(f"{problem}; it has no effect")
+        log.warning(str(problem))
     if inputs.deployment_id:
         log.info(f"version {__version__}, deployment {inputs.deployment_id}")
     else:
