@@ -5,11 +5,11 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import urlsplit
 
 from agent.init.sockets import peer_credentials
+from agent.record import Record
 
 
 @lru_cache(maxsize=64)
@@ -47,8 +47,7 @@ def is_loopback_origin(origin: str) -> bool:
     return parts.scheme in ("http", "https") and is_loopback(parts.netloc)
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(Record):
     """The process at the other end of a Unix socket, as the kernel knows it (SO_PEERCRED, man 7 unix).
 
     Attributes:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from agent.lifecycle.states import Event, Source, State
+from agent.record import Record
 
 
 class Control(Protocol):
@@ -45,8 +45,7 @@ Keep: TypeAlias = Callable[[str], Awaitable[str]]
 it will be stored, and raises `AgentError` if that is not possible."""
 
 
-@dataclass(frozen=True, slots=True)
-class DropIn:
+class DropIn(Record):
     """What the self-stop route of this agent accepts.
 
     Attributes:
@@ -56,12 +55,15 @@ class DropIn:
     """
 
     deployment_id: str
-    stop_key: str = field(repr=False)
-    tokens: tuple[str, ...] = field(repr=False)
+    stop_key: str
+    tokens: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        """Without its secrets."""
+        return f"DropIn({self.deployment_id!r})"
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(Record):
     """The caller of an operation.
 
     Attributes:

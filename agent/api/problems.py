@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from enum import Enum
 from http import HTTPStatus
 from typing import Any
@@ -16,6 +15,7 @@ from pydantic_core import ErrorDetails
 from agent import log
 from agent.api.models import ABSOLUTE_PATH, STORAGE_NAME, STORAGE_NAME_OR_NONE, MetricInput
 from agent.errors import AgentError
+from agent.record import Record, replace
 
 _SHOWN = 100
 
@@ -54,8 +54,7 @@ class Kind(Enum):
         return self.value[1]
 
 
-@dataclass(frozen=True, slots=True)
-class FieldProblem:
+class FieldProblem(Record):
     """One wrong field.
 
     Attributes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -13,13 +12,13 @@ from agent.api import models as m
 from agent.api.contracts import Caller
 from agent.api.operations import Operations
 from agent.api.problems import Kind, wrong_input
+from agent.record import Record
 
 BODY_LIMIT = 64 * 1024
 """The most bytes of a request body, or of a line on the socket."""
 
 
-@dataclass(frozen=True)
-class Operation:
+class Operation(Record):
     """One operation and its name in each transport.
 
     Attributes:

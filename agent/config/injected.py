@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, JsonValue, SecretStr
+from pydantic import JsonValue, SecretStr
 
 from agent.config.game_ports import (
     PORT_VARIABLE,
@@ -25,6 +26,7 @@ from agent.config.game_ports import (
     port_number,
 )
 from agent.errors import Problem
+from agent.record import Record, replace
 
 T = TypeVar("T")
 
@@ -45,11 +47,11 @@ EXPECTED = {
 }
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
+# Deeper JSON is not used: it could not be shown, since what writes it has a limit as well.
+_DEEPEST = 100
 
 
-class PortMapping(_Frozen):
+class PortMapping(Record):
     """One port of the version: where the game listens, and where players reach it."""
 
     name: str
@@ -61,7 +63,7 @@ class PortMapping(_Frozen):
     proxy: JsonValue = None
 
 
-class Location(_Frozen):
+class Location(Record):
     """Where the deployment runs; degrees of latitude and longitude may be missing."""
 
     city: str | None = None
@@ -73,7 +75,7 @@ class Location(_Frozen):
     longitude: float | None = None
 
 
-class Beacon(_Frozen):
+class Beacon(Record):
     """The host's ping beacon."""
 
     enabled: bool | None = None
@@ -82,17 +84,17 @@ class Beacon(_Frozen):
     port_tcp_external: int | None = None
 
 
-class Match(_Frozen):
+class Match(Record):
     """What the matchmaker injected.
 
     Attributes:
         tickets: `MM_TICKET_<id>` by id.
     """
 
-    match_id: str | None = None
-    profile: JsonValue = None
-    ticket_ids: tuple[str, ...] = ()
-    tickets: dict[str, JsonValue] = {}
+    match_id: str | None
+    profile: JsonValue
+    ticket_ids: tuple[str, ...]
+    tickets: dict[str, JsonValue]
 
     @property
     def expected_players(self) -> int | None:
@@ -100,7 +102,7 @@ class Match(_Frozen):
         return len(self.ticket_ids) or None
 
 
-class Deployment(_Frozen):
+class Deployment(Record):
     """The deployment of this container. Nothing in it is secret; None means unknown.
 
     Attributes:
@@ -112,19 +114,23 @@ class Deployment(_Frozen):
         host_base_clock_frequency: MHz.
     """
 
-    request_id: str | None = None
-    public_ip: str | None = None
-    host_id: str | None = None
-    tags: tuple[str, ...] = ()
-    location: Location | None = None
-    ports: dict[str, PortMapping] = {}
-    vcpu_units: int | None = None
-    memory_mb: int | None = None
-    host_base_clock_frequency: int | None = None
-    host_in_private_fleet: bool | None = None
-    private_fleet_id: str | None = None
-    beacon: Beacon | None = None
-    match: Match = Match()
+    request_id: str | None
+    public_ip: str | None
+    host_id: str | None
+    tags: tuple[str, ...]
+    location: Location | None
+    ports: dict[str, PortMapping]
+    vcpu_units: int | None
+    memory_mb: int | None
+    host_base_clock_frequency: int | None
+    host_in_private_fleet: bool | None
+    private_fleet_id: str | None
+    beacon: Beacon | None
+    match: Match
+
+    def document(self) -> dict[str, JsonValue]:
+        """All of it as a JSON object."""
+        return {name: _document(getattr(self, name)) for name in self.fields}
 
     @property
     def on_platform(self) -> bool:
@@ -137,7 +143,7 @@ class Deployment(_Frozen):
         return f"{self.request_id}.pr.edgegap.net" if self.request_id else None
 
 
-class Secrets(_Frozen):
+class Secrets(Record):
     """Injected values that must never be shown. The URLs contain keys in their paths."""
 
     delete_url: SecretStr | None = None
@@ -151,14 +157,22 @@ class Secrets(_Frozen):
         return self.delete_url is not None and self.delete_token is not None
 
 
-class Injected(_Frozen):
+class Injected(Record):
     """The result of `parse`: the deployment, its secrets, and the problems."""
-
-    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     deployment: Deployment
     secrets: Secrets
     problems: tuple[Problem, ...]
+
+
+def _document(value: Any) -> JsonValue:
+    if isinstance(value, Record):
+        return {name: _document(getattr(value, name)) for name in value.fields}
+    if isinstance(value, dict):
+        return {name: _document(each) for name, each in value.items()}
+    if isinstance(value, tuple):
+        return [_document(each) for each in value]
+    return value  # type: ignore[no-any-return]  # text, a number, or JSON already
 
 
 def parse(environ: Mapping[str, str]) -> Injected:
@@ -291,7 +305,22 @@ def _json(raw: str) -> JsonValue:
         value: JsonValue = json.loads(raw, parse_constant=no_constant)
     except ValueError:
         raise ValueError("takes JSON") from None
-    return value
+    return _shown(value, _DEEPEST)
+
+
+def _shown(value: JsonValue, levels: int) -> JsonValue:
+    """The value as it can be written again: JSON may spell half of a character, and numbers that are no JSON."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if not isinstance(value, dict | list):
+        return value
+    if not levels:
+        raise ValueError(f"takes JSON of at most {_DEEPEST} levels")
+    if isinstance(value, dict):
+        return {str(_shown(name, 1)): _shown(each, levels - 1) for name, each in value.items()}
+    return [_shown(each, levels - 1) for each in value]
 
 
 def _object(raw: str) -> dict[str, Any]:
@@ -305,7 +334,7 @@ def _location(raw: str) -> Location:
     given = _object(raw)
     usable: dict[str, Any] = {}
     unusable: list[str] = []
-    for name in Location.model_fields:
+    for name in Location.fields:
         if given.get(name) is None:
             continue
         value = _degrees(given[name]) if name in ("latitude", "longitude") else given[name]
@@ -330,7 +359,7 @@ def _degrees(value: object) -> float | None:
 
 
 def _ports(reader: _Reader) -> dict[str, PortMapping]:
-    """The mapping, completed by the variables of each port; `game_ports` finds the same without the model."""
+    """The mapping, completed by the variables of each port; `game_ports` finds the same without the records."""
     ports = reader.take(PORTS_MAPPING, _mapping) or {}
     for name, given in _port_variables(reader).items():
         known = next((port for port in ports.values() if name_in_variables(port.name) == name.upper()), None)
@@ -338,7 +367,7 @@ def _ports(reader: _Reader) -> dict[str, PortMapping]:
             ports[name.lower()] = PortMapping(name=name.lower(), **given)
         elif known is not None:
             missing = {key: value for key, value in given.items() if getattr(known, key) is None}
-            ports[known.name] = known.model_copy(update=missing)
+            ports[known.name] = replace(known, **missing)
     return ports
 
 
@@ -402,8 +431,8 @@ def _beacon(reader: _Reader) -> Beacon | None:
 
 def _match(reader: _Reader) -> Match:
     ids = reader.take("MM_TICKET_IDS", _ticket_ids) or ()
-    tickets = {
-        name.removeprefix("MM_TICKET_"): ticket
+    tickets: dict[str, JsonValue] = {
+        str(_shown(name.removeprefix("MM_TICKET_"), 1)): ticket
         for name in sorted(reader.environ)
         if name.startswith("MM_TICKET_")
         and name != "MM_TICKET_IDS"

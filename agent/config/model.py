@@ -20,8 +20,8 @@ from agent.config.checks import relations
 from agent.config.names import option, suggestion, text_of, variable
 from agent.config.table import TABLE
 from agent.errors import Problem, SettingsError
-from agent.lifecycle.record import Record
 from agent.lifecycle.stop_methods import Method
+from agent.record import Record
 
 
 def _default(name: str) -> Any:

@@ -15,13 +15,13 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from agent import __version__
 from agent.edgegap.masking import clean, mask_url, secret_of_url
 from agent.edgegap.retry_after import retry_after_seconds
+from agent.record import Record
 from agent.retry import RetryPolicy
 from agent.web_page import is_web_page
 
@@ -74,8 +74,7 @@ _STATUS = {
 } | dict.fromkeys((400, 401, 403, 404), Result.REFUSED)
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Record):
     """One call to the platform.
 
     Attributes:
@@ -95,8 +94,7 @@ class Attempt:
     retry_in: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Record):
     """How the self-stop ended: confirmed or refused.
 
     Attributes:
@@ -122,8 +120,7 @@ class Outcome:
         return self.result is Result.CONFIRMED
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
+class _Answer(Record):
     """What one call brought, before it is decided what follows."""
 
     result: Result

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from agent.game.cgroup import CgroupReading, oom_kills_between
 from agent.game.crash_reports import Crash
-from agent.lifecycle.record import Record
+from agent.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import resource
 
 from agent.game.files import file_rights, open_regular
 from agent.game.user import identity
-from agent.lifecycle.record import Record
+from agent.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

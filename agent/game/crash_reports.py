@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal as signals
 
-from agent.lifecycle.record import Record
+from agent.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from agent.lifecycle.record import Record
+from agent.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from agent.lifecycle.record import Record
+from agent.record import Record
 
 # Enough for 52 numbers of up to 20 digits and a name of up to 64 bytes, so that one read is sufficient.
 _STAT_BYTES = 4096

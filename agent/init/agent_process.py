@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from agent.game.reaper import Reaper
     from agent.init.loop import Loop, TimerHandle
-    from agent.lifecycle.record import Record
     from agent.lifecycle.stop_methods import Method
+    from agent.record import Record
 
     Handler = Callable[[Record, bytes], object]
 

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from agent.init.oom_watch import OomWatch
     from agent.init.output import Output
     from agent.lifecycle.game_report import GameReport
-    from agent.lifecycle.record import Record
     from agent.lifecycle.states import State
+    from agent.record import Record
 
 # The share of the shipping time that is spent on reading the last output; the rest is for what is on disk already.
 _DRAIN_SHARE = 0.3

@@ -8,8 +8,8 @@ from __future__ import annotations
 from agent import log
 from agent.lifecycle.game_report import GameReport, PlayersReported, ReportCleared
 from agent.lifecycle.policies import Due, Facts, Limits, TimeWarning, stops, warnings
-from agent.lifecycle.record import replace
 from agent.lifecycle.states import Phase, PlayersGone, Reason, Source, State, StopRequest, StopRequested
+from agent.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from agent.init.agent_process import AgentProcess
     from agent.init.loop import Loop
     from agent.init.output import Output
-    from agent.lifecycle.record import Record
     from agent.logs.runs import Segment
+    from agent.record import Record
 
 _LOOK_EVERY = 0.01
 

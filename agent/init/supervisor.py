@@ -86,8 +86,8 @@ if TYPE_CHECKING:
     from agent.init.output import Output
     from agent.init.sockets import Sockets
     from agent.lifecycle.game_report import Fact
-    from agent.lifecycle.record import Record
     from agent.lifecycle.states import Event
+    from agent.record import Record
 
 # The last steps of the shutdown: closing, and the shutdown of the agent's process.
 _CLOSE_SECONDS = 1.0

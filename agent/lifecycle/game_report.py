@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from agent.lifecycle.record import Record
+from agent.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ never sent a heartbeat never counts as hung, and one that never reported players
 
 from __future__ import annotations
 
-from agent.lifecycle.record import Record
 from agent.lifecycle.states import Phase, Reason
+from agent.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

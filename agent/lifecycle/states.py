@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from agent.lifecycle.record import Record
 from agent.lifecycle.stop_plan import Step, StopPlan
+from agent.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # `typing` itself takes 5 ms

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from agent.lifecycle.record import Record
+from agent.record import Record
 
 
 class Step(StrEnum):

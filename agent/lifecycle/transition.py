@@ -12,7 +12,6 @@ wait for it, changes nothing.
 
 from __future__ import annotations
 
-from agent.lifecycle.record import replace
 from agent.lifecycle.states import (
     Announce,
     ApplyStop,
@@ -46,6 +45,7 @@ from agent.lifecycle.states import (
     TimerFired,
 )
 from agent.lifecycle.stop_plan import Step, plan_stop, plan_within
+from agent.record import replace
 
 # Timers and clocks may disagree by the resolution of the event loop's clock.
 _TOLERANCE = 0.005

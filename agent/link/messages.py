@@ -6,7 +6,7 @@ the other side.
 
 from __future__ import annotations
 
-from agent.lifecycle.record import Record
+from agent.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import json
 import struct
 
 from agent.lifecycle import game_report, states, stop_plan
-from agent.lifecycle.record import Record
 from agent.link import messages
+from agent.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

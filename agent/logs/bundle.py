@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from agent.game.files import file_rights, open_regular
 from agent.logs.redact import Redactor
+from agent.record import Record
 
 if TYPE_CHECKING:
     from agent.game.user import User
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 _PIECE = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(Record):
     """A file to keep.
 
     Attributes:

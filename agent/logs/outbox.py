@@ -6,17 +6,16 @@ import asyncio
 import io
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from typing import IO, Any
 
 from agent.logs.redact import Redactor
 from agent.logs.speed import Speed
 from agent.logs.store import Store, StoreError, open_store
 from agent.logs.target import Target
+from agent.record import Record
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
+class RetryPolicy(Record):
     """How often and for how long an upload is tried.
 
     Attributes:

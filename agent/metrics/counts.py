@@ -9,6 +9,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from agent.record import Record
 
 #: Upper bounds of the latency buckets, in seconds. An answer takes a fraction of a millisecond; one that takes longer
 #: than a tenth of a second had to wait for something, and more than a second indicates a defect.
@@ -121,8 +124,7 @@ class Counted:
     statsd: StatsdCounts | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LogCounts:
+class LogCounts(Record):
     """Counters of the game's output, in bytes.
 
     Attributes:
@@ -132,7 +134,7 @@ class LogCounts:
         not_passed_on: not accepted by the container's own stdout and stderr.
     """
 
-    received: Mapping[str, int] = field(default_factory=dict)
+    received: Mapping[str, int] = MappingProxyType({})
     shipped: int = 0
     dropped: int = 0
     not_passed_on: int = 0

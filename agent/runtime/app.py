@@ -570,8 +570,7 @@ class Agent:
         )
 
     def _deployment(self) -> dict[str, JsonValue]:
-        shown: dict[str, JsonValue] = json.loads(self._injected.deployment.model_dump_json())
-        return shown
+        return self._injected.deployment.document()
 
     # Ending ----------------------------------------------------------------------------------------------------------
 

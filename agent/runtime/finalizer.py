@@ -9,7 +9,6 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from agent import log
 from agent.config.injected import Deployment
@@ -24,6 +23,7 @@ from agent.logs.ship import Shipper
 from agent.logs.speed import Speed
 from agent.logs.target import Target
 from agent.metrics.exports import Exports
+from agent.record import Record
 from agent.runtime.link import Link
 from agent.runtime.remote_spool import RemoteSpool
 
@@ -36,8 +36,7 @@ _CORE_SHARE = 0.5
 _KEPT = "shipping"
 
 
-@dataclass(frozen=True, slots=True)
-class GameStart:
+class GameStart(Record):
     """What shipping needs to know of the game.
 
     Attributes:

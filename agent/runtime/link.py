@@ -11,9 +11,9 @@ from typing import Any
 
 from agent import log
 from agent.errors import AgentError
-from agent.lifecycle.record import Record
 from agent.link.messages import Answer, Ping, Pong
 from agent.link.wire import BrokenLinkError, Unpacker, pack
+from agent.record import Record
 
 _READ = 256 * 1024
 # Before a ping is answered, all input that has arrived from clients is read. This takes several rounds of the loop (for

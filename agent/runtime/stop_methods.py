@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from agent.config.model import Settings
 from agent.game.rcon import RconError, execute
 from agent.lifecycle.stop_methods import HOSTS
 from agent.link.messages import MethodAsked, MethodEnded, MethodFailed
+from agent.record import Record
 from agent.runtime.link import Link
 from agent.runtime.tasks import Tasks
 
 
-@dataclass(frozen=True, slots=True)
-class Rcon:
+class Rcon(Record):
     """Where the game's rcon listens; the password is never shown."""
 
     host: str
     port: int
-    password: str = field(repr=False)
+    password: str
+
+    def __repr__(self) -> str:
+        """Without its secret."""
+        return f"Rcon({self.host!r}, {self.port})"
 
 
 class RemoteMethods:

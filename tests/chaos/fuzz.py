@@ -73,7 +73,7 @@ def environment() -> Target:
             assert 0 <= port.internal <= 65535
             assert port.external is None or 0 <= port.external <= 65535
         found = injected.parse(environ)
-        json.dumps(found.deployment.model_dump(mode="json"), allow_nan=False)
+        json.dumps(found.deployment.document(), allow_nan=False)
 
     return read
 

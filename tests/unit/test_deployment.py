@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from agent.api.models import DeploymentResult
 from agent.config.checks import players
 from agent.config.game_ports import game_ports
 from agent.config.injected import parse
@@ -61,7 +62,7 @@ def test_everything_is_read() -> None:
 def test_no_secret_is_in_the_deployment() -> None:
     """A deployment can be shown to anybody; the stop key in the URL is a secret as well."""
     injected = parse(FULL)
-    shown = injected.deployment.model_dump_json() + repr(injected)
+    shown = json.dumps(injected.deployment.document()) + repr(injected)
     for secret in (FULL["ARBITRIUM_DELETE_TOKEN"], FULL["ARBITRIUM_CONTEXT_TOKEN"], "463660"):
         assert secret not in shown
 
@@ -125,17 +126,31 @@ _values = st.one_of(
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
         max_leaves=8,
     ).map(json.dumps),
-    st.sampled_from(['{"ports": {"a": {"internal": 1e999}}}', "[" * 5000, '{"ports": []}', "\udc80", "1" * 5000, "{}"]),
+    st.sampled_from(
+        [
+            '{"ports": {"a": {"internal": 1e999, "proxy": 1e999}}}',
+            '{"\\ud800": "\\ud800"}',
+            "[" * 300 + "]" * 300,
+            "[" * 5000,
+            '{"ports": []}',
+            "\udc80",
+            "1" * 5000,
+            "{}",
+        ]
+    ),
 )
 
 
-@given(st.dictionaries(st.sampled_from([*FULL, "ARBITRIUM_PORT_X_INTERNAL", "MM_TICKET_x"]), _values))
+@given(
+    st.dictionaries(st.sampled_from([*FULL, "ARBITRIUM_PORT_X_INTERNAL", "MM_TICKET_x", "MM_TICKET_\udc80"]), _values)
+)
 def test_nothing_that_is_injected_makes_it_fail(environ: dict[str, str]) -> None:
     """Absent, empty or malformed in any way: each is reported at most once, and the result can be shown as JSON."""
     injected = parse(environ)
     names = [problem.name for problem in injected.problems]
     assert len(names) == len(set(names))
-    json.loads(injected.deployment.model_dump_json())
+    shown = injected.deployment.document()
+    assert json.loads(DeploymentResult(shown).model_dump_json()) == shown
 
 
 _numbers = st.integers(-1, 70000) | st.integers(0, 9).map(str) | st.none() | st.text(max_size=3)

@@ -12,7 +12,7 @@ import pytest
 from agent.game.signal_handling import advice, unclear
 from agent.game.stop_signal import Judgement, judge
 from agent.game.tree import Process, look
-from agent.lifecycle.record import replace
+from agent.record import replace
 
 TERM, INT = (1 << (number - 1) for number in (signal.SIGTERM, signal.SIGINT))
 GO = 0xFFFFFFFD7FC1FEFF  # SigCgt of a Go program that asks for no signal

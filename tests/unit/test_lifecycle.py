@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.lifecycle.record import replace
 from agent.lifecycle.states import (
     Announce,
     ApplyStop,
@@ -41,6 +40,7 @@ from agent.lifecycle.states import (
 )
 from agent.lifecycle.stop_plan import Step
 from agent.lifecycle.transition import initial, transition
+from agent.record import replace
 
 ON_PLATFORM = Rules(can_self_stop=True)
 

@@ -13,9 +13,9 @@ from agent.init.policy_timer import PolicyTimer
 from agent.lifecycle.driver import Driver
 from agent.lifecycle.game_report import GameReport
 from agent.lifecycle.policies import Facts, Limits, stops, warnings
-from agent.lifecycle.record import replace
 from agent.lifecycle.states import GameReady, GameStarted, Phase, Reason, Rules, Source
 from agent.lifecycle.transition import initial
+from agent.record import replace
 
 ALL = Limits(ready=10, first_player=20, empty=30, health=5, duration=600, warnings=(300, 60), reserve=10)
 READY = Facts(Phase.READY, began=0.0, started_at=1.0, ready_at=2.0)

@@ -1,8 +1,8 @@
-"""Frozen records for what PID 1 imports before the game runs. Standard library only.
+"""Frozen records for what is imported before the game runs or before the agent's first answer. Standard library only.
 
-`dataclasses` imports `inspect` and compiles a constructor for each class: about 10 ms before the first one, and more
-for each (measured with `python -X importtime`). On a twentieth of a CPU the init
-cannot afford that delay between a signal and its handling, so it uses this module instead.
+`dataclasses` imports `inspect` and compiles constructors: about 10 ms before the first class (measured with `python -X
+importtime`), which PID 1 cannot afford between a signal and its handling on a twentieth of a CPU, and 4 million
+instructions for each frozen one, which is 0.3 % of the agent's start.
 """
 
 from __future__ import annotations
