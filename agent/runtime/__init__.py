@@ -1,1 +1,19 @@
 """The agent's process: wires API, metrics, shipping and autopsy."""
+
+import sys
+import types
+
+
+def _pydantic_without_plugins() -> None:
+    """Puts an empty module in the place of pydantic's loader of plugins.
+
+    PYDANTIC_DISABLE_PLUGINS turns plugins off, but the loader is imported for the first model all the same, and with
+    it `importlib.metadata`, `zipfile`, `csv` and others: 2 % of the instructions until the first answer, and 0.9 MB.
+    If a later version loads its plugins in another way, the variable still holds, and `tests/unit/test_rooms.py` fails.
+    """
+    loader = types.ModuleType("pydantic.plugin._loader")
+    loader.get_plugins = tuple  # type: ignore[attr-defined]  # without arguments: none
+    sys.modules.setdefault(loader.__name__, loader)
+
+
+_pydantic_without_plugins()
