@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
 TAIL = 64 * 1024
 _FIONREAD = 0x541B  # termios.FIONREAD, without importing termios (man 2 ioctl_tty)
-_READ = 256 * 1024
+# Bytes that one read takes. If it is filled, the next one takes more, because each read costs CPU besides its bytes:
+# threads wake each other, and its end is searched for the beginning of a secret. With more than 512 KiB the spool's
+# thread waits too long for the interpreter lock in a flood, and bytes are dropped (measured).
+_READ = 64 * 1024
+_READ_MOST = 512 * 1024
 _PIPE = 1024 * 1024  # what an unprivileged process may ask for (fs.pipe-max-size, man 5 proc)
 _PIPE_DEFAULT = 64 * 1024
 _LINGER = 0.001  # how long a pipe of 1 MiB may collect small writes, so that reading does not cost more than writing
@@ -43,7 +47,7 @@ _SWITCH = 0.0005
 class _Stream:
     """The state of one descriptor that is read."""
 
-    __slots__ = ("capacity", "fd", "name", "read_at", "redacted", "sink")
+    __slots__ = ("capacity", "fd", "name", "read_at", "redacted", "sink", "takes")
 
     def __init__(self, fd: int, name: str, redacted: RedactedStream, sink: "Sink | None") -> None:
         self.fd = fd
@@ -51,6 +55,7 @@ class _Stream:
         self.redacted = redacted
         self.sink = sink
         self.read_at = 0.0
+        self.takes = _READ
         try:
             self.capacity = fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE)
         except OSError:
@@ -307,7 +312,7 @@ class Capture:
     def _read(self, stream: _Stream) -> bool:
         """Reads the available output of one stream; False at its end."""
         try:
-            data = os.read(stream.fd, _READ)
+            data = os.read(stream.fd, stream.takes)
         except BlockingIOError:
             return True
         except OSError:
@@ -322,7 +327,10 @@ class Capture:
         if stream.sink is not None:
             stream.sink.put(shown if self._redact_passthrough else data)
         self._keep(stream.name, shown, ts, len(data))
+        if len(data) == stream.takes:
+            stream.takes = min(2 * stream.takes, _READ_MOST)
         if len(data) < _SMALL:
+            stream.takes = _READ
             now = time.monotonic()
             if now - stream.read_at < 2 * _LINGER:
                 time.sleep(_LINGER * stream.capacity / _PIPE)

@@ -66,7 +66,9 @@ class Search:
     __slots__ = (
         "_anchors",
         "_automata",
+        "_firsts",
         "_last",
+        "_long",
         "_parts",
         "_periods",
         "_prefixes",
@@ -103,6 +105,9 @@ class Search:
             for at in range(len(anchor) - 7)
         )
         self._prefixes = frozenset(n[:size] for n in self.needles for size in range(1, min(len(n), _PREFIX + 1)))
+        self._long = tuple((needle, needle[:_PREFIX]) for needle in self.needles if len(needle) > _PREFIX)
+        firsts = {needle[0] for needle in self.needles}
+        self._firsts = bytes(byte in firsts for byte in range(256))  # for bytes.translate
         self._last = frozenset(byte for needle in self.needles for byte in needle[:-1])
         self._automata: tuple[BytesAhoCorasick, ...] | None = None
         self._regexes: dict[bytes, re.Pattern[bytes]] = {}
@@ -139,15 +144,18 @@ class Search:
         over_lines = self._unfinished_over_lines(data, continued=continued) if self.wrapped else 0
         if over_lines or data[-1] not in self._last:
             return over_lines
-        if self.longest > _PREFIX:
-            long = max(
-                (self._long_beginning(data, needle) for needle in self.needles if len(needle) > _PREFIX), default=0
-            )
-            if long:
-                return long
-        for length in range(min(len(data), _PREFIX, self.longest - 1), 0, -1):
-            if data[-length:] in self._prefixes:
-                return length
+        # Each read that ends inside a line comes here: no more Python than that takes.
+        tail = data[-(self.longest - 1) :]
+        long = [self._long_beginning(tail, needle) for needle, head in self._long if head in tail]
+        if found := max(long, default=0):
+            return found
+        tail = tail[-_PREFIX:]
+        may_begin = tail.translate(self._firsts)
+        at = may_begin.find(1)
+        while at >= 0:
+            if tail[at:] in self._prefixes:
+                return len(tail) - at
+            at = may_begin.find(1, at + 1)
         return 0
 
     def _unfinished_over_lines(self, data: bytes, *, continued: int) -> int:

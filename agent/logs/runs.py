@@ -208,11 +208,14 @@ def keep_damaged(segment: Segment) -> None:
 
 def save_gaps(run: str, gaps: "dict[int, int]") -> None:
     """Writes the gaps for an agent that adopts the run."""
-    try:
-        with open(f"{run}/{_GAPS}", "w") as file:
-            file.writelines(f"{number} {size}\n" for number, size in gaps.items())
-    except OSError:
-        pass
+    text = "".join(f"{number} {size}\n" for number, size in gaps.items())
+    with contextlib.suppress(OSError):
+        # A file object would make twice as many system calls, after each of which the thread waits for the reader's.
+        fd = os.open(f"{run}/{_GAPS}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, text.encode("ascii"))
+        finally:
+            os.close(fd)
 
 
 def write(directory: str, name: str, data: bytes) -> "str | None":

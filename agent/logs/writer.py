@@ -94,10 +94,12 @@ class SegmentWriter:
                 if number is None:
                     number = self._numbers[stream] = len(self._numbers) + 1
                     pieces += _name_frame(number, stream, ts)
-                size = self.active.size if self.active is not None else 0
-                full = size + sum(map(len, pieces)) + len(rest) >= self._limit()
+                size = (self.active.size if self.active is not None else 0) + sum(map(len, pieces))
+                limit = self._limit()
+                full = size + len(rest) >= limit
                 # If possible, a segment ends at the end of a line, so that few lines are divided between two segments.
-                cut = (rest.rfind(b"\n") + 1 if full else 0) or len(rest)
+                most = min(len(rest), max(limit - size, limit // 2)) if full else len(rest)
+                cut = (rest.rfind(b"\n", 0, most) + 1 if full else 0) or most
                 part, rest = (rest, b"") if cut == len(rest) else (rest[:cut], rest[cut:])
                 pieces += (frames.header(frames.DATA, number, len(part), ts), part)
                 streams[stream] = streams.get(stream, 0) + len(part)

@@ -126,6 +126,19 @@ def test_the_oldest_are_dropped_first_and_counted_where_they_are_missing(open_sp
     assert "the spool is full" in said[0]
 
 
+def test_one_piece_larger_than_the_bound_is_kept_in_part(open_spool: Callable[..., Spool]) -> None:
+    """A flood is read in large pieces: of one that does not fit as a whole, the end is kept, in whole lines."""
+    spool = open_spool(max_bytes=65536)
+    lines = [b"%07d " % number * 10 + b"\n" for number in range(4000)]
+    spool.append("stdout", b"".join(lines))
+    segments = sealed(spool)
+    kept = bytes_of(segments)
+    assert sum(os.stat(str(segment.path)).st_size for segment in segments) <= 65536
+    assert len(kept) > 65536 // 2
+    assert kept == b"".join(lines[-(len(kept) // len(lines[0])) :])
+    assert spool.dropped_before(segments[0]) == 4000 * len(lines[0]) - len(kept)
+
+
 def test_a_segment_on_its_way_is_the_last_to_be_dropped(open_spool: Callable[..., Spool]) -> None:
     """It would be dropped and confirmed at the same time otherwise."""
     spool = open_spool(max_bytes=65536, segment_bytes=8192)
