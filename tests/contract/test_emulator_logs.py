@@ -182,10 +182,10 @@ async def test_a_name_cannot_lead_out_of_the_storage(tmp_path: Path) -> None:
         name = await storage(caller, tmp_path / "inside")
         body = {"name": "../../etc", "is_active": True, "image": ""}
         assert (await caller.call("POST", "/v1/app", body)).status == 200
-        version = {"name": "..", "req_cpu": 100, "req_memory": 100, "docker_repository": "", "docker_image": ""}
+        version = {"name": "../..", "req_cpu": 100, "req_memory": 100, "docker_repository": "", "docker_image": ""}
         version |= {"docker_tag": "", "endpoint_storage": name, **python("print(1)"), "restart_policy": "never"}
         assert (await caller.call("POST", "/v1/app/..%2F..%2Fetc/version", version)).status == 200
-        deployment_id = await caller.deploy("..", "../../etc")
+        deployment_id = await caller.deploy("../..", "../../etc")
         await caller.until(deployment_id, "TERMINATED")
         assert [path.is_relative_to(tmp_path / "inside" / "logs") for path in tmp_path.rglob("*.log")] == [True]
 
