@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import re
 import socket
@@ -10,12 +12,13 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent import cli
 from agent.emulator.cli import add_arguments, settings_of
 from agent.emulator.toml_lines import line_of, value_lines
 from agent.emulator.versions_file import examine, load
@@ -71,10 +74,25 @@ name = "logs"
 """
 
 
-def check(path: Path) -> subprocess.CompletedProcess[str]:
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def emulate(*arguments: str) -> Ended:
+    """`arbitrium-agent emulate`, in this process: it takes a second to import."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = cli.main(["emulate", *arguments])
+    return Ended(code, out.getvalue(), err.getvalue())
+
+
+def check(path: Path) -> Ended:
     """`arbitrium-agent emulate --check`."""
-    command = [sys.executable, "-m", "agent", "emulate", "--check", str(path)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return emulate("--check", str(path))
 
 
 @pytest.mark.slow
@@ -193,8 +211,7 @@ def test_a_wrong_versions_file_keeps_the_emulator_from_starting(tmp_path: Path) 
     """Exit 1 with every mistake, and nothing listens."""
     path = tmp_path / "versions.toml"
     path.write_text(MISTAKES)
-    command = [sys.executable, "-m", "agent", "emulate", str(path), "--port", "0"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    result = emulate(str(path), "--port", "0")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith("cannot use the versions file:\n")
     assert result.stderr.count(str(path)) == 11
@@ -204,8 +221,7 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
     """Exit 1 with one sentence, and what to do."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        command = [sys.executable, "-m", "agent", "emulate", "--port", port]
-        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        result = emulate("--port", port)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith(f"cannot listen on 127.0.0.1 port {port}: ")
     assert result.stderr.endswith("; choose another with --port\n")
