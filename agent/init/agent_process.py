@@ -48,7 +48,7 @@ _BACKOFF = (0.1, 0.5, 2.0, 5.0, 15.0, 30.0)
 _STABLE_SECONDS = 60.0
 # The most bytes that are queued for an agent that does not read; with more it counts as hung.
 _MOST_UNSENT = 32 * 1024 * 1024
-_READ = 256 * 1024
+_READ = 64 * 1024  # more would be mapped and unmapped by malloc for each message (mallopt(3), M_MMAP_THRESHOLD)
 
 
 class AgentProcess:

@@ -15,7 +15,7 @@ from agent.link.messages import Answer, Ping, Pong
 from agent.link.wire import BrokenLinkError, Unpacker, pack
 from agent.record import Record
 
-_READ = 256 * 1024
+_READ = 64 * 1024  # more would be mapped and unmapped by malloc for each message (mallopt(3), M_MMAP_THRESHOLD)
 # Before a ping is answered, all input that has arrived from clients is read. This takes several rounds of the loop (for
 # accepting a connection, reading from it, and the task that answers), and a short wait for data that was just sent.
 _PONG_AFTER = 0.02
