@@ -91,6 +91,7 @@ if TYPE_CHECKING:
 
 # The last steps of the shutdown: closing, and the shutdown of the agent's process.
 _CLOSE_SECONDS = 1.0
+_CLOSE_AT_LEAST = 0.1
 _LEAVE_SECONDS = 0.3
 _KILLED_SECONDS = 0.1
 # How much of the grace must be left when everything is closed: on a twentieth of a CPU the exit itself takes time.
@@ -596,7 +597,8 @@ class Supervisor:
         self.loop.run_until(lambda: not self._agent_lives(), deadline)
         self.agent.kill()
         self.loop.run_until(lambda: not self._agent_lives(), self.at_most(_KILLED_SECONDS))
-        self.output.close(self.at_most(_CLOSE_SECONDS))
+        # On a machine so busy that the end is late, `exit.json` and the last lines still need a moment to be written.
+        self.output.close(max(self.at_most(_CLOSE_SECONDS), self.loop.time() + _CLOSE_AT_LEAST))
         self.sockets.close()
 
     def _agent_lives(self) -> bool:
