@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 # The share of the shipping time that is spent on reading the last output; the rest is for what is on disk already.
 _DRAIN_SHARE = 0.3
 _LOOK_EVERY = 0.01
+_WRITE_TRIES = 5
 # Longest wait for `exit.json` to be written; after that its disk is assumed to hang.
 _WRITE_SECONDS = 0.3
 # The least time for shipping by an agent that has to restart first; with less, nothing is shipped.
@@ -112,7 +113,17 @@ class Ending:
                 self._loop.call_later(_LOOK_EVERY, self._wait_for_output, attempt, state, deadline)
                 return
             log.warning("cannot keep or pass on the very last output: a process holds it open, or its reader is slow")
-        self._write_down(attempt, state)
+        self._try_to_write_down(attempt, state, _WRITE_TRIES)
+
+    def _try_to_write_down(self, attempt: Attempt, state: State, tries: int) -> None:
+        try:
+            self._write_down(attempt, state)
+        except Exception as problem:
+            if tries > 1:  # a module could not be read: there was no descriptor for a moment
+                self._loop.call_later(_LOOK_EVERY, self._try_to_write_down, attempt, state, tries - 1)
+                return
+            log.fault("cannot write exit.json", problem)
+            self._finish()
 
     def _write_down(self, attempt: Attempt, state: State) -> None:
         """Writes the first `exit.json`, then hands over to the agent where there is something to ship."""
