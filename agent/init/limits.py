@@ -11,7 +11,10 @@ _at_start: dict[int, tuple[int, int]] = {}
 def remember_limits() -> None:
     """Notes the limits that this process was started with."""
     for which in _WATCHED:
-        _at_start[which] = resource.getrlimit(which)
+        try:  # noqa: SIM105 - contextlib is not imported before the game is started
+            _at_start[which] = resource.getrlimit(which)
+        except OSError:  # a sandbox may forbid it (seccomp)
+            pass
 
 
 def restore_limits() -> None:
@@ -20,16 +23,19 @@ def restore_limits() -> None:
     Without CAP_SYS_RESOURCE a lowered hard limit cannot be raised; then the soft limit is raised up to it.
     """
     for which, (soft, hard) in _at_start.items():
-        if _at_least(resource.getrlimit(which)[0], soft):
-            continue
         try:
-            resource.setrlimit(which, (soft, hard))
+            if not _at_least(resource.getrlimit(which)[0], soft):
+                _raise(which, soft, hard)
         except (OSError, ValueError):
-            now = resource.getrlimit(which)[1]
-            try:  # noqa: SIM105 - contextlib is not imported before the game is started
-                resource.setrlimit(which, (now, now))
-            except (OSError, ValueError):
-                pass
+            continue
+
+
+def _raise(which: int, soft: int, hard: int) -> None:
+    try:
+        resource.setrlimit(which, (soft, hard))
+    except (OSError, ValueError):
+        now = resource.getrlimit(which)[1]
+        resource.setrlimit(which, (now, now))
 
 
 def _at_least(now: int, before: int) -> bool:

@@ -23,6 +23,8 @@ else:
 BACKLOG = 1024
 SO_PASSRIGHTS = 83
 """Socket option: whether descriptors may be received (asm-generic/socket.h). Python has no name for it yet."""
+# A file system or sandbox without flock(): a socket that is there is taken for one that was left over, and replaced.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _UCRED_SIZE = 12  # three integers (man 7 unix)
 RUN_DIR = "/run/arbitrium-agent"
 
@@ -268,15 +270,23 @@ def peer_credentials(connection: "socket.socket") -> "tuple[int, int, int]":
     return pid, uid, gid
 
 
+def _lock(fd: int) -> None:
+    import fcntl  # noqa: PLC0415 - this is the only use
+
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as problem:
+        if problem.errno not in _NO_LOCKS:
+            raise
+
+
 def _bind_unix(
     path: str, kind: int = _socket.SOCK_STREAM, *, credentials: bool = False, refuse: bool = False
 ) -> UnixSocket:
-    import fcntl  # noqa: PLC0415 - this is the only use
-
     # The lock tells whether an agent is running; a socket file alone may be left over from an ended process.
     lock = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(lock)
         if not os.path.samestat(os.fstat(lock), os.stat(path + ".lock")):
             raise BlockingIOError  # removed by its owner after the open: another agent creates a new one
         try:

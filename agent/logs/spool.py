@@ -150,7 +150,7 @@ class Spool:
     def put_file(self, name: str, data: bytes) -> None:
         """Writes a file next to the segments, atomically; an existing one is renamed. `flush` waits for it."""
         with self._changed:
-            self.unwritten[name] = "the disk does not answer"
+            self.unwritten[name] = "the disk did not take it in time"
             self._files.append((name, data))
             self._start()
             self._changed.notify_all()
