@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from agent.game.user import User
     from agent.logs.archive import Archive, Member
 
-_AT_ONCE = 4  # segments uploaded at the same time
+SEGMENTS_AT_ONCE = 4  # segments uploaded at the same time
 _NO_TIME = "the deadline came first"
 
 
@@ -280,7 +280,7 @@ class Ending:
                 await self._segment(segment, policy)
 
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(_AT_ONCE, len(segments))):
+            for _ in range(min(SEGMENTS_AT_ONCE, len(segments))):
                 group.create_task(some())
 
     def _is_own(self, segment: Segment) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from agent.logs.ending import SEGMENTS_AT_ONCE
 from agent.logs.redact import Redactor
 from agent.logs.ship import Shipper, ShipReport
 from tests.local_spool import LocalSpool
@@ -272,8 +273,8 @@ async def test_the_platforms_own_case(ship: Ship) -> None:
     listed = {part["what"] for part in document["shipping"]["not_shipped"]}
     arrived = {key.rpartition("/")[2] for key in stored if key.endswith(".ndjson.zst")}
     assert len(listed) > 40
-    assert not listed & arrived
-    assert len(listed | arrived) == len(listed) + len(arrived)
+    # Of those under way at the deadline, the store may have one that it had no time to confirm.
+    assert len(listed & arrived) <= SEGMENTS_AT_ONCE
     assert ship.spool.counters()["bytes_dropped"] == 0
 
 
