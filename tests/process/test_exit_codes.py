@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.process.harness import Launcher, game
+from tests.variants import one_fast
 
 
-@pytest.mark.parametrize("code", [0, 1, 42, 78, 255])
+@pytest.mark.parametrize("code", [0, *one_fast(255, 1, 42, 78)])
 def test_the_games_exit_code_is_passed_on(launch: Launcher, code: int) -> None:
     """Whatever the game exits with is what the container exits with, also where the number has another meaning."""
     assert launch(game("exits", str(code))).finish().code == code
@@ -31,7 +32,8 @@ def test_the_exit_code_of_a_game_that_ran_for_a_while(launch: Launcher) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "number"), [("SIGSEGV", 11), ("SIGABRT", 6), ("SIGKILL", 9), ("SIGTERM", 15), ("SIGUSR1", 10)]
+    ("name", "number"),
+    [("SIGSEGV", 11), *one_fast(("SIGKILL", 9), ("SIGABRT", 6), ("SIGTERM", 15), ("SIGUSR1", 10))],
 )
 def test_death_by_a_signal_gives_128_and_its_number(launch: Launcher, name: str, number: int) -> None:
     """A game that dies of a signal ends the container as a shell would report it."""
@@ -78,8 +80,8 @@ def no_interpreter(files: Path) -> Path:
     [
         (no_such_file, 127, "no such|not found"),
         (not_executable, 126, "chmod|permission"),
-        (Path, 126, "directory"),
-        (no_program, 126, "program|format"),
+        pytest.param(Path, 126, "directory", marks=pytest.mark.slow),
+        pytest.param(no_program, 126, "program|format", marks=pytest.mark.slow),
         (no_interpreter, 127, "line endings|interpreter|CRLF"),
     ],
     ids=["not found", "not executable", "a directory", "no program", "interpreter not found"],

@@ -101,7 +101,14 @@ def test_a_reader_that_went_away_does_not_end_the_agent(launch: Launcher, mode: 
 
 
 @CAPTURE
-@pytest.mark.parametrize("closed", [(0,), (1,), (0, 1)], ids=["stdin", "stdout", "stdin and stdout"])
+@pytest.mark.parametrize(
+    "closed",
+    [
+        pytest.param((0,), marks=pytest.mark.slow, id="stdin"),
+        pytest.param((1,), marks=pytest.mark.slow, id="stdout"),
+        pytest.param((0, 1), id="stdin and stdout"),
+    ],
+)
 def test_started_with_closed_descriptors(launch: Launcher, capture: str, closed: tuple[int, ...]) -> None:
     """An agent whose own stdin or stdout is closed still runs the game, and puts nothing of its own in their place."""
     redirections = " ".join({0: "<&-", 1: ">&-"}[fd] for fd in closed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -42,6 +43,7 @@ def module_of(path: Path) -> str:
 
 
 @cache
+@functools.cache
 def modules() -> dict[str, Path]:
     """All modules of the package by name."""
     return {module_of(path): path for path in ROOT.rglob("*.py")}
@@ -63,7 +65,12 @@ def imports_of(path: Path, *, late: bool = False) -> Iterator[str]:
             elif late or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
                 yield from visit(child)
 
-    yield from visit(ast.parse(path.read_text()))
+    yield from visit(_parsed(path))
+
+
+@functools.cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 def graph() -> dict[str, set[str]]:
