@@ -104,7 +104,7 @@ class Prometheus:
 async def watched(
     caller: Backend, tmp_path: Path, *, rules: Path = RULES, scrape: str = "", options: tuple[str, ...] = ()
 ) -> AsyncIterator[Prometheus]:
-    """Prometheus with the shipped rules, behind a `discover` that looks each second.
+    """Prometheus with the shipped rules, behind a `discover` that looks each second and takes a token.
 
     Args:
         caller: has the emulator.
@@ -122,13 +122,17 @@ async def watched(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         found = probe.getsockname()[1]
+    token = tmp_path / "discover.token"
+    token.write_text("of discover\n")
     config = tmp_path / "prometheus.yml"
     config.write_text(
         "global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}\n"
         f"rule_files: [{rules}]\n"
         "scrape_configs:\n"
         "  - job_name: games\n"
-        f"    http_sd_configs: [{{url: 'http://127.0.0.1:{found}/targets', refresh_interval: 1s}}]\n"
+        "    http_sd_configs:\n"
+        f"      - {{url: 'http://127.0.0.1:{found}/targets', refresh_interval: 1s,"
+        f" authorization: {{credentials_file: {token}}}}}\n"
         "    relabel_configs:\n"
         "      - source_labels: [__meta_edgegap_tags]\n"
         "        regex: '.*,ranked,.*'\n"
@@ -139,7 +143,7 @@ async def watched(
     )
     environ = os.environ | {"EDGEGAP_API_TOKEN": caller.emulator.token, "EDGEGAP_BASE_URL": caller.emulator.url}
     discover = [sys.executable, "-m", "agent", "discover", "--interval", "1s", *options]
-    discover += ["--listen", f"127.0.0.1:{found}", "--file", str(targets)]
+    discover += ["--listen", f"127.0.0.1:{found}", "--file", str(targets), "--token-file", str(token)]
     server = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'tsdb'}"]
     server += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"]
     async with (
