@@ -54,6 +54,7 @@ class Container:
         tag: str,
         directory: str | None = None,
         linger: float = 0.0,
+        clean_up: Sequence[str] = (),
     ) -> Container:
         """Start a game behind a shim of its own.
 
@@ -64,6 +65,7 @@ class Container:
             tag: `NAME=value` that stands in this environment and in no other deployment's.
             directory: its working directory; None for the emulator's.
             linger: seconds that what it started may take to end after it.
+            clean_up: what to run where the emulator itself was killed; nothing where it is empty.
 
         Raises:
             CannotRun: it could not be executed.
@@ -72,6 +74,7 @@ class Container:
         try:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", SHIM, str(theirs.fileno()), str(linger), directory or ""),
+                json.dumps(list(clean_up)),
                 *command,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,

@@ -129,7 +129,11 @@ class Engine:
 
     async def remove(self, name: str) -> None:
         """Make sure that nothing is left of a container."""
-        await self.call("rm", "--force", "--volumes", name)
+        await self.call(*self.remove_command(name)[1:])
+
+    def remove_command(self, name: str) -> list[str]:
+        """The command that kills a container, where it still runs, and forgets it."""
+        return [self.path, "rm", "--force", "--volumes", name]
 
     async def call(
         self,

@@ -104,6 +104,7 @@ class DeploymentRunner:
             container_log=deployment.container_log,
             tag=tag,
             linger=engine.LINGER_SECONDS,
+            clean_up=runner.remove_command(name),
         )
         deployment.container = container
         container.inner_pid = await runner.wait_until_running(name, container)

@@ -1,11 +1,12 @@
 """Between the emulator and one game: what a container's kernel namespace does, without one.
 
-Run as a script of its own (`python -I -S shim.py FD LINGER DIRECTORY COMMAND...`), standard library only, so
+Run as a script of its own (`python -I -S shim.py FD LINGER DIRECTORY CLEAN_UP COMMAND...`), standard library only, so
 that it starts in some 20 ms. It starts the game in a session of its own, adopts every process the game leaves behind
 (a game that forks a daemon, or whose shell dies first), and when the game ends, kills and reaps them all, as the
 kernel does when PID 1 of a container ends. FD is one end of a socket pair: the emulator sends `T` (SIGTERM to the
 game) and `K` (SIGKILL to all), and reads one JSON object a line: `started`, `failed` or `exited`. When the emulator
-is gone, even by SIGKILL, the socket ends and so does everything here.
+is gone, even by SIGKILL, the socket ends and so does everything here; then CLEAN_UP is run, a JSON list (empty for
+none): a container of an engine's daemon is not below this process, and every engine keeps a record of what it started.
 """
 
 import contextlib
@@ -88,6 +89,7 @@ class Shim:
         self.control = control
         self.game = 0
         self.status: int | None = None
+        self.orphaned = False
         self.wake, wake_writer = os.pipe()
         os.set_blocking(wake_writer, False)
         os.set_blocking(self.wake, False)
@@ -119,10 +121,11 @@ class Shim:
                 os.read(self.wake, 4096)
         if self.control.fileno() not in ready:
             return None
-        try:
-            return self.control.recv(64)
-        except OSError:
-            return b""
+        word = b""
+        with contextlib.suppress(OSError):
+            word = self.control.recv(64)
+        self.orphaned = not word
+        return word
 
     def until_the_end(self) -> None:
         """Serve the emulator until the game ends or is to be killed."""
@@ -157,11 +160,23 @@ class Shim:
             with contextlib.suppress(BlockingIOError):
                 os.read(self.wake, 4096)
 
+    def clean_up(self, command: list[str]) -> None:
+        """Do what the emulator would have done; nobody reads what it says."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for number in (1, 2):
+            os.dup2(nowhere, number)
+        with contextlib.suppress(OSError):
+            spawn(command, None, self.control.fileno())
+            deadline = time.monotonic() + KILL_SECONDS
+            while self.reap() and time.monotonic() < deadline:
+                select.select([self.wake], [], [], 0.05)
+        self.kill_all()
+
 
 def main(arguments: list[str]) -> int:
     """Run one game; see the module."""
     control_fd, linger, directory = int(arguments[0]), float(arguments[1]), arguments[2] or None
-    command = arguments[3:]
+    clean_up, command = json.loads(arguments[3]), arguments[4:]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # only the emulator tells it what to do
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -178,6 +193,9 @@ def main(arguments: list[str]) -> int:
     if ended_by_itself:
         shim.linger(linger)
     left = shim.kill_all()
+    if shim.orphaned and clean_up:
+        shim.clean_up(clean_up)
+        return 0
     status = shim.status if shim.status is not None else signal.SIGKILL
     shim.say(exited=os.waitstatus_to_exitcode(status), left=left)
     return 0

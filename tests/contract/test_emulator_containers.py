@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,30 @@ async def test_an_engine_is_told_what_the_version_says(fake_engine: Path) -> Non
     assert "a value" not in calls[0]
     assert f"start --attach {name}" in calls
     assert calls[-1] == f"rm --force --volumes {name}"
+
+
+KILLS_ITSELF = """
+import asyncio, os, signal
+from tests.contract.backend import backend, eventually, quick
+
+async def main():
+    async with backend(quick(engine="docker")) as caller:
+        version = await caller.version(command=None, docker_repository="r.example", docker_image="game", docker_tag="7")
+        deployment_id = await caller.deploy(version)
+        await caller.until_logged(deployment_id, "started")
+        print(f"arbitrium-{deployment_id}-0", flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_container_goes_with_an_emulator_that_was_killed(fake_engine: Path) -> None:
+    """The container of a daemon is not below the emulator: the engine is told to kill and forget it."""
+    emulator = await asyncio.create_subprocess_exec(sys.executable, "-c", KILLS_ITSELF, stdout=asyncio.subprocess.PIPE)
+    said, _ = await emulator.communicate()
+    calls = fake_engine / "calls"
+    await eventually(lambda: calls.read_text().splitlines()[-1] == f"rm --force --volumes {said.decode().strip()}")
 
 
 async def test_closing_does_not_wait_for_an_image_that_is_being_pulled(
