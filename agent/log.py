@@ -96,6 +96,21 @@ def _write(level: str, message: str, fields: "dict[str, object]") -> None:
     global _dropped  # noqa: PLW0603 - as above
     if LEVELS[level] < _level:
         return
+    try:
+        data = _line(level, message, fields)
+        written = _write_now(data) if _output is None else _passed_on(_output, data)
+    except (OSError, ImportError, MemoryError, RuntimeError):
+        # No descriptor for an import, no thread, no memory: whoever has something to say must not end for that.
+        written = False
+    _dropped = 0 if written else _dropped + 1
+
+
+def _passed_on(output: "Callable[[bytes], object]", data: bytes) -> bool:
+    output(data)
+    return True
+
+
+def _line(level: str, message: str, fields: "dict[str, object]") -> bytes:
     if _as_json:
         import json  # noqa: PLC0415 - only where this style is asked for
 
@@ -107,12 +122,12 @@ def _write(level: str, message: str, fields: "dict[str, object]") -> None:
         details = "".join(f" {name}={value}" for name, value in fields.items())
         line = f"arbitrium-agent: {mark}{message}{details}"
     if _dropped:
-        line = f"arbitrium-agent: {_dropped} lines were dropped: stderr was blocked\n{line}" if not _as_json else line
-    data = scrub(line).encode("utf-8", "backslashreplace") + b"\n"
-    if _output is not None:
-        _output(data)
-        return
-    _dropped = 0 if _write_now(data) else _dropped + 1
+        line = (
+            f"arbitrium-agent: {_dropped} lines were dropped: they could not be written at once\n{line}"
+            if not _as_json
+            else line
+        )
+    return scrub(line).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _write_now(data: bytes) -> bool:

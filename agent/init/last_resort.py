@@ -42,13 +42,14 @@ _PASSING = (OSError, MemoryError, ImportError)
 class LastResort:
     """Looks after the game without the rest of the init."""
 
-    def __init__(self, process: GameProcess, inputs: Inputs, signals: KeptSignals) -> None:
+    def __init__(self, process: GameProcess, inputs: Inputs, signals: KeptSignals, sockets: Sockets) -> None:
         """Takes over what the broken init looked after.
 
         Args:
-            process: the game, which was started.
+            process: the game, which was started, or could not be.
             inputs: what the agent was started with.
             signals: passes on those that arrive.
+            sockets: closed, so that callers are refused and do not wait for an answer, and that descriptors are free.
         """
         self._process = process
         self._inputs = inputs
@@ -57,23 +58,30 @@ class LastResort:
         self._code: int | None = None
         self._unwritten: dict[int, bytes] = {}  # by the descriptor that it came from
         signals.give_to(lambda number, at: self._arrived.append((number, at)))
+
         log.send_to(None)
-
-    def run(self, sockets: Sockets) -> int:
-        """Until the game has ended, and the self-stop was called.
-
-        Args:
-            sockets: closed, so that callers are refused and do not wait for an answer.
-
-        Returns:
-            The exit code: the game's.
-        """
         try:
             sockets.close()
         except _PASSING:
             log.warning("cannot close the sockets of the API: its callers wait in vain")
+
+    def run(self) -> int:
+        """Until the game has ended, and the self-stop was called.
+
+        Returns:
+            The exit code: the game's.
+        """
         for pid in self._process.reaper.helpers:
             send(pid, signal.SIGKILL)  # the agent's process, which nobody listens to any more
+        code = self._until_the_game_ends() if self._process.failure is None else self._process.failure.exit_code
+        after = self._inputs.setting("on_exit" if code == 0 else "on_crash")
+        if self._inputs.on_platform and after != "exit" and self._stopping_since is None:
+            self._self_stop()
+        return code
+
+    # The game --------------------------------------------------------------------------------------------------------
+
+    def _until_the_game_ends(self) -> int:
         while self._game_lives():
             self._handle_signals()
             self._pass_on()
@@ -85,12 +93,7 @@ class LastResort:
         code = EXIT_UNKNOWN if self._code is None else self._code
         code = 128 - code if code < 0 else code
         log.info(f"the game has ended; exit code {code}")
-        after = self._inputs.setting("on_exit" if code == 0 else "on_crash")
-        if self._inputs.on_platform and after != "exit" and self._stopping_since is None:
-            self._self_stop()
         return code
-
-    # The game --------------------------------------------------------------------------------------------------------
 
     def _game_lives(self) -> bool:
         return self._others_live() and self._code is None

@@ -86,11 +86,13 @@ def main(argv: list[str]) -> int:
     except LEAVING:
         raise
     except BaseException as problem:
-        if process.game is None:
+        if process.game is None and process.failure is None:
             raise
-        rest = LastResort(process, inputs, signals)
+        rest = LastResort(process, inputs, signals, sockets)
+        if process.failure is not None:
+            log.error(str(process.failure))
         log.fault(_BROKEN, problem)
-        return rest.run(sockets)
+        return rest.run()
 
 
 def _supervise(signals: KeptSignals, inputs: Inputs, process: GameProcess, sockets: Sockets) -> Supervisor:

@@ -132,6 +132,22 @@ def test_an_agent_that_is_suspended_hears_the_heartbeats_that_came_meanwhile(lau
     assert run.story()["reason"] == "platform_stop"
 
 
+@pytest.mark.parametrize(("count", "code"), [(8, 126), (16, 4)])
+def test_next_to_no_descriptors(launch: Launcher, count: int, code: int) -> None:
+    """The game cannot be started, which is said; or it is, and hears its stop signal without the rest of the agent."""
+    prefix = ["sh", "-c", f'ulimit -n {count}; exec "$@"', "sh"]
+    run = launch(game("polite", "4"), prefix=prefix)
+    if code == 126:
+        done = run.finish()
+        assert "cannot start" in done.stderr
+        assert "raise the container's limits" in done.stderr
+    else:
+        run.wait_for("ready")
+        done = run.stop()
+        assert done.stdout == b"ready\nbye\n"
+    assert done.code == code
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may unmount /proc")
 @pytest.mark.parametrize("mounted", ["none", "another namespace's"])
 def test_without_a_proc_of_its_own(launch: Launcher, mounted: str) -> None:
