@@ -217,11 +217,6 @@ class GameMetrics(Mapping[str, GameMetric]):
                 Nothing was changed, and the refusal is counted.
         """
         given = list(given)
-        known = self._plain(given)
-        if known is not None:
-            for series, value in known:
-                series.value = value
-            return tuple(dict.fromkeys([each.name for each in given]))
         try:
             new, resolved = self._resolve(given)
         except MetricError as wrong:
@@ -235,6 +230,32 @@ class GameMetrics(Mapping[str, GameMetric]):
                 metric.help = each.help
             self._apply(self._series(metric, labels), metric, each)
         return tuple(dict.fromkeys(each.name for each in given))
+
+    def set_values(self, values: Mapping[str, object]) -> dict[str, float] | None:
+        """Sets metrics, if all of these are correct numbers for known metrics without labels.
+
+        Most reports are: a game sends the same names many times a second. `report` does everything else, and refuses
+        what is wrong.
+
+        Args:
+            values: by name of the metric.
+
+        Returns:
+            The values that were set, as `flat` returns them; None if nothing was.
+        """
+        found: dict[str, float] = {}
+        for name, value in values.items():
+            metric = self._metrics.get(name)
+            if metric is None or metric.kind == "histogram" or not isinstance(value, float):
+                return None
+            if () not in metric.series or len(metric.series) > 1:
+                return None
+            if not (-_LARGEST if metric.kind == "gauge" else 0) <= value <= _LARGEST:
+                return None
+            found[name] = value
+        for name, number in found.items():
+            self._metrics[name].series[()].value = number
+        return found
 
     def series(
         self, name: str, kind: Kind, labels: LabelPairs, bounds: tuple[float, ...] = ()
@@ -340,22 +361,6 @@ class GameMetrics(Mapping[str, GameMetric]):
             resolved.append((metric, labels))
         return new, resolved
 
-    def _plain(self, given: Sequence[CustomMetric]) -> list[tuple[Series, float]] | None:
-        """The series and values of reports, where each is a correct number alone for a known series; None otherwise.
-
-        Most reports are: a game sends the same names many times a second.
-        """
-        found: list[tuple[Series, float]] = []
-        for name, value, *more in given:
-            metric = self._metrics.get(name)
-            if metric is None or metric.kind == "histogram" or value is None or tuple(more) != _NOTHING_MORE:
-                return None
-            series = metric.series.get(())
-            if series is None or not (-_LARGEST if metric.kind == "gauge" else 0) <= value <= _LARGEST:
-                return None
-            found.append((series, value))
-        return found
-
     def _make(self, given: CustomMetric, new: Mapping[str, GameMetric]) -> GameMetric:
         name = given.name
         if not METRIC_NAME.fullmatch(name):
@@ -416,7 +421,6 @@ class GameMetrics(Mapping[str, GameMetric]):
                 series.exemplars = [GivenExemplar(given.exemplar, given.add or 0.0)]
 
 
-_NOTHING_MORE = CustomMetric("")[2:]
 _LARGEST = sys.float_info.max
 _HISTOGRAM_SUFFIXES = ("_bucket", "_count", "_sum")
 

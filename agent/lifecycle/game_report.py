@@ -277,6 +277,13 @@ class GameReport:
             self._tell(MetricsReported(at, names))
         return names
 
+    def set_known_metrics(self, values: Mapping[str, object], at: float) -> dict[str, float] | None:
+        """Records numbers for known metrics quickly, or nothing; see `GameMetrics.set_values`."""
+        known = self.metrics.set_values(values)
+        if known:
+            self._tell(MetricsReported(at, tuple(known)))
+        return known
+
     def take(self, fact: Fact) -> None:
         """Applies a fact that another copy of this report sent to its listeners.
 

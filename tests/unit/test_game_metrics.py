@@ -1,8 +1,8 @@
 """The game's own figures: types, labels, histograms, and what is refused."""
 
+import contextlib
 import json
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -70,23 +70,40 @@ _REPORTS = [
 
 
 @settings(max_examples=40)
-@given(st.lists(st.lists(st.sampled_from(_REPORTS), max_size=3), max_size=5))
-def test_numbers_alone_are_taken_as_all_other_reports(batches: list[list[CustomMetric]]) -> None:
-    """The short way for numbers of known names refuses and records what the long one does."""
+@given(
+    st.lists(st.sampled_from(_REPORTS), max_size=4),
+    st.dictionaries(
+        st.sampled_from(["load", "shots_total", "lag", "new"]), st.sampled_from([1.0, 2.5, -0.5, math.nan, math.inf])
+    ),
+)
+def test_values_are_set_as_reports_of_them(before: list[CustomMetric], values: dict[str, float]) -> None:
+    """The short way for numbers of known names records and returns what the long one does, or does nothing at all."""
+    short, long = GameMetrics(), GameMetrics()
+    for each in before:
+        for metrics in (short, long):
+            with contextlib.suppress(MetricError):
+                metrics.report([each])
+    unchanged = short.flat()
+    known = short.set_values(values)
+    if known is None:
+        assert short.flat() == unchanged
+    else:
+        names = long.report([CustomMetric(name, value) for name, value in values.items()])
+        assert known == long.flat(names)
+        assert short.flat() == long.flat()
+    assert short.refused == long.refused
 
-    def taken(metrics: GameMetrics, batch: list[CustomMetric]) -> object:
-        try:
-            return metrics.report(batch), metrics.flat()
-        except MetricError as wrong:
-            return str(wrong), metrics.flat(), dict(metrics.refused)
 
-    class Long(GameMetrics):
-        def _plain(self, given: Sequence[CustomMetric]) -> None:
-            """Never the short way."""
-
-    short, long = GameMetrics(), Long()
-    for batch in batches:
-        assert taken(short, batch) == taken(long, batch)
+def test_which_values_are_set_at_once() -> None:
+    """Numbers of gauges and counters without labels, once they are known."""
+    metrics = GameMetrics()
+    assert metrics.set_values({"load": 1.0}) is None
+    metrics.report(
+        [CustomMetric("load", 1), CustomMetric("shots_total", 2), CustomMetric("rooms", 1, labels=(("a", "b"),))]
+    )
+    assert metrics.set_values({"load": -2.5, "shots_total": 3.0}) == {"load": -2.5, "shots_total": 3.0}
+    assert metrics.set_values({"load": 4.0, "rooms": 1.0}) is None
+    assert metrics["load"].series[()].value == -2.5
 
 
 WRONG: list[tuple[str, CustomMetric]] = [
