@@ -145,6 +145,7 @@ _Labels: TypeAlias = dict[str, Annotated[str, Field(max_length=MAX_LABEL_VALUE)]
 _LABEL_NAMES: JsonDict = {
     "propertyNames": {"pattern": f"^{LABEL_NAME.pattern}$", "not": {"enum": [*sorted(RESERVED_LABELS)]}}
 }
+_NUMBER: JsonDict = {"type": "number"}
 MAX_OBSERVATIONS = 1000
 
 
@@ -154,9 +155,12 @@ class MetricInput(Input):
     model_config = ConfigDict(
         json_schema_extra={
             "oneOf": [
-                {"required": ["value"], "properties": {"value": {"type": "number"}}},
-                {"required": ["add"], "properties": {"add": {"type": "number"}}},
-                {"required": ["observe"], "properties": {"observe": {"type": ["number", "array"]}}},
+                {"required": ["value"], "properties": {"value": _NUMBER}},
+                {"required": ["add"], "properties": {"add": _NUMBER}},
+                {
+                    "required": ["observe"],
+                    "properties": {"observe": {"anyOf": [_NUMBER, {"type": "array", "items": _NUMBER}]}},
+                },
             ]
         }
     )

@@ -7,7 +7,7 @@ import gzip
 import json
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from email import message_from_string
 from email.utils import parsedate_to_datetime
@@ -654,6 +654,21 @@ class TestDocument:
         for name, schema in document["components"]["schemas"].items():
             jsonschema.Draft202012Validator.check_schema(schema)
             assert schema == {} or schema.get("description"), name
+
+    async def test_client_generators_know_what_every_list_holds(self, document: dict[str, Any]) -> None:
+        """openapi-python-client leaves an operation out where a list of its input has no `items`."""
+
+        def lists(schema: Any) -> Iterator[Any]:
+            if isinstance(schema, dict):
+                kind = schema.get("type")
+                if kind == "array" or (isinstance(kind, list) and "array" in kind):
+                    yield schema
+            for inner in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+                yield from lists(inner)
+
+        found = list(lists(document))
+        assert found
+        assert not [schema for schema in found if "items" not in schema]
 
     async def test_it_lists_what_is_served(self, document: dict[str, Any], session: aiohttp.ClientSession) -> None:
         """Each path and method is served, each that is served is listed, each reference leads somewhere."""
