@@ -145,7 +145,7 @@ class _Rest:
         return stream
 
 
-def _gateway_error(problem: OperationError | AgonesError) -> web.Response:
+def _gateway_error(problem: OperationError | AgonesError) -> web.StreamResponse:
     """An error as grpc-gateway has it."""
     name, message = failure(problem)
     code, status = CODES[name]

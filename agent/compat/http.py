@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from agent import log, web
+from agent.api.answer import Answer
 from agent.api.http_input import check_sender
 from agent.api.problems import Kind, OperationError, internal
 from agent.api.routes import Router
@@ -32,7 +33,7 @@ FIRST_SECONDS = 30.0
 CLOSE_SECONDS = 0.2
 
 Handler = Callable[[web.BaseRequest, dict[str, str]], Awaitable[web.StreamResponse]]
-Failure = Callable[[OperationError], web.Response]
+Failure = Callable[[OperationError], web.StreamResponse]
 _Route = tuple[str, Handler, bool]
 """What it is called in metrics, what answers, and whether the answer lasts."""
 
@@ -44,15 +45,15 @@ class WrongError(Exception):
         response: what is answered instead.
     """
 
-    def __init__(self, response: web.Response) -> None:
+    def __init__(self, response: web.StreamResponse) -> None:
         """Takes the answer."""
         super().__init__(response.status)
         self.response = response
 
 
-def json_response(value: Any, status: int = 200) -> web.Response:
+def json_response(value: Any, status: int = 200) -> Answer:
     """A value as JSON."""
-    return web.Response(status=status, body=json.dumps(value).encode(), content_type="application/json")
+    return Answer(json.dumps(value).encode(), status)
 
 
 async def read_body(request: web.BaseRequest, fail: Callable[[str], WrongError]) -> bytes:

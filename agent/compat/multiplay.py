@@ -425,12 +425,12 @@ def _wrong(status: int, sentence: str) -> http.WrongError:
     return http.WrongError(_answer(status, sentence))
 
 
-def _answer(status: int, sentence: str) -> web.Response:
+def _answer(status: int, sentence: str) -> web.StreamResponse:
     title = sentence.partition(":")[0]
     return http.json_response({"status": status, "title": title, "detail": sentence, "requestId": str(uuid4())}, status)
 
 
-def _problem(problem: OperationError) -> web.Response:
+def _problem(problem: OperationError) -> web.StreamResponse:
     return _answer(problem.kind.status, str(problem))
 
 

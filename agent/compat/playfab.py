@@ -213,11 +213,11 @@ def _guid(text: str | None) -> str | None:
         return None
 
 
-def _answer(status: int, sentence: str) -> web.Response:
+def _answer(status: int, sentence: str) -> web.StreamResponse:
     return http.json_response({"error": sentence}, status)
 
 
-def _problem(problem: OperationError) -> web.Response:
+def _problem(problem: OperationError) -> web.StreamResponse:
     return _answer(problem.kind.status, str(problem))
 
 
