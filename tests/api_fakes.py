@@ -13,7 +13,6 @@ from typing import Any, Self, cast
 from urllib.parse import quote
 
 import aiohttp
-from pydantic import JsonValue
 from yarl import URL
 
 from agent.api import http, rpc
@@ -22,6 +21,7 @@ from agent.api.events import EventBus
 from agent.api.feed import Feed
 from agent.api.operations import Operations
 from agent.api.table import BY_NAME
+from agent.config.injected import parse
 from agent.errors import AgentError
 from agent.init.policy_timer import PolicyTimer
 from agent.lifecycle.driver import Driver
@@ -36,7 +36,9 @@ from agent.link.wire import Unpacker, pack
 DEADLINE = 10.0
 """Seconds after which a test no longer waits for what should happen at once."""
 GAME_PID = 4242
-DEPLOYMENT: dict[str, JsonValue] = {"request_id": "23c01225b99d", "location": {"city": "Chicago"}, "ports": []}
+DEPLOYMENT = parse(
+    {"ARBITRIUM_REQUEST_ID": "23c01225b99d", "ARBITRIUM_DEPLOYMENT_LOCATION": '{"city": "Chicago"}'}
+).deployment.document()
 DROP_IN = DropIn("23c01225b99d", "463660", ("c0ffee5ec2e7c0ffee5ec2e7c0ffee11", "substitute-for-the-game"))
 
 

@@ -404,10 +404,74 @@ class StatusResult(Output):
     urls: dict[str, str]
 
 
+def _object(**properties: JsonDict) -> JsonDict:
+    """An object that always has these members; more may come."""
+    return {"type": "object", "properties": {**properties}, "required": [*properties]}
+
+
+def _or_null(schema: JsonDict) -> JsonDict:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+_TEXT: JsonDict = {"type": "string"}
+_TEXTS: JsonDict = {"type": "array", "items": _TEXT}
+_INTEGER: JsonDict = {"type": "integer"}
+_FLAG: JsonDict = {"type": "boolean"}
+_ANYTHING: JsonDict = {}
+_PORT = _object(
+    name=_TEXT,
+    internal=_INTEGER,
+    external=_or_null(_INTEGER),
+    protocol=_or_null(_TEXT),
+    tls_upgrade=_or_null(_FLAG),
+    link=_or_null(_TEXT),
+    proxy=_ANYTHING,
+)
+# `agent.config.injected.Deployment` as JSON, for the document only: it is made of text from outside, part of which
+# pydantic would refuse (surrogates), and it was checked there.
+_DEPLOYMENT = _object(
+    request_id=_or_null(_TEXT),
+    public_ip=_or_null(_TEXT),
+    host_id=_or_null(_TEXT),
+    tags=_TEXTS,
+    location=_or_null(
+        _object(
+            city=_or_null(_TEXT),
+            country=_or_null(_TEXT),
+            continent=_or_null(_TEXT),
+            administrative_division=_or_null(_TEXT),
+            timezone=_or_null(_TEXT),
+            latitude=_or_null(_NUMBER),
+            longitude=_or_null(_NUMBER),
+        )
+    ),
+    ports={"type": "object", "additionalProperties": _PORT},
+    vcpu_units=_or_null(_INTEGER),
+    memory_mb=_or_null(_INTEGER),
+    host_base_clock_frequency=_or_null(_INTEGER),
+    host_in_private_fleet=_or_null(_FLAG),
+    private_fleet_id=_or_null(_TEXT),
+    beacon=_or_null(
+        _object(
+            enabled=_or_null(_FLAG),
+            public_ip=_or_null(_TEXT),
+            port_udp_external=_or_null(_INTEGER),
+            port_tcp_external=_or_null(_INTEGER),
+        )
+    ),
+    match=_object(
+        match_id=_or_null(_TEXT),
+        profile=_ANYTHING,
+        ticket_ids=_TEXTS,
+        tickets={"type": "object", "additionalProperties": _ANYTHING},
+    ),
+)
+
+
 class DeploymentResult(RootModel[dict[str, JsonValue]]):
     """What the platform injected, without secrets."""
 
-    model_config = ConfigDict(defer_build=True)
+    model_config = ConfigDict(defer_build=True, json_schema_extra=_DEPLOYMENT)
 
 
 class MetricsResult(Output):

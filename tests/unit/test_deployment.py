@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+import jsonschema
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -141,6 +143,22 @@ _values = st.one_of(
 )
 
 
+DOCUMENTED = DeploymentResult.model_json_schema()
+
+
+def _undescribed(value: Any, schema: dict[str, Any]) -> list[str]:
+    """The members of a value that its schema does not have."""
+    if not isinstance(value, dict):
+        return []
+    kinds = [schema, *schema.get("anyOf", ())]
+    known = next((kind["properties"] for kind in kinds if "properties" in kind), None)
+    if known is None:
+        return [name for each in value.values() for name in _undescribed(each, schema.get("additionalProperties", {}))]
+    inner = [name for member in known for name in _undescribed(value.get(member), known[member])]
+    return [*(name for name in value if name not in known), *inner]
+
+
+@example(FULL)
 @given(
     st.dictionaries(st.sampled_from([*FULL, "ARBITRIUM_PORT_X_INTERNAL", "MM_TICKET_x", "MM_TICKET_\udc80"]), _values)
 )
@@ -151,6 +169,8 @@ def test_nothing_that_is_injected_makes_it_fail(environ: dict[str, str]) -> None
     assert len(names) == len(set(names))
     shown = injected.deployment.document()
     assert json.loads(DeploymentResult(shown).model_dump_json()) == shown
+    jsonschema.Draft202012Validator(DOCUMENTED).validate(shown)
+    assert not _undescribed(shown, DOCUMENTED)
 
 
 _numbers = st.integers(-1, 70000) | st.integers(0, 9).map(str) | st.none() | st.text(max_size=3)
