@@ -58,7 +58,8 @@ class LastResort:
         self._code: int | None = None
         self._unwritten: dict[int, bytes] = {}  # by the descriptor that it came from
         signals.give_to(lambda number, at: self._arrived.append((number, at)))
-
+        if signals.stop_at is not None:  # it may have been lost with what broke
+            self._arrived.append((signal.SIGTERM, signals.stop_at))
         log.send_to(None)
         try:
             sockets.close()
@@ -100,8 +101,9 @@ class LastResort:
 
     def _others_live(self) -> bool:
         """Whether any process of the game is left; notes how the main one has ended."""
+        game = self._process.game
         try:
-            ended, left = self._process.reaper.reap({})
+            ended, left = self._process.reaper.reap({}, game.groups() if game is not None else ())
         except _PASSING:
             return True
         if self._process.main_pid in ended:
@@ -111,6 +113,8 @@ class LastResort:
     def _handle_signals(self) -> None:
         while self._arrived:
             number, at = self._arrived.pop(0)
+            if at == self._stopping_since:
+                continue  # the same one, known in two ways
             if number in (signal.SIGTERM, signal.SIGINT):
                 self._stopping_since = at if self._stopping_since is None else self._stopping_since
                 send(self._process.main_pid, signal.SIGTERM)

@@ -45,12 +45,14 @@ class KeptSignals:
     Attributes:
         ignored: those that were ignored until now (`nohup`), and
         blocked: those that were blocked: the game inherits both.
+        stop_at: when the first stop signal arrived, in seconds of the monotonic clock; None before that.
     """
 
     def __init__(self) -> None:
         """Records all signals from now on."""
         self.ignored: list[int] = []
         self.blocked: set[int] = set()
+        self.stop_at: float | None = None
         self._kept: list[tuple[int, float]] = []
         self._take: Callable[[int, float], None] = self._keep
         for number in _WATCHED:
@@ -64,6 +66,7 @@ class KeptSignals:
         # A pending signal may have arrived at any time since the process started: its deadline counts from there.
         started = _started()
         for early in sorted({int(number) for number in signal.sigpending()} & {int(number) for number in STOP_SIGNALS}):
+            self.stop_at = started
             self._keep(early, started)
             signal.signal(early, signal.SIG_IGN)  # discards what is pending (man 2 sigaction)
             signal.signal(early, self._handle)
@@ -83,7 +86,10 @@ class KeptSignals:
             take(*self._kept.pop(0))
 
     def _handle(self, number: int, _frame: object) -> None:
-        self._take(number, time.monotonic())
+        at = time.monotonic()
+        if self.stop_at is None and number in STOP_SIGNALS:
+            self.stop_at = at
+        self._take(number, at)
 
     def _keep(self, number: int, at: float) -> None:
         self._kept.append((number, at))

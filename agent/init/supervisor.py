@@ -590,6 +590,12 @@ class Supervisor:
         return min(until, self._signals[0][1] + grace - margin)
 
     def _close(self) -> None:
+        try:
+            self._close_all()
+        except Exception as problem:  # the exit code is known, and must not be lost now
+            log.fault("cannot close everything", problem)
+
+    def _close_all(self) -> None:
         """Closes everything within the rest of the grace."""
         self.process.kill()
         self.agent.leave()
