@@ -28,6 +28,7 @@ from agent.edgegap.tags import DeploymentTags
 from agent.emulator.server import Emulator
 from agent.emulator.settings import EmulatorSettings
 from tests.contract.backend import SECONDS, SLEEPS, poll, python, quick
+from tests.process.harness import free_port
 
 SAYS_ITS_ENVIRONMENT = "import json, os, time; print(json.dumps(dict(os.environ)), flush=True); time.sleep(600)"
 PARIS = models.User.from_coordinates(48.85, 2.35)
@@ -87,7 +88,9 @@ async def test_a_deployment_lives_and_dies_as_the_client_is_told() -> None:
     """Deploy, wait, status, list, stop, wait, logs: the states in order, the facts the same everywhere."""
     states: list[State] = []
     async with both() as it:
-        ports = [models.VersionPort(port=7777, protocol="UDP", name="gameport")]
+        # A game has its own port where no other one on this machine has it, and other tests have theirs.
+        internal = free_port()
+        ports = [models.VersionPort(port=internal, protocol="UDP", name="gameport")]
         await it.version(source="print('hello', flush=True)\n" + SLEEPS, ports=ports, restart_policy="never")
         accepted = await it.client.deploy(
             models.DeploymentCreate(application="game", version="1", users=[PARIS], tags=["red", "blue"])
@@ -97,8 +100,8 @@ async def test_a_deployment_lives_and_dies_as_the_client_is_told() -> None:
         assert (status.state, status.running, status.error) == (State.READY, True, False)
         assert (status.app_name, status.app_version, status.tags) == ("game", "1", ["red", "blue"])
         assert status.fqdn == f"{status.request_id}.pr.edgegap.net"
-        assert status.ports["gameport"].internal == 7777
-        assert status.ports["gameport"].external not in {None, 7777}
+        assert status.ports["gameport"].internal == internal
+        assert status.ports["gameport"].external not in {None, internal}
         assert status.start_time is not None
         assert status.location is not None
         assert status.location.city == "Paris"
