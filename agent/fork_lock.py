@@ -12,6 +12,26 @@ import os
 import threading
 
 FORK_LOCK = threading.Lock()
-"""Held by a thread while it may import; every `os.fork` of this process waits for it."""
+"""Held by a thread while it may import; every `os.fork` of this process waits for it, for `MOST_SECONDS` at most."""
+MOST_SECONDS = 2.0
+"""A disk that hangs in an import must not hold up the signals of PID 1."""
 
-os.register_at_fork(before=FORK_LOCK.acquire, after_in_parent=FORK_LOCK.release, after_in_child=FORK_LOCK.release)
+_taken = False
+
+
+def _before() -> None:
+    global _taken  # noqa: PLW0603 - for the two below
+    _taken = FORK_LOCK.acquire(timeout=MOST_SECONDS)
+
+
+def _after_in_parent() -> None:
+    if _taken:
+        FORK_LOCK.release()
+
+
+def _after_in_child() -> None:
+    if FORK_LOCK.locked():  # by the call before, or by a thread that does not exist here
+        FORK_LOCK.release()
+
+
+os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

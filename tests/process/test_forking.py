@@ -1,6 +1,8 @@
 """The init has threads and forks: what it forks must not wait for a thread that the fork did not copy."""
 
 import base64
+import subprocess
+import sys
 from pathlib import Path
 
 from tests.process.harness import Launcher
@@ -54,3 +56,21 @@ def test_a_fork_waits_for_the_imports_of_other_threads(launch: Launcher, tmp_pat
     assert not unsafe.exists(), unsafe.read_text()
     assert "restarting the agent" not in done.stderr
     assert list(tmp_path.glob("store/**/exit.json")), done.stderr
+
+
+def test_an_import_that_hangs_holds_up_a_fork_for_a_moment_only() -> None:
+    """In the forked process the lock is free, whoever had it."""
+    program = (
+        "import os, threading\n"
+        "from agent import fork_lock\n"
+        "fork_lock.MOST_SECONDS = 0.05\n"
+        "for held in (False, True):\n"
+        "    if held:\n"
+        "        threading.Thread(target=fork_lock.FORK_LOCK.acquire).start()\n"
+        "    pid = os.fork()\n"
+        "    if pid == 0:\n"
+        "        os._exit(not fork_lock.FORK_LOCK.acquire(timeout=1))\n"
+        "    assert os.waitpid(pid, 0)[1] == 0\n"
+        "    assert fork_lock.FORK_LOCK.locked() is held\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=20)
