@@ -35,6 +35,21 @@ def _control() -> socket.socket:
     return connection
 
 
+def _without_waiting(held: list[socket.socket], data: bytes) -> Iterator[object]:
+    """Sends the same again and again, and reads what has come, without waiting for it."""
+    for connection in held:
+        connection.setblocking(False)
+    while True:
+        for connection in held:
+            with contextlib.suppress(OSError):
+                connection.send(data)
+            with contextlib.suppress(OSError):
+                while connection.recv(1 << 20):
+                    pass
+        yield None
+        time.sleep(0.001)
+
+
 def nothing() -> Iterator[object]:
     """For comparison: no abuse at all."""
     while True:
@@ -90,17 +105,7 @@ def large_batches() -> Iterator[object]:
     held = [_control() for _ in range(8)]
     call = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "status"}).encode()
     line = b"[" + b",".join([call] * (64_000 // (len(call) + 1))) + b"]\n"
-    for connection in held:
-        connection.setblocking(False)
-    while True:
-        for connection in held:
-            with contextlib.suppress(OSError):
-                connection.send(line)
-            with contextlib.suppress(OSError):
-                while connection.recv(1 << 20):
-                    pass
-        yield None
-        time.sleep(0.001)
+    yield from _without_waiting(held, line)
 
 
 def event_streams() -> Iterator[object]:
@@ -165,17 +170,7 @@ def pipelined_requests() -> Iterator[object]:
     """Requests without waiting for the answers, on eight connections."""
     held = [_http() for _ in range(8)]
     requests = b"GET /v1/status HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 200
-    for connection in held:
-        connection.setblocking(False)
-    while True:
-        for connection in held:
-            with contextlib.suppress(OSError):
-                connection.send(requests)
-            with contextlib.suppress(OSError):
-                while connection.recv(1 << 20):
-                    pass
-        yield None
-        time.sleep(0.001)
+    yield from _without_waiting(held, requests)
 
 
 ABUSES: dict[str, Abuse] = {
