@@ -369,7 +369,10 @@ class Run:
     def wait_for(self, *parts: str | bytes) -> str:
         """Wait until the game's output has all the parts."""
         assert self.stdout is not None
-        return self.stdout.wait_for(*parts)
+        try:
+            return self.stdout.wait_for(*parts)
+        except AssertionError as missing:
+            pytest.fail(f"{missing}; the agent's code is {self.process.poll()}, it said: {self.stderr.text[-4000:]}")
 
     def signal(self, signum: int) -> None:
         """Send a signal to the agent, as the container engine does."""
