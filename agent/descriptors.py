@@ -110,14 +110,14 @@ class OpenConnections(Generic[C]):
             given_up = next((one for one in chain(self._new, self._known) if self._idle(one)), None)
             if given_up is None:
                 return False
-            self._remove(given_up).abort()
+            if (given_up_transport := self._remove(given_up)) is not None:
+                given_up_transport.abort()
         self._new[connection] = transport
         return True
 
     def asked(self, connection: C) -> None:
         """This connection has sent a whole request."""
-        transport = self._new.pop(connection, None) or self._known.pop(connection, None)
-        if transport is not None:
+        if (transport := self._remove(connection)) is not None:
             self._known[connection] = transport
 
     def hold(self, connection: C) -> bool:
@@ -133,12 +133,11 @@ class OpenConnections(Generic[C]):
 
     def left(self, connection: C) -> None:
         """This connection is closed."""
-        self._new.pop(connection, None)
-        self._known.pop(connection, None)
+        self._remove(connection)
         self._held.discard(connection)
 
-    def _remove(self, connection: C) -> asyncio.Transport:
-        return self._new.pop(connection, None) or self._known.pop(connection)
+    def _remove(self, connection: C) -> asyncio.Transport | None:
+        return self._new.pop(connection, None) or self._known.pop(connection, None)
 
 
 def guarded(sock: socket.socket) -> socket.socket:

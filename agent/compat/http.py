@@ -63,8 +63,7 @@ async def read_body(request: web.BaseRequest, fail: Callable[[str], WrongError])
         request: whose.
         fail: makes the host's own error of a sentence.
     """
-    connection = request.protocol
-    assert isinstance(connection, _Connection), "all connections are made in start()"
+    connection = _connection(request)
     connection.answering = False  # whoever does not send the rest may lose the connection
     try:
         async with asyncio.timeout(BODY_SECONDS):
@@ -146,8 +145,7 @@ class Server:
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         began, name = time.perf_counter(), "unknown"
         response: web.StreamResponse
-        connection = request.protocol
-        assert isinstance(connection, _Connection), "all connections are made in start()"
+        connection = _connection(request)
         connection.answering = True
         try:
             check_sender(request)
@@ -227,3 +225,9 @@ class _Connection(web.RequestHandler):
 
     def _too_late(self, transport: asyncio.Transport) -> None:
         transport.abort()
+
+
+def _connection(request: web.BaseRequest) -> _Connection:
+    connection = request.protocol
+    assert isinstance(connection, _Connection), "all connections are made in start()"
+    return connection
