@@ -12,12 +12,13 @@ from agent.config.injected import parse
 from agent.edgegap.self_stop import Result
 from agent.game.cgroup import CgroupReading
 from agent.lifecycle.game_report import GameReport
-from agent.lifecycle.states import GameReady, GameStarted, Rules
+from agent.lifecycle.states import GameReady, GameStarted
 from agent.lifecycle.transition import initial, transition
 from agent.metrics.container import ContainerReading
 from agent.metrics.counts import LogCounts, LogSource
 from agent.metrics.network import Device, Network, Port, Queue
 from agent.metrics.registry import Metrics
+from tests.rules import default_rules
 
 # Every counter that a container can have, whatever this machine has.
 CGROUP = CgroupReading(
@@ -50,7 +51,7 @@ def rows() -> list[tuple[str, ...]]:
 
 
 async def _rows() -> list[tuple[str, ...]]:
-    started = transition(transition(initial(Rules(), 0.0), GameStarted(0.0, 1))[0], GameReady(1.0))[0]
+    started = transition(transition(initial(default_rules(), 0.0), GameStarted(0.0, 1))[0], GameReady(1.0))[0]
     report = GameReport()
     game = await asyncio.create_subprocess_exec("sleep", "60")
     try:

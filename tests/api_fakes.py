@@ -32,6 +32,7 @@ from agent.lifecycle.states import Event as LifecycleEvent
 from agent.lifecycle.transition import initial
 from agent.link.messages import StateChanged
 from agent.link.wire import Unpacker, pack
+from tests.rules import default_rules
 
 DEADLINE = 10.0
 """Seconds after which a test no longer waits for what should happen at once."""
@@ -144,7 +145,9 @@ async def running(
     loop = asyncio.get_running_loop()
     effects: list[Effect] = []
     requests: list[tuple[str, str, str]] = []
-    conductor = Driver(initial(rules or Rules(), loop.time()), lambda effect, _state: effects.append(effect), loop)
+    conductor = Driver(
+        initial(rules or default_rules(), loop.time()), lambda effect, _state: effects.append(effect), loop
+    )
     report, bus = GameReport(), events or EventBus()
     operations = Operations(
         conductor,

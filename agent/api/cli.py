@@ -216,9 +216,11 @@ def _answers(path: str, timeout: float) -> bool:
         return False  # that agent has a socket, so the port may belong to another one
     from http.client import HTTPConnection, HTTPException  # noqa: PLC0415 - rarely needed, and not quick to import
 
+    from agent.config.table import TABLE  # noqa: PLC0415
+
     where = os.environ.get("AGENT_URL", "").rpartition(":")[2].strip("/") or os.environ.get("AGENT_CONTROL_PORT")
     try:
-        connection = HTTPConnection("127.0.0.1", int(where or 9370), timeout=timeout)
+        connection = HTTPConnection("127.0.0.1", int(where or TABLE["control_port"].default), timeout=timeout)
         try:
             connection.request("GET", path)
             return connection.getresponse().status == 200

@@ -12,6 +12,7 @@ from agent import __version__
 from agent.api import models
 from agent.api.problems import Kind
 from agent.api.table import OPERATIONS, Operation
+from agent.config.table import TABLE
 
 EVENTS: dict[models.EventName, type[BaseModel]] = {
     "state": models.StateEvent,
@@ -74,7 +75,7 @@ def document() -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         # The agent's real address is in AGENT_URL.
-        "servers": [{"url": "http://127.0.0.1:9370"}],
+        "servers": [{"url": f"http://127.0.0.1:{TABLE['control_port'].default}"}],
         "paths": paths,
         "components": {"schemas": {**schemas["$defs"], "Problem": _PROBLEM}},
     }

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from agent.api.client import AgentClient, RefusedError
 from agent.config import parsers
 from agent.config.game_ports import name_in_variables
+from agent.config.table import TABLE
 from agent.doctor.findings import Finding, error, note, ok, warning
 from agent.doctor.image import shell_form_of
 from agent.doctor.places import ENTRYPOINT
@@ -17,7 +18,6 @@ from agent.errors import AgentError
 from agent.game import signal_handling, stop_signal, tree
 from agent.lifecycle import stop_methods
 
-_DEFAULT_GRACE = 5.0  # seconds
 _LISTENING = {"tcp": "0A", "udp": "07"}  # `st` of /proc/net: TCP_LISTEN; UDP sockets that are bound (TCP_CLOSE)
 
 
@@ -199,7 +199,8 @@ def check_grace(environ: Mapping[str, str]) -> Iterator[Finding]:
     if grace is None:
         yield note(
             "grace",
-            f"AGENT_GRACE_SECONDS is not set: {_DEFAULT_GRACE:g} s are assumed, since the platform does not inject it",
+            f"AGENT_GRACE_SECONDS is not set: {TABLE['grace_seconds'].default:g} s are assumed, since the platform "
+            "does not inject it",
             "set it to the version's termination_grace_period_seconds",
         )
     else:

@@ -25,6 +25,7 @@ from agent.link.messages import (
     Serving,
 )
 from agent.link.wire import BrokenLinkError, Unpacker, pack
+from agent.retry import RetryPolicy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ _START_SECONDS = 120.0
 _HUNG_SECONDS = 15.0
 _ABSENT_SECONDS = 1.0
 _PING_EVERY = 0.5
-_BACKOFF = (0.1, 0.5, 2.0, 5.0, 15.0, 30.0)
+_RESTARTS = RetryPolicy(first=0.1, cap=30.0)
 _STABLE_SECONDS = 60.0
 # The most bytes that are queued for an agent that does not read; with more it counts as hung.
 _MOST_UNSENT = 32 * 1024 * 1024
@@ -207,7 +208,7 @@ class AgentProcess:
         self._method_failed("the agent's process was lost")
         if self._leaving or self._forbidden:
             return
-        pause = _BACKOFF[min(self._fell, len(_BACKOFF) - 1)]
+        pause = _RESTARTS.ceiling(self._fell)
         self._fell += 1
         log.error(
             f"{why}; the game keeps running, stops still work, logs are kept, and API calls wait: restarting the "

@@ -7,11 +7,13 @@ the agent's process, which has the full retry policy (`agent.edgegap.self_stop`)
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import time
 
 from agent import log
+from agent.retry import RetryPolicy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,8 +37,7 @@ _LOOK_EVERY = 0.1
 _RESOLVE_QUICKLY = "timeout:1 attempts:1"
 # Limit of a whole call: a server that sends a byte now and then never exceeds the limit of a single read.
 _TOTAL_SECONDS = 20
-_FIRST_PAUSE = 0.5
-_LONGEST_PAUSE = 30.0
+_PAUSES = RetryPolicy(first=0.5, cap=30.0, least=0.5)
 _AFTER_REFUSAL = 60.0
 # Delay before a helper that could not be started, or was lost, is started again.
 _HELPER_AGAIN = 2.0
@@ -173,8 +174,11 @@ def _interrupted(seconds: float, early: Callable[[], bool]) -> Iterator[None]:
 def _call_until_settled(url: str, token: str, log_storage: str) -> NoReturn:
     code = 1
     try:
-        pause = _FIRST_PAUSE
-        while True:
+        import random  # noqa: PLC0415 - only in the forked process
+
+        jitter = random.Random()  # noqa: S311 - no secret
+        for retry in itertools.count():
+            pause = _PAUSES.wait(retry, jitter)
             signal.alarm(_TOTAL_SECONDS)  # ends this process; the init starts another one
             status = _call(url, token, log_storage)
             if status in _CONFIRMATIONS:
@@ -182,16 +186,15 @@ def _call_until_settled(url: str, token: str, log_storage: str) -> NoReturn:
                 break
             if status in (400, 401, 403, 404):
                 # If it exited, a restart policy would start the container again, and it would be billed again.
-                pause = max(pause, _AFTER_REFUSAL)
+                pause = _AFTER_REFUSAL
                 log.error(
                     f"cannot self-stop: the platform answered {status}; holding, and asking again in {pause:g} s: stop "
                     "the deployment from a backend"
                 )
             elif status:
-                log.warning(f"cannot self-stop: the platform answered {status}; trying again in {pause:g} s")
+                log.warning(f"cannot self-stop: the platform answered {status}; trying again in {pause:.2g} s")
             signal.alarm(0)
             time.sleep(pause)
-            pause = min(max(_LONGEST_PAUSE, pause), pause * 2)
     finally:
         os._exit(code)
 

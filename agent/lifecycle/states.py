@@ -135,15 +135,15 @@ class Rules(Record):
         stable_after: if a game ran this long, its restarts are counted from 0 again.
     """
 
-    grace: float = 5.0
-    drain: float = 0.0
-    ship: float = 0.0
-    hold: float = 60.0
-    on_exit: AfterExit = "self-stop"
-    on_crash: AfterExit = "self-stop"
-    can_self_stop: bool = False
-    restart_limit: int = 5
-    restart_backoff: float = 1.0
+    grace: float
+    drain: float
+    ship: float
+    hold: float
+    on_exit: AfterExit
+    on_crash: AfterExit
+    can_self_stop: bool
+    restart_limit: int
+    restart_backoff: float
     restart_backoff_cap: float = 30.0
     stable_after: float = 60.0
 

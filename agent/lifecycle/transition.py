@@ -46,6 +46,7 @@ from agent.lifecycle.states import (
 )
 from agent.lifecycle.stop_plan import Step, plan_stop, plan_within
 from agent.record import replace
+from agent.retry import RetryPolicy
 
 # Timers and clocks may disagree by the resolution of the event loop's clock.
 _TOLERANCE = 0.005
@@ -355,7 +356,7 @@ def _after_flush(state: State, at: float) -> Outcome:
 
 def _backoff(state: State) -> float:
     """Seconds before the next restart."""
-    return min(state.rules.restart_backoff_cap, state.rules.restart_backoff * 2.0 ** min(state.restarts_in_row, 30))
+    return RetryPolicy(state.rules.restart_backoff, state.rules.restart_backoff_cap).ceiling(state.restarts_in_row)
 
 
 def _leave(change: _Change, at: float) -> Outcome:

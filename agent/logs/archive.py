@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, TypeAlias
 
 from agent.logs import bundle, objects, runs
-from agent.logs.outbox import Outbox, RetryPolicy
+from agent.logs.outbox import Outbox, UploadPolicy
 from agent.logs.redact import Redactor
 from agent.logs.runs import Segment
 from agent.logs.spool_like import SpoolLike
@@ -51,7 +51,7 @@ class Archive:
         self._form = form
         self._parts = parts
 
-    async def keep_up(self, interval: float, first: list[Member], policy: RetryPolicy) -> None:
+    async def keep_up(self, interval: float, first: list[Member], policy: UploadPolicy) -> None:
         """Uploads when there is something new, every `interval` seconds, or less often if uploads are slow."""
         uploaded = -1
         while True:
@@ -65,7 +65,7 @@ class Archive:
                 uploaded, took = received, time.monotonic() - began
             await asyncio.sleep(max(interval, took / _SHARE))
 
-    async def upload(self, members: list[Member], held: list[Segment], policy: RetryPolicy) -> None:
+    async def upload(self, members: list[Member], held: list[Segment], policy: UploadPolicy) -> None:
         """Uploads one archive of these members and segments; raises StoreError."""
 
         def build() -> IO[bytes]:

@@ -10,18 +10,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from agent.logs import bundle, objects, runs
-from agent.logs.outbox import Outbox, RetryPolicy
+from agent.logs.outbox import Outbox, UploadPolicy
 from agent.logs.redact import Redactor
 from agent.logs.runs import Segment
 from agent.logs.spool_like import SpoolLike
 from agent.logs.store import StoreError
 from agent.logs.worker import Worker
+from agent.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from agent.game.user import User
     from agent.logs.archive import Archive, Member
 
 SEGMENTS_AT_ONCE = 4  # segments uploaded at the same time
+_PAUSES = RetryPolicy(first=0.1, cap=1.0, least=0.5)
 _NO_TIME = "the deadline came first"
 
 
@@ -109,8 +111,8 @@ class Ending:
         """
         loop = asyncio.get_running_loop()
         self._disk_patience = min(1.0, seconds * 0.1)
-        small = RetryPolicy(patience=max(1.0, seconds / 3), first=0.1, longest=1.0, give_up=True)
-        large = RetryPolicy(patience=None, first=0.1, longest=1.0, give_up=True)
+        small = UploadPolicy(patience=max(1.0, seconds / 3), pauses=_PAUSES, give_up=True)
+        large = UploadPolicy(patience=None, pauses=_PAUSES, give_up=True)
         # `exit.json` and the tail are uploaded while the other files are still being searched: there may be little time
         # left.
         story = asyncio.ensure_future(self._story(small))
@@ -136,7 +138,7 @@ class Ending:
         core = await self.worker.within(patience, find, cores, self._manifest, self.user) or []
         return segments, files, core
 
-    async def _story(self, policy: RetryPolicy) -> str:
+    async def _story(self, policy: UploadPolicy) -> str:
         """Ships `exit.json` and the tail.
 
         Returns:
@@ -160,8 +162,8 @@ class Ending:
         segments: list[Segment],
         files: list[bundle.Kept],
         core: list[bundle.Kept],
-        small: RetryPolicy,
-        large: RetryPolicy,
+        small: UploadPolicy,
+        large: UploadPolicy,
         seconds: float,
     ) -> None:
         if self.outbox is None:
@@ -187,7 +189,7 @@ class Ending:
             await self._manifest_too(small)
         await self._segments([segment for segment in self.spool.segments() if not self._is_own(segment)], large)
 
-    async def _manifest_too(self, policy: RetryPolicy) -> None:
+    async def _manifest_too(self, policy: UploadPolicy) -> None:
         assert self.outbox is not None, "main_part looked"
         try:
             await self.outbox.put(self._key("manifest.json"), self._manifest_json(), policy)
@@ -201,8 +203,8 @@ class Ending:
         archive: Archive,
         segments: list[Segment],
         files: list[bundle.Kept],
-        small: RetryPolicy,
-        large: RetryPolicy,
+        small: UploadPolicy,
+        large: UploadPolicy,
         seconds: float,
     ) -> None:
         """Uploads one archive: first with the parts that surely fit in the time, then, replacing it, with all parts."""
@@ -227,7 +229,7 @@ class Ending:
         await self.worker.do(runs.mark_shipped, self.spool.run)
 
     async def _upload(
-        self, archive: Archive, names: list[str], members: list[Member], segments: list[Segment], policy: RetryPolicy
+        self, archive: Archive, names: list[str], members: list[Member], segments: list[Segment], policy: UploadPolicy
     ) -> None:
         """Uploads `exit.json`, the tail and these members; the uploaded `exit.json` already lists them as shipped."""
         before, shipped = dict(self._left), list(self.result.shipped)
@@ -260,7 +262,7 @@ class Ending:
         await self._write_locally()
         if not result.directory:
             return  # not even the first step, which sets the name, was done in time
-        policy = RetryPolicy(patience=max(0.5, seconds / 2), first=0.1, longest=0.5, give_up=True)
+        policy = UploadPolicy(patience=max(0.5, seconds / 2), pauses=_PAUSES, give_up=True)
         try:
             await self.outbox.put(self._key(runs.EXIT), document, policy)
         except StoreError as problem:
@@ -271,7 +273,7 @@ class Ending:
             await self.worker.do(runs.mark_shipped, self.spool.run)
         await self._write_locally()
 
-    async def _segments(self, segments: list[Segment], policy: RetryPolicy) -> None:
+    async def _segments(self, segments: list[Segment], policy: UploadPolicy) -> None:
         """Ships the remaining segments, the newest first: they say most about the end."""
         waiting = iter(segments)
 
@@ -287,7 +289,7 @@ class Ending:
         """Whether it belongs to the attempt that ends now, and not to an earlier attempt or run."""
         return runs.key_of(self.parts[segment.run], segment.number) == self.result.directory
 
-    async def _segment(self, segment: Segment, policy: RetryPolicy) -> None:
+    async def _segment(self, segment: Segment, policy: UploadPolicy) -> None:
         assert self.outbox is not None, "main_part looked"
         name = objects.name(segment, self.form)
         directory = runs.key_of(self.parts[segment.run], segment.number)
@@ -307,7 +309,7 @@ class Ending:
         finally:
             segment.busy = False
 
-    async def _file(self, kept: bundle.Kept, name: str, policy: RetryPolicy) -> None:
+    async def _file(self, kept: bundle.Kept, name: str, policy: UploadPolicy) -> None:
         assert self.outbox is not None, "main_part looked"
 
         async def pieces() -> AsyncIterator[bytes]:

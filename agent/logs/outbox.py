@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import IO, Any
@@ -13,21 +14,22 @@ from agent.logs.speed import Speed
 from agent.logs.store import Store, StoreError, open_store
 from agent.logs.target import Target
 from agent.record import Record
+from agent.retry import RetryPolicy
+
+_JITTER = random.Random()  # noqa: S311 - no secret
 
 
-class RetryPolicy(Record):
+class UploadPolicy(Record):
     """How often and for how long an upload is tried.
 
     Attributes:
         patience: timeout of one attempt in seconds, or None for no limit besides the caller's.
-        first: seconds before the second attempt; doubles with each attempt, with jitter.
-        longest: upper bound of that pause, in seconds.
+        pauses: the pauses between attempts.
         give_up: whether a permanent refusal ends the attempts; otherwise they continue, since the store may be fixed.
     """
 
     patience: float | None
-    first: float
-    longest: float
+    pauses: RetryPolicy
     give_up: bool
 
 
@@ -71,7 +73,7 @@ class Outbox:
         self._environ = environ
         self._store = store
 
-    async def put(self, key: str, data: bytes, policy: RetryPolicy) -> None:
+    async def put(self, key: str, data: bytes, policy: UploadPolicy) -> None:
         """Returns when the store has confirmed the object.
 
         Raises:
@@ -79,12 +81,12 @@ class Outbox:
         """
         await self._attempts(lambda store: store.put(key, data), len(data), policy)
 
-    async def put_file(self, key: str, file: IO[bytes], policy: RetryPolicy) -> None:
+    async def put_file(self, key: str, file: IO[bytes], policy: UploadPolicy) -> None:
         """As `put`, for a file, from its beginning."""
         size = file.seek(0, io.SEEK_END)
         await self._attempts(lambda store: store.put_file(key, file), size, policy)
 
-    async def put_pieces(self, key: str, pieces: Callable[[], AsyncIterator[bytes]], policy: RetryPolicy) -> int:
+    async def put_pieces(self, key: str, pieces: Callable[[], AsyncIterator[bytes]], policy: UploadPolicy) -> int:
         """As `put`, for an object that is created again for each attempt.
 
         Returns:
@@ -114,10 +116,9 @@ class Outbox:
             await self._store.close()
 
     async def _attempts(
-        self, attempt: Callable[[Store], Coroutine[Any, Any, None]], size: int, policy: RetryPolicy
+        self, attempt: Callable[[Store], Coroutine[Any, Any, None]], size: int, policy: UploadPolicy
     ) -> None:
-        delay = policy.first
-        while True:
+        for retry in itertools.count():
             try:
                 if self._store is None:
                     self._store = open_store(self.target, self._environ)
@@ -139,8 +140,7 @@ class Outbox:
                     self.problem = ""
                     self._say("the store takes logs again")
                 return
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
-            delay = min(delay * 2, policy.longest)
+            await asyncio.sleep(policy.pauses.wait(retry, _JITTER))
 
     def _failed(self, problem: StoreError) -> None:
         self.failures += 1

@@ -14,9 +14,10 @@ import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from agent.config.table import TABLE
 from agent.logs import objects, runs
 from agent.logs.ending import Ending, ShipReport
-from agent.logs.outbox import Outbox, RetryPolicy
+from agent.logs.outbox import Outbox, UploadPolicy
 from agent.logs.redact import Redactor
 from agent.logs.runs import Segment
 from agent.logs.speed import Speed
@@ -24,6 +25,7 @@ from agent.logs.spool_like import SpoolLike
 from agent.logs.store import Store
 from agent.logs.target import Target
 from agent.logs.worker import Worker
+from agent.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from agent.game.user import User
@@ -33,7 +35,8 @@ __all__ = ["ShipReport", "Shipper"]
 
 
 _NOWHERE = Target("file:///nowhere")
-_STEADY = RetryPolicy(patience=60.0, first=0.5, longest=60.0, give_up=False)
+_INTERVAL: float = TABLE["ship_interval"].default
+_STEADY = UploadPolicy(patience=60.0, pauses=RetryPolicy(first=0.5, cap=60.0, least=0.5), give_up=False)
 
 
 class Shipper:
@@ -50,7 +53,7 @@ class Shipper:
         identity: Mapping[str, str],
         *,
         redactor: Redactor | None = None,
-        interval: float = 15.0,
+        interval: float = _INTERVAL,
         keep: Iterable[str] = (),
         user: User | None = None,
         form: objects.Form = "ndjson",

@@ -8,14 +8,14 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 from agent import log
+from agent.config.table import TABLE
 from agent.errors import AgentError
 from agent.game.ports import connections
 from agent.lifecycle.game_report import GameReport
 from agent.lifecycle.states import Phase
 from agent.runtime.player_query import ASK_SECONDS, Tally, query
 
-MIN_STAY = 60.0
-"""How long a connection must last to count as a player, in seconds; AGENT_PLAYERS_MIN_STAY."""
+_MIN_STAY: float = TABLE["players_min_stay"].default
 # A game that is loading answers no query: for this many seconds after its start, nothing is logged about it.
 _PATIENCE = 120.0
 # A logged reason is not logged again for this many seconds, for a game that answers only every other query.
@@ -39,7 +39,7 @@ class ConnectionCount:
         ports: Iterable[int],
         own: Callable[[], Iterable[int]] = tuple,
         *,
-        min_stay: float = MIN_STAY,
+        min_stay: float = _MIN_STAY,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """Takes the ports and processes.
@@ -86,7 +86,7 @@ def counter(
     ports: Iterable[int],
     own: Callable[[], Iterable[int]] = tuple,
     *,
-    min_stay: float = MIN_STAY,
+    min_stay: float = _MIN_STAY,
 ) -> Count | None:
     """Creates the counter for AGENT_PLAYERS_FROM (checked); None if the game reports players itself.
 

@@ -23,7 +23,6 @@ from agent.lifecycle.states import (
     Phase,
     Reason,
     Released,
-    Rules,
     Source,
     StopSignal,
     Timer,
@@ -31,6 +30,7 @@ from agent.lifecycle.states import (
 )
 from agent.lifecycle.states import ExitStatus as Ended
 from tests.api_fakes import DEPLOYMENT, GAME_PID, Agent, FakeTags, HttpCaller, SocketCaller, running
+from tests.rules import default_rules
 
 Caller: TypeAlias = HttpCaller | SocketCaller
 TRANSPORTS = pytest.mark.parametrize("transport", [HttpCaller, SocketCaller], ids=["http", "socket"])
@@ -259,7 +259,7 @@ async def test_the_platform_has_told_already(agent: Agent, caller: Caller) -> No
 
 async def test_a_stop_of_a_game_that_has_ended(tmp_path: Path, transport: type[Caller]) -> None:
     """When the game ended by itself and the deployment is being stopped, a stop request is told so, every time."""
-    async with running(tmp_path, rules=Rules(can_self_stop=True)) as agent, transport(agent) as caller:
+    async with running(tmp_path, rules=default_rules(can_self_stop=True)) as agent, transport(agent) as caller:
         post, now = agent.conductor.post, agent.conductor.now()
         post(GameExited(now, Ended(code=3)))
         answers = [(await caller.call("stop")).result]
@@ -278,7 +278,7 @@ async def test_a_stop_of_a_game_that_has_ended(tmp_path: Path, transport: type[C
 
 async def test_a_stop_between_two_attempts(tmp_path: Path, transport: type[Caller]) -> None:
     """While a crashed game waits to be started again a stop request ends the deployment."""
-    async with running(tmp_path, rules=Rules(on_crash="restart")) as agent, transport(agent) as caller:
+    async with running(tmp_path, rules=default_rules(on_crash="restart")) as agent, transport(agent) as caller:
         post, now = agent.conductor.post, agent.conductor.now()
         for event in (GameExited(now, Ended(signal=11)), GameGone(now), Flushed(now)):
             post(event)
@@ -291,7 +291,7 @@ async def test_a_stop_between_two_attempts(tmp_path: Path, transport: type[Calle
 
 async def test_a_stop_while_a_crash_is_looked_into(tmp_path: Path, transport: type[Caller]) -> None:
     """Between a crash and the restart an accepted stop is kept, and a refused one says so."""
-    async with running(tmp_path, rules=Rules(on_crash="restart")) as agent, transport(agent) as caller:
+    async with running(tmp_path, rules=default_rules(on_crash="restart")) as agent, transport(agent) as caller:
         post, now = agent.conductor.post, agent.conductor.now()
         post(GameExited(now, Ended(signal=11)))
         post(GameGone(now))
@@ -307,7 +307,7 @@ async def test_a_stop_while_a_crash_is_looked_into(tmp_path: Path, transport: ty
 
 async def test_a_restart_forgets_what_the_game_said(tmp_path: Path, transport: type[Caller]) -> None:
     """Players, heartbeats and figures of the attempt that crashed do not count for the next one."""
-    async with running(tmp_path, rules=Rules(on_crash="restart")) as agent, transport(agent) as caller:
+    async with running(tmp_path, rules=default_rules(on_crash="restart")) as agent, transport(agent) as caller:
         await caller.call("players.set", {"count": 3, "capacity": 4})
         await caller.call("health")
         await caller.call("metrics", {"load": 1})
@@ -349,7 +349,7 @@ async def test_players_by_name_and_by_number(agent: Agent, caller: Caller) -> No
 
 async def test_the_last_player_ends_the_drain(tmp_path: Path, transport: type[Caller]) -> None:
     """While players may finish, the last one to leave ends the wait; a game without players does not wait at all."""
-    async with running(tmp_path, rules=Rules(grace=60, drain=20)) as agent, transport(agent) as caller:
+    async with running(tmp_path, rules=default_rules(grace=60, drain=20)) as agent, transport(agent) as caller:
         await caller.call("players.join", {"id": "a"})
         await caller.call("stop")
         status = (await caller.call("status")).result
@@ -361,19 +361,19 @@ async def test_the_last_player_ends_the_drain(tmp_path: Path, transport: type[Ca
 
 async def test_nobody_to_wait_for(tmp_path: Path, transport: type[Caller]) -> None:
     """A game that said that nobody plays is not drained; of one that never spoke of players nobody knows."""
-    async with running(tmp_path, rules=Rules(grace=60, drain=20)) as agent, transport(agent) as caller:
+    async with running(tmp_path, rules=default_rules(grace=60, drain=20)) as agent, transport(agent) as caller:
         await caller.call("players.set", {"count": 0})
         await caller.call("stop")
         assert agent.conductor.state.phase is Phase.STOPPING
     (tmp_path / "s").unlink(missing_ok=True)
-    async with running(tmp_path, rules=Rules(grace=60, drain=20)) as agent, transport(agent) as caller:
+    async with running(tmp_path, rules=default_rules(grace=60, drain=20)) as agent, transport(agent) as caller:
         await caller.call("stop")
         assert agent.conductor.state.phase is Phase.DRAINING
 
 
 async def test_status_through_a_whole_life(tmp_path: Path, transport: type[Caller]) -> None:
     """Phase, process, times, stop and exit are what they should be at every station."""
-    async with running(tmp_path, rules=Rules(can_self_stop=True)) as agent, transport(agent) as caller:
+    async with running(tmp_path, rules=default_rules(can_self_stop=True)) as agent, transport(agent) as caller:
         status = (await caller.call("status")).result
         assert status["game"]["pid"] == GAME_PID
         assert status["game"]["uptime_seconds"] >= 0

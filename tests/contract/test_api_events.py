@@ -16,8 +16,9 @@ import pytest
 from agent.api import http, rpc
 from agent.api.events import EventBus
 from agent.lifecycle.states import ExitStatus as Ended
-from agent.lifecycle.states import GameExited, GameGone, Phase, Rules, StopSignal
+from agent.lifecycle.states import GameExited, GameGone, Phase, StopSignal
 from tests.api_fakes import DEADLINE, Agent, FakeTags, SocketCaller, eventually, running
+from tests.rules import default_rules
 
 Next: TypeAlias = "Callable[[], Any]"
 
@@ -132,7 +133,7 @@ async def test_who_comes_late_is_told_of_the_stop(agent: Agent, listen: Any) -> 
 async def test_a_deadline_that_moves_is_told_again(tmp_path: Path, listen: Any) -> None:
     """When the platform's SIGTERM shortens a stop that the game asked for, there is a second announcement."""
     async with (
-        running(tmp_path, rules=Rules(grace=5)) as agent,
+        running(tmp_path, rules=default_rules(grace=5)) as agent,
         SocketCaller(agent) as caller,
         listen(agent) as following,
     ):

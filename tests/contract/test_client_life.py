@@ -28,7 +28,7 @@ from agent.edgegap.tags import DeploymentTags
 from agent.emulator.server import Emulator
 from agent.emulator.settings import EmulatorSettings
 from tests.contract.backend import SECONDS, SLEEPS, poll, python, quick
-from tests.process.harness import free_port
+from tests.free_ports import free_port
 
 SAYS_ITS_ENVIRONMENT = "import json, os, time; print(json.dumps(dict(os.environ)), flush=True); time.sleep(600)"
 PARIS = models.User.from_coordinates(48.85, 2.35)

@@ -15,6 +15,7 @@ from agent.emulator.errors import CannotPlace
 from agent.emulator.models import VersionPort
 from agent.emulator.ports import PortBook
 from tests.contract.backend import SECONDS, backend, eventually, python, quick
+from tests.free_ports import free_port
 
 ECHO = """
 import os, socket, threading
@@ -130,9 +131,7 @@ async def test_a_connection_to_a_game_that_does_not_listen_is_closed() -> None:
 
 async def test_two_games_with_the_same_port_do_not_meet() -> None:
     """The second gets another internal port, in its environment and in its status alike."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("0.0.0.0", 0))
-        wanted = probe.getsockname()[1]
+    wanted = free_port()
     source = """
 import os, socket, time
 game = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -164,9 +163,7 @@ async def test_a_port_without_a_name_goes_by_its_number() -> None:
 
 async def test_a_range_without_a_free_port_is_an_error_that_leaves_nothing_open() -> None:
     """The first port is closed again when the second cannot be had."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        only = probe.getsockname()[1]
+    only = free_port()
     book = PortBook("127.0.0.1", (only, only))
     port = VersionPort(port=0, protocol="TCP/UDP", name="a")
     forwarding = await book.take([port])

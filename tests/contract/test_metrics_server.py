@@ -24,13 +24,14 @@ from agent.descriptors import connections_limit
 from agent.game.cgroup import CgroupReading
 from agent.lifecycle.game_metrics import CustomMetric
 from agent.lifecycle.game_report import GameReport, ReportError
-from agent.lifecycle.states import GameReady, GameStarted, Reason, Rules, Source
+from agent.lifecycle.states import GameReady, GameStarted, Reason, Source
 from agent.lifecycle.transition import initial, transition
 from agent.metrics.container import ContainerReading
 from agent.metrics.counts import LogCounts, LogSource
 from agent.metrics.registry import Metrics
 from agent.metrics.server import CONNECTIONS, DESCRIPTORS_SHARE, MetricsServer
 from tests import certificates
+from tests.rules import default_rules
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
 ENVIRONMENT = {
@@ -50,7 +51,7 @@ class Agent:
         self.report = GameReport()
         self.logs = LogCounts({"stdout": 1000, "stderr": 0}, shipped=600, dropped=50)
         self.broken = False
-        self.state = initial(Rules(), at=time.monotonic())
+        self.state = initial(default_rules(), at=time.monotonic())
         self.metrics = Metrics(
             version="0.1.0",
             deployment=parse(ENVIRONMENT).deployment,

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.harness import COMMAND, DEADLINE, base_environment, eventually, free_port
+from tests.free_ports import free_port
+from tests.process.harness import COMMAND, DEADLINE, base_environment, eventually
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from agent.runtime.player_query import Tally, query
+from tests.free_ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -29,13 +30,6 @@ const server = mc.createServer({'online-mode': false, host: '127.0.0.1', port: +
 server.on('listening', () => mc.createClient({host: '127.0.0.1', port: +process.argv[1], username: 'ada',
   version: '1.16.5'}))
 """
-
-
-def free_port(kind: socket.SocketKind) -> int:
-    """A port that was free a moment ago."""
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -19,6 +19,7 @@ import pytest
 from deploy import dashboards
 from tests import certificates
 from tests.contract.backend import Backend, backend, poll, python, quick
+from tests.free_ports import free_port
 
 pytestmark = [
     pytest.mark.slow,
@@ -113,15 +114,7 @@ async def watched(
         scrape: more of the scrape configuration of the games.
         options: of `discover`.
     """
-    targets, port = tmp_path / "targets.json", "0"
-    import socket  # noqa: PLC0415 - for a free port only
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        found = probe.getsockname()[1]
+    targets, port, found = tmp_path / "targets.json", free_port(), free_port()
     token = tmp_path / "discover.token"
     token.write_text("of discover\n")
     config = tmp_path / "prometheus.yml"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.free_ports import free_port
 from tests.process.harness import Launcher, Run, eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -90,16 +90,9 @@ def server(request: pytest.FixtureRequest) -> Server:
     return found
 
 
-def udp_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def start(launch: Launcher, server: Server, logs: Path) -> Run:
     """The server under the agent."""
-    port, home = udp_port(), launch.files / "home"
+    port, home = free_port(), launch.files / "home"
     home.mkdir()
     filled = [argument.format(port=port, home=home) for argument in server.arguments]
     env = {

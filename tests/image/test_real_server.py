@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import pytest
 
 from tests.fakes import FakePlatform
+from tests.free_ports import free_port
 from tests.image.conftest import THREE_LINES, Make
 from tests.image.engine import AGENT, Engine, eventually
 from tests.image.test_every_base import kept, story
@@ -65,9 +65,7 @@ def test_a_real_server_ends_its_own_deployment(engine: Engine, image: str) -> No
     """An operator's stop from inside: the server ends, then the deployment is stopped at the platform, once."""
     with FakePlatform() as platform:
         injected = [f"--env={name}={value}" for name, value in platform.environment().items()]
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         container = engine.run(
             image,
             "/usr/games/DDNet-Server",

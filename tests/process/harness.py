@@ -588,10 +588,3 @@ def everything_written(*roots: Path) -> bytes:
             if path.is_file() and not path.is_symlink():
                 found += path.read_bytes()
     return found
-
-
-def free_port() -> int:
-    """A TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.process.harness import Launcher, Mode, Run, agent_process, eventually, free_port, game
+from tests.free_ports import free_port
+from tests.process.harness import Launcher, Mode, Run, agent_process, eventually, game
 from tests.variants import one_fast
 
 HOSTS = ("agones", "multiplay", "playfab")

@@ -17,6 +17,7 @@ import pytest
 import zstandard
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
+from tests.free_ports import free_port
 from tests.process.harness import Launcher, eventually
 
 
@@ -39,13 +40,6 @@ def serving(command: list[str], ready: str) -> "subprocess.Popen[bytes]":
         assert time.monotonic() < end
         time.sleep(0.05)
     return process
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
 
 
 @pytest.fixture

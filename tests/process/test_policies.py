@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.fakes import FakePlatform
-from tests.process.harness import Launcher, Run, eventually, free_port, game
+from tests.free_ports import free_port
+from tests.process.harness import Launcher, Run, eventually, game
 from tests.variants import one_fast
 
 LISTENS = (

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.harness import PYTHON, Launcher, descendants, eventually, free_port, game, state_of, status_of
+from tests.free_ports import free_port
+from tests.process.harness import PYTHON, Launcher, descendants, eventually, game, state_of, status_of
 from tests.variants import one_fast
 
 GRACE = {"AGENT_GRACE_SECONDS": "6"}

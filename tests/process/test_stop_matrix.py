@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from tests.process.harness import COMMAND, Launcher, Run, free_port, game
+from tests.free_ports import free_port
+from tests.process.harness import COMMAND, Launcher, Run, game
 
 LATE_SECONDS = 0.1
 SOURCES = ["game", "platform", "policy", "operator"]
@@ -26,7 +27,9 @@ HOOK = "command:sh -c 'kill -USR1 $AGENT_GAME_PID'"
 METHODS = ["notify", "stdin:stop", "signal:SIGINT", HOOK, "rcon:stop", "signal:SIGTERM"]
 BEHAVIOURS = ["obeys", "slow", "ignores", "forks", "hangs"]
 AT_ONCE = 30
-# So many agents on few cores: they are all started before the first one is stopped, and not stopped in one moment.
+# So many agents on few cores: they are all started before the first one is stopped, a few at a time, and not stopped in
+# one moment.
+STARTED_AT_ONCE = 4
 APART_SECONDS = 0.1
 
 
@@ -165,7 +168,8 @@ def check(tmp_path: Path, cells: list[Cell]) -> None:
         some = cells[first : first + AT_ONCE]
         with ThreadPoolExecutor(AT_ONCE) as pool, ExitStack() as stack:
             launchers = [stack.enter_context(Launcher(tmp_path / str(first + number))) for number in range(len(some))]
-            runs = list(pool.map(start, launchers, some))
+            with ThreadPoolExecutor(STARTED_AT_ONCE) as starting:
+                runs = list(starting.map(start, launchers, some))
             outcomes += pool.map(stop, some, runs, (number * APART_SECONDS for number in range(len(some))))
     print("\n" + table(outcomes))
     faulty = [outcome for outcome in outcomes if outcome.faults]

@@ -18,11 +18,11 @@ from agent.lifecycle.states import (
     GameStarted,
     Kill,
     Phase,
-    Rules,
     State,
     StopSignal,
 )
 from agent.lifecycle.transition import initial
+from tests.rules import default_rules
 
 
 async def test_events_that_an_effect_brings_about_wait_for_their_turn() -> None:
@@ -38,7 +38,7 @@ async def test_events_that_an_effect_brings_about_wait_for_their_turn() -> None:
         if isinstance(effect, Flush):
             driver.post(Flushed(driver.now()))
 
-    driver = Driver(initial(Rules(), 0.0), execute, asyncio.get_running_loop())
+    driver = Driver(initial(default_rules(), 0.0), execute, asyncio.get_running_loop())
     driver.post(GameStarted(driver.now(), 42))
     driver.post(StopSignal(driver.now()))
     assert driver.exit_code == 0
@@ -53,7 +53,7 @@ async def test_timers_come_back_as_events() -> None:
         if isinstance(effect, Kill):
             killed.set()
 
-    driver = Driver(initial(Rules(grace=0.2), 0.0), execute, asyncio.get_running_loop())
+    driver = Driver(initial(default_rules(grace=0.2), 0.0), execute, asyncio.get_running_loop())
     driver.post(GameStarted(driver.now(), 42))
     driver.post(StopSignal(driver.now()))
     async with asyncio.timeout(5):
@@ -68,7 +68,7 @@ async def test_observers_see_before_and_after_and_only_changes() -> None:
     def watch(before: State, after: State, event: Event) -> None:
         seen.append((before.phase, after.phase, type(event).__name__))
 
-    driver = Driver(initial(Rules(), 0.0), lambda _effect, _state: None, asyncio.get_running_loop())
+    driver = Driver(initial(default_rules(), 0.0), lambda _effect, _state: None, asyncio.get_running_loop())
     driver.watch(watch)
     driver.post(GameReady(1.0))
     driver.post(GameReady(2.0))
@@ -87,7 +87,7 @@ async def test_a_fault_in_an_effect_or_an_observer_costs_no_timer() -> None:
     def observe(_before: State, _after: State, _event: Event) -> None:
         raise AssertionError("another one")
 
-    driver = Driver(initial(Rules(grace=0.2), 0.0), execute, asyncio.get_running_loop())
+    driver = Driver(initial(default_rules(grace=0.2), 0.0), execute, asyncio.get_running_loop())
     driver.watch(observe)
     driver.post(GameStarted(driver.now(), 42))
     driver.post(StopSignal(driver.now()))

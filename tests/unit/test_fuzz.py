@@ -26,13 +26,14 @@ from agent.config.table import TABLE
 from agent.edgegap.retry_after import retry_after_seconds
 from agent.errors import AgentError
 from agent.lifecycle.game_report import GameReport
-from agent.lifecycle.states import Event, GameStarted, Rules, Source, State
+from agent.lifecycle.states import Event, GameStarted, Source, State
 from agent.lifecycle.transition import initial, transition
 from agent.link.messages import FactTold, Kept, Ping
 from agent.link.wire import BrokenLinkError, Unpacker, pack
 from agent.logs import frames
 from agent.logs.reader import LogReader, Run
 from agent.retry import RetryPolicy
+from tests.rules import default_rules
 
 fuzz = settings(max_examples=20)
 
@@ -61,7 +62,7 @@ class Control:
     """A lifecycle that moves without timers."""
 
     def __init__(self) -> None:
-        self.state: State = initial(Rules(), 0.0)
+        self.state: State = initial(default_rules(), 0.0)
         self.post(GameStarted(0.0, 1))
 
     def now(self) -> float:

@@ -41,8 +41,9 @@ from agent.lifecycle.states import (
 from agent.lifecycle.stop_plan import Step
 from agent.lifecycle.transition import initial, transition
 from agent.record import replace
+from tests.rules import default_rules
 
-ON_PLATFORM = Rules(can_self_stop=True)
+ON_PLATFORM = default_rules(can_self_stop=True)
 
 
 def request(at: float = 10.0, *, source: Source = Source.GAME, **more: object) -> StopRequest:
@@ -194,7 +195,7 @@ def test_what_a_dead_game_leaves_behind_is_swept() -> None:
         (ExitStatus(code=3), replace(ON_PLATFORM, on_crash="exit"), Phase.EXITED, Reason.GAME_CRASHED),
         (ExitStatus(code=3), replace(ON_PLATFORM, on_crash="restart"), Phase.RESTARTING, Reason.GAME_CRASHED),
         (ExitStatus(code=0), replace(ON_PLATFORM, on_crash="restart"), Phase.RELEASING, Reason.GAME_EXITED),
-        (ExitStatus(code=0), Rules(), Phase.EXITED, Reason.GAME_EXITED),
+        (ExitStatus(code=0), default_rules(), Phase.EXITED, Reason.GAME_EXITED),
     ],
 )
 def test_what_follows_when_the_game_ends_by_itself(
@@ -325,7 +326,7 @@ _EVENTS = st.one_of(
     st.builds(lambda timer: ("timer", timer), st.sampled_from(list(Timer))),
 )
 _RULES = st.builds(
-    Rules,
+    default_rules,
     grace=st.floats(0, 60),
     drain=st.floats(0, 60),
     ship=st.floats(0, 60),

@@ -39,14 +39,15 @@ from agent.lifecycle.states import (
 )
 from agent.lifecycle.stop_methods import Method, parse
 from agent.lifecycle.transition import initial
+from tests.rules import default_rules
 
 GRACE = 5.0
 RULES = {
-    "self-stop": Rules(grace=GRACE, drain=1.0, ship=3.0, hold=10.0, can_self_stop=True),
-    "restart": Rules(
+    "self-stop": default_rules(grace=GRACE, drain=1.0, ship=3.0, hold=10.0, can_self_stop=True),
+    "restart": default_rules(
         grace=GRACE, ship=3.0, hold=10.0, on_crash="restart", restart_limit=1, restart_backoff=1.0, can_self_stop=True
     ),
-    "exit": Rules(grace=GRACE, on_exit="exit", on_crash="exit"),
+    "exit": default_rules(grace=GRACE, on_exit="exit", on_crash="exit"),
 }
 # What can happen, as letters; a dot is a second that passes.
 EVENTS = "rRstikgcpf."

@@ -13,9 +13,10 @@ from agent.init.policy_timer import PolicyTimer
 from agent.lifecycle.driver import Driver
 from agent.lifecycle.game_report import GameReport
 from agent.lifecycle.policies import Facts, Limits, stops, warnings
-from agent.lifecycle.states import GameReady, GameStarted, Phase, Reason, Rules, Source
+from agent.lifecycle.states import GameReady, GameStarted, Phase, Reason, Source
 from agent.lifecycle.transition import initial
 from agent.record import replace
+from tests.rules import default_rules
 
 ALL = Limits(ready=10, first_player=20, empty=30, health=5, duration=600, warnings=(300, 60), reserve=10)
 READY = Facts(Phase.READY, began=0.0, started_at=1.0, ready_at=2.0)
@@ -165,7 +166,7 @@ class World:
         self.report = GameReport()
         self.hung = 0
         self.warned: list[float] = []
-        self.conductor = Driver(initial(Rules(), 0.0), lambda *_: None, self.loop)
+        self.conductor = Driver(initial(default_rules(), 0.0), lambda *_: None, self.loop)
         self.watch = PolicyTimer(
             self.conductor,
             self.report,

@@ -12,9 +12,9 @@ import pytest
 
 from agent.config.injected import parse
 from agent.lifecycle.game_report import GameReport
-from agent.lifecycle.states import Rules
 from agent.lifecycle.transition import initial
 from agent.metrics.registry import Metrics
+from tests.rules import default_rules
 
 
 @contextmanager
@@ -34,7 +34,7 @@ async def test_a_scrape_reads_each_file_once_and_three_for_each_process(monkeypa
     metrics = Metrics(
         version="0",
         deployment=parse(os.environ).deployment,
-        state=lambda: initial(Rules(), 0.0),
+        state=lambda: initial(default_rules(), 0.0),
         report=GameReport(),
         root=os.getpid,
     )

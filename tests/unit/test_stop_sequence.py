@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from agent.errors import AgentError
 from agent.init.stop_sequence import StopSequence, Turn
-from agent.lifecycle.states import GameStarted, PlayersGone, Reason, Rules, Source, State, StopRequest, StopRequested
+from agent.lifecycle.states import GameStarted, PlayersGone, Reason, Source, State, StopRequest, StopRequested
 from agent.lifecycle.stop_methods import SIGTERM, Method, parse
 from agent.lifecycle.stop_plan import Step, plan_stop
 from agent.lifecycle.transition import initial, transition
+from tests.rules import default_rules
 from tests.virtual_time import run
 
 BEGAN = 1000.0
@@ -29,7 +30,7 @@ def stopping_state(seconds: float, *, drain: float = 0.0, ending: bool = False) 
         plan = plan_stop(middle, killed_at_end=False, drain=drain)
         low, high = (middle, high) if plan.seconds(Step.STOP) < seconds else (low, middle)
     request = StopRequest(Source.GAME, Reason.REQUESTED, BEGAN, ending=ending)
-    state = transition(initial(Rules(grace=high, drain=drain), BEGAN), GameStarted(BEGAN, 1))[0]
+    state = transition(initial(default_rules(grace=high, drain=drain), BEGAN), GameStarted(BEGAN, 1))[0]
     return transition(state, StopRequested(BEGAN, request))[0]
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from examples.udp_game.bot import Bot
+from tests.free_ports import free_port
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -97,9 +98,7 @@ class Game:
     """
 
     def __init__(self, directory: Path, **environment: str) -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self.result_file = directory / "result.json"
         self.process = subprocess.Popen(
             [sys.executable, "-m", "udp_game"],
