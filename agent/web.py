@@ -55,6 +55,12 @@ from aiohttp.web_request import BaseRequest  # noqa: E402
 from aiohttp.web_response import Response, StreamResponse  # noqa: E402
 from aiohttp.web_server import Server  # noqa: E402
 
+
+def has_asked(data: bytes) -> bool:
+    """Whether the first bytes of a client have a whole head of a request, or are nothing that can become one."""
+    return b"\r\n\r\n" in data or not data[:1].isupper() or b"\n\n" in data
+
+
 __all__ = [
     "SERVER_SOFTWARE",
     "BadHttpMethod",
@@ -65,4 +71,5 @@ __all__ = [
     "Response",
     "Server",
     "StreamResponse",
+    "has_asked",
 ]

@@ -22,6 +22,8 @@ QUEUE = 256
 BETWEEN_SECONDS = 0.02
 """How long a subscriber that gets all that waits is left alone afterwards: events can come faster than many subscribers
 can be served one by one, and then everybody else would wait."""
+EACH_SECONDS = 0.001
+"""As long for each subscriber, where that is longer: to serve one costs some 0.2 ms."""
 
 COMES_BACK = 1.0
 """Seconds after the end of a long poll in which the client still counts as a subscriber: it will poll again."""
@@ -63,7 +65,9 @@ class Event:
 class Subscription:
     """The queue of one subscriber; iterate over it. Ends when it or its bus is closed and everything was read."""
 
-    def __init__(self, first: list[Event], limit: int, close: Callable[[Subscription], None]) -> None:
+    def __init__(
+        self, first: list[Event], limit: int, close: Callable[[Subscription], None], between: Callable[[], float]
+    ) -> None:
         """Takes the first events, which do not count towards the limit."""
         self._events = deque(first)
         self._limit = limit + len(first)
@@ -72,6 +76,7 @@ class Subscription:
         self._wake: asyncio.Future[None] | None = None
         self._again = 0.0  # when `batch` may give more
         self._close = close
+        self._between = between  # seconds from one batch to the next
         self.closed = False
 
     def put(self, event: Event) -> None:
@@ -131,7 +136,7 @@ class Subscription:
         return self.take()
 
     async def batch(self, timeout: float) -> list[Event]:
-        """Waits for the next events, and gives all that wait; not more often than every `BETWEEN_SECONDS`.
+        """Waits for the next events, and gives all that wait; not too often (`BETWEEN_SECONDS`, `EACH_SECONDS`).
 
         Args:
             timeout: the most seconds to wait.
@@ -143,7 +148,7 @@ class Subscription:
         if (early := self._again - clock()) > 0:
             await asyncio.sleep(early)
         event = await self.next(timeout)
-        self._again = clock() + BETWEEN_SECONDS
+        self._again = clock() + self._between()
         events = []
         while event is not None:
             events.append(event)
@@ -206,7 +211,7 @@ class EventBus:
         Args:
             first: the first events for this subscriber: the current state.
         """
-        subscription = Subscription(first or [], self._limit, self._leave)
+        subscription = Subscription(first or [], self._limit, self._leave, self._between)
         if self._closed:
             subscription.close()
         else:
@@ -218,6 +223,9 @@ class EventBus:
     def subscribers(self) -> int:
         """How many listen."""
         return len(self._subscriptions)
+
+    def _between(self) -> float:
+        return max(BETWEEN_SECONDS, EACH_SECONDS * len(self._subscriptions))
 
     @property
     def listened(self) -> bool:

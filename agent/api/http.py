@@ -28,7 +28,7 @@ from agent.api.page import StatusPage, Stream
 from agent.api.problems import FieldProblem, Kind, OperationError, internal
 from agent.api.routes import Router
 from agent.api.table import OPERATIONS, Operation
-from agent.descriptors import OpenConnections, accept, connections_limit
+from agent.connections import Lasting, Listener, OpenConnections, connections_limit
 from agent.lifecycle.states import Source
 
 CONNECTIONS = 512
@@ -99,7 +99,7 @@ class HttpServer:
         self._open: OpenConnections[_Connection] = OpenConnections(
             lambda: connections_limit(CONNECTIONS, DESCRIPTORS_SHARE), lambda connection: connection.idle
         )
-        self._listener: asyncio.Server | None = None
+        self._listener: Listener[_Connection] | None = None
 
     async def start(self, sock: socket.socket) -> None:
         """Begins to accept connections on a socket that is bound and listening."""
@@ -118,7 +118,14 @@ class HttpServer:
                 auto_decompress=False,
             )
 
-        self._listener = await accept(connection, sock)
+        self._listener = Listener(
+            sock,
+            connection,
+            self._open,
+            begun=web.has_asked,
+            silent_seconds=KEEPALIVE_SECONDS,
+            lasting=Lasting(lambda data: data.startswith(b"GET /v1/events"), lambda: _answer(self._no_stream())),
+        )
 
     @property
     def connections(self) -> int:
@@ -135,10 +142,6 @@ class HttpServer:
         self._listener.close()
         self._web.pre_shutdown()
         await self._web.shutdown(seconds)
-        with contextlib.suppress(TimeoutError):
-            # Since Python 3.12 this also waits for the connections, which are closed by now.
-            async with asyncio.timeout(seconds):
-                await self._listener.wait_closed()
         self._listener = None
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -229,6 +232,11 @@ class HttpServer:
                 if event.type == "stop":
                     return Answer(event.json)
 
+    def _no_stream(self) -> OperationError:
+        return OperationError(
+            Kind.UNAVAILABLE, f"cannot wait for events: {self._open.held_limit} connections do; close some"
+        )
+
     @contextlib.contextmanager
     def _lasting(self, request: web.BaseRequest) -> Iterator[Subscription]:
         """Subscribes to events for an answer that lasts, until it or its client ends.
@@ -238,9 +246,7 @@ class HttpServer:
         """
         connection = _connection(request)
         if not self._open.hold(connection):
-            raise OperationError(
-                Kind.UNAVAILABLE, f"cannot wait for events: {self._open.held_limit} connections do; close some"
-            )
+            raise self._no_stream()
         subscription = self._feed.subscribe()
         connection.gone = subscription.close
         try:
@@ -289,7 +295,10 @@ class _Connection(web.RequestHandler):
         super().connection_made(transport)
         assert isinstance(transport, asyncio.Transport), "HTTP is served on stream sockets"
         if not self._open.came(self, transport):
-            transport.write(_busy(self._open.limit))
+            limit = self._open.limit
+            transport.write(
+                _answer(OperationError(Kind.UNAVAILABLE, f"cannot answer: {limit} connections are open; close some"))
+            )
             self.force_close()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio takes a bool, aiohttp just returns none
@@ -356,9 +365,9 @@ def _problem(wrong: OperationError, *, with_message: bool = False) -> web.Respon
     return response
 
 
-def _busy(limit: int) -> bytes:
+def _answer(wrong: OperationError) -> bytes:
     """The whole answer to one connection too many."""
-    wrong = OperationError(Kind.UNAVAILABLE, f"cannot answer: {limit} connections are open; close some")
+    assert wrong.kind is Kind.UNAVAILABLE, "the status line says so"
     body = json.dumps(wrong.document()).encode()
     return (
         b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nConnection: close\r\n"

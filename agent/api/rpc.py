@@ -23,7 +23,7 @@ from agent.api.jsonrpc import Answer, Batch, Dispatcher, failure
 from agent.api.operations import Operations
 from agent.api.problems import FieldProblem, Kind, OperationError
 from agent.api.table import BODY_LIMIT
-from agent.descriptors import OpenConnections, accept, connections_limit
+from agent.connections import Listener, OpenConnections, connections_limit
 from agent.lifecycle.states import Source
 
 CONNECTIONS = 256
@@ -98,11 +98,12 @@ class RpcServer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: deque[_Connection] = deque()  # connections with unanswered lines, in order
         self._turn_is_planned = False
-        self._listener: asyncio.Server | None = None
+        self._listener: Listener[_Connection] | None = None
 
     async def start(self, sock: socket.socket) -> None:
         """Begins to accept connections on a socket that is bound and listening."""
-        self._listener = await accept(lambda: _Connection(self), sock)
+        # Nothing is waited for: whoever may not connect is told so before it has said anything.
+        self._listener = Listener(sock, lambda: _Connection(self), self._open)
 
     async def close(self, seconds: float = CLOSE_SECONDS) -> None:
         """Stops accepting, lets calls under way finish for `seconds` at most, and closes all.

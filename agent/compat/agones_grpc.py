@@ -21,7 +21,6 @@ from agent.api.problems import OperationError, internal
 from agent.compat.agones import CODES, Agones, AgonesError, Json, failure, int64
 from agent.compat.agones_messages import MESSAGES
 from agent.compat.grpc_limits import LimitedServer, Receiver
-from agent.descriptors import ACCEPTED_AT_ONCE
 from agent.init.sockets import BACKLOG
 
 if TYPE_CHECKING:
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
 _SDK, _ALPHA, _BETA = "agones.dev.sdk", "agones.dev.sdk.alpha", "agones.dev.sdk.beta"
 _CLOSE_SECONDS = 0.2
+_ACCEPTED_AT_ONCE = 4
 _MESSAGE_CHARACTERS = 1000
 
 Call = Callable[[Json], Awaitable[Json]]
@@ -192,6 +192,6 @@ class GrpcServer:
 async def serve(agones: Agones, sock: socket.socket, on_request: OnRequest | None) -> GrpcServer:
     """Serves the three services on a socket that is bound and listening."""
     server = LimitedServer([_Services(agones, on_request)])
-    await server.start(sock=sock, backlog=ACCEPTED_AT_ONCE)  # as in `agent.descriptors.accept`
-    sock.listen(BACKLOG)
+    await server.start(sock=sock, backlog=_ACCEPTED_AT_ONCE)
+    sock.listen(BACKLOG)  # asyncio has set it to the number of accepts in one round of the loop
     return GrpcServer(server)

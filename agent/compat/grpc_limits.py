@@ -18,7 +18,7 @@ from grpclib.exceptions import GRPCError
 from grpclib.server import Server, Stream
 
 from agent.compat import http
-from agent.descriptors import OpenConnections, connections_limit
+from agent.connections import OpenConnections, connections_limit
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -17,7 +17,7 @@ from agent.api.answer import Answer
 from agent.api.http_input import check_sender
 from agent.api.problems import Kind, OperationError, internal
 from agent.api.routes import Router
-from agent.descriptors import OpenConnections, accept, connections_limit
+from agent.connections import Listener, OpenConnections, connections_limit
 
 if TYPE_CHECKING:
     from agent.api.contracts import OnRequest
@@ -108,7 +108,7 @@ class Server:
         self._open: OpenConnections[_Connection] = OpenConnections(
             lambda: connections_limit(CONNECTIONS, DESCRIPTORS_SHARE), lambda connection: connection.idle
         )
-        self._listener: asyncio.Server | None = None
+        self._listener: Listener[_Connection] | None = None
         self._said: set[str] = set()
 
     def route(self, method: str, path: str, handler: Handler, *, lasts: bool = False) -> None:
@@ -130,7 +130,7 @@ class Server:
             options: dict[str, Any] = {"access_log": None, "lingering_time": 1.0, "auto_decompress": False}
             return _Connection(self._open, self._web, loop=loop, **options)
 
-        self._listener = await accept(connection, sock)
+        self._listener = Listener(sock, connection, self._open, begun=web.has_asked, silent_seconds=FIRST_SECONDS)
         return self
 
     async def close(self) -> None:

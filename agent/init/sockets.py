@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 else:
     import _socket  # the C part of `socket`, which would make enumerations of its constants: an interpreter's start
 
-BACKLOG = 1024
+BACKLOG = 4096
+"""Connections that may wait to be accepted; the kernel takes net.core.somaxconn at most. Where they are too many, it
+drops the next client's first packet, which is sent again after a second."""
 SO_PASSRIGHTS = 83
 """Socket option: whether descriptors may be received (asm-generic/socket.h). Python has no name for it yet."""
 # A file system or sandbox without flock(): a socket that is there is taken for one that was left over, and replaced.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gzip
 import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from agent import log, web
-from agent.descriptors import OpenConnections, accept, connections_limit
+from agent.connections import AT_ONCE, Listener, OpenConnections, Pace, connections_limit
 from agent.tokens import bears
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ DESCRIPTORS_SHARE = 1 / 16
 _KEEPALIVE_SECONDS = 30.0
 _HANDSHAKE_SECONDS = 5.0
 # A handshake costs a millisecond or two of CPU, and anybody who reaches the port can start one.
-_BETWEEN_HANDSHAKES = 0.02
+_HANDSHAKES = Pace(1, 0.02)
 _CLOSE_SECONDS = 0.1
 
 
@@ -32,77 +31,32 @@ class _Bounded(web.Server):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._open: OpenConnections[web.RequestHandler] = OpenConnections(
+        self.open: OpenConnections[web.RequestHandler] = OpenConnections(
             lambda: connections_limit(CONNECTIONS, DESCRIPTORS_SHARE), lambda _: True
         )
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """As in the library, which calls it."""
         super().connection_made(handler, transport)
-        self._open.came(handler, transport)
+        self.open.came(handler, transport)
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
         """As in the library, which calls it."""
         super().connection_lost(handler, exc)
-        self._open.left(handler)
+        self.open.left(handler)
 
     def asked(self, handler: web.RequestHandler) -> None:
         """This connection has just sent a request."""
-        self._open.asked(handler)
-
-
-class _Encrypted:
-    """Accepts TLS connections, and limits concurrent handshakes to the most open connections.
-
-    asyncio's own server would wait for any number of unfinished handshakes, and hold a descriptor for each.
-    """
-
-    def __init__(self, listening: socket.socket, server: _Bounded, tls: SSLContext) -> None:
-        self._listening = listening
-        self._server = server
-        self._tls = tls
-        self._handshakes: dict[asyncio.Task[None], None] = {}  # the oldest first
-        self._accepting = asyncio.create_task(self._accept())
-
-    async def close(self) -> None:
-        """Accepts no more connections, and closes the listener."""
-        for task in (self._accepting, *self._handshakes):
-            task.cancel()
-        await asyncio.gather(self._accepting, *self._handshakes, return_exceptions=True)
-        self._listening.close()
-
-    async def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._listening.setblocking(False)
-        while True:
-            try:
-                connection, _ = await loop.sock_accept(self._listening)
-            except OSError as problem:
-                log.debug(f"cannot accept a connection for /metrics: {problem}")
-            else:
-                if len(self._handshakes) >= connections_limit(CONNECTIONS, DESCRIPTORS_SHARE):
-                    next(iter(self._handshakes)).cancel()
-                task = loop.create_task(self._shake_hands(connection))
-                self._handshakes[task] = None
-                task.add_done_callback(self._handshakes.pop)
-            await asyncio.sleep(_BETWEEN_HANDSHAKES)
-
-    async def _shake_hands(self, connection: socket.socket) -> None:
-        # Plain HTTP, a scanner, a client that does not trust the certificate: the client reports the error.
-        with contextlib.suppress(OSError):
-            await asyncio.get_running_loop().connect_accepted_socket(
-                self._server, connection, ssl=self._tls, ssl_handshake_timeout=_HANDSHAKE_SECONDS
-            )
+        self.open.asked(handler)
 
 
 class MetricsServer:
     """A running server."""
 
-    def __init__(self, server: web.Server, listener: asyncio.Server | None, encrypted: _Encrypted | None) -> None:
+    def __init__(self, server: web.Server, listener: Listener[web.RequestHandler]) -> None:
         """Takes what runs it."""
         self._server = server
         self._listener = listener
-        self._encrypted = encrypted
 
     @classmethod
     async def start(
@@ -150,16 +104,21 @@ class MetricsServer:
             return web.Response(status=404, text=f"cannot find {request.path}: the metrics are at /metrics\n")
 
         server = _Bounded(answer, access_log=None, keepalive_timeout=_KEEPALIVE_SECONDS)
-        if tls is not None:
-            return cls(server, None, _Encrypted(listening, server, tls))
-        return cls(server, await accept(server, listening), None)
+        listener = Listener(
+            listening,
+            server,
+            server.open,
+            begun=web.has_asked if tls is None else bool,
+            silent_seconds=_KEEPALIVE_SECONDS,
+            pace=AT_ONCE if tls is None else _HANDSHAKES,
+            tls=tls,
+            handshake_seconds=None if tls is None else _HANDSHAKE_SECONDS,
+        )
+        return cls(server, listener)
 
     async def close(self) -> None:
         """Ends the server: answers under way get a moment, idle connections are closed."""
-        if self._encrypted is not None:
-            await self._encrypted.close()
-        if self._listener is not None:
-            self._listener.close()
+        self._listener.close()
         self._server.pre_shutdown()
         await self._server.shutdown(_CLOSE_SECONDS)
 

@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from agent.config.injected import parse
 from agent.config.tls import server_context
-from agent.descriptors import connections_limit
+from agent.connections import connections_limit
 from agent.game.cgroup import CgroupReading
 from agent.lifecycle.game_metrics import CustomMetric
 from agent.lifecycle.game_report import GameReport, ReportError

@@ -6,7 +6,6 @@ import array
 import asyncio
 import contextlib
 import os
-import resource
 import socket
 import struct
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.descriptors import GuardedSocket, accept, connections_limit, guarded
+from agent.descriptors import GuardedSocket, guarded
 from agent.init.sockets import listen_statsd, listen_unix
 
 LINGER = 20
@@ -120,31 +119,3 @@ def test_the_kernel_refuses_them_where_it_can(tmp_path: Path, kind: str) -> None
         with pytest.raises(PermissionError):
             sender.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file.fileno()]))])
     unix.close()
-
-
-@pytest.mark.parametrize(
-    ("soft", "limit"),
-    [(3, 2), (64, 2), (112, 4), (1024, 61), (2048, 64), (resource.RLIM_INFINITY, 64)],
-)
-def test_connections_leave_descriptors_for_other_things(monkeypatch: pytest.MonkeyPatch, soft: int, limit: int) -> None:
-    """A sixteenth of what is not kept for logs and the stop, 64 at most, and 2 however few there are."""
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, resource.RLIM_INFINITY))
-    assert connections_limit(64, 1 / 16) == limit
-
-
-async def test_a_few_connections_are_accepted_at_once_and_many_may_wait() -> None:
-    """The loop would make the backlog as short as its rounds, and refuse a game's first calls."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    listening.setblocking(False)
-    server = await accept(Echo, listening)
-    callers = [socket.socket() for _ in range(50)]
-    for caller in callers:
-        caller.settimeout(5)
-        caller.connect(listening.getsockname())  # the loop stands still meanwhile: they wait in the backlog
-    loop = asyncio.get_running_loop()
-    for caller in callers:
-        caller.setblocking(False)
-        await loop.sock_sendall(caller, b"hello\n")
-        assert await asyncio.wait_for(loop.sock_recv(caller, 100), 5) == b"hello\n"
-        caller.close()
-    server.close()
