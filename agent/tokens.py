@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hmac
-
 
 def same(given: str, wanted: str) -> bool:
     """Whether two secrets are equal; bytes that are not UTF-8 arrive as lone surrogates, and never match."""
+    import hmac  # noqa: PLC0415 - it loads OpenSSL's tables of hashes, and most agents are never given a secret
+
     return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), wanted.encode("utf-8", "surrogatepass"))
 
 

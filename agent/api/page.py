@@ -16,8 +16,8 @@ import base64
 import contextlib
 import hashlib
 import json
+import os
 import re
-import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
 from typing import Any, TypeAlias, TypeVar
@@ -72,6 +72,11 @@ def _html() -> tuple[bytes, str]:
     return text.encode(), policy
 
 
+def _new_token() -> str:
+    """As `secrets.token_urlsafe` makes it; that module imports OpenSSL's hashes as well."""
+    return base64.urlsafe_b64encode(os.urandom(12)).decode()
+
+
 class StatusPage:
     """The routes of the status page.
 
@@ -105,7 +110,7 @@ class StatusPage:
         self._output = output
         self._settings = dict(settings or {})
         self._own_token = not token
-        self.token = token or made_up or secrets.token_urlsafe(12)
+        self.token = token or made_up or _new_token()
         self._viewers = 0
         self._sampled: tuple[float, str] = (float("-inf"), "")
         self._sampling = asyncio.Lock()

@@ -3,6 +3,8 @@
 import sys
 import types
 
+from agent.postponed import postpone
+
 
 def _pydantic_without_plugins() -> None:
     """Puts an empty module in the place of pydantic's loader of plugins.
@@ -17,3 +19,12 @@ def _pydantic_without_plugins() -> None:
 
 
 _pydantic_without_plugins()
+# In the order in which they would be imported: TLS for asyncio, hashes (with them OpenSSL's tables) and the parser of
+# Python for pydantic, attrs' validators for nobody. aiohttp's own are in `agent.web`.
+postpone("ssl")
+postpone("asyncio.sslproto")
+postpone("hashlib")
+postpone("secrets")
+postpone("ast")
+postpone("pydantic._internal._docs_extraction", functions=("extract_docstrings_from_cls",))
+postpone("attr.validators")

@@ -170,6 +170,10 @@ LATE = {
     "tarfile",
     "xml",
     "sqlite3",
+    "_ssl",
+    "_hashlib",
+    "http.client",
+    "html.entities",
 }
 
 
@@ -190,3 +194,23 @@ def test_the_agent_answers_before_it_imports_what_the_first_answer_does_not_need
     foreign = {name.partition(".")[0] for name in loaded} - {*sys.stdlib_module_names, "agent"}
     assert {name for name in foreign if not name.startswith("_")} <= AGENT_NEEDS
     assert not loaded & LATE
+
+
+def test_what_is_postponed_is_whole_when_it_is_needed() -> None:
+    """TLS, hashes and aiohttp's client in a process that put them off, in the order in which an agent needs them."""
+    code = """if True:
+        import agent.runtime.app, sys
+        import asyncio, hashlib, secrets, ssl, urllib.request, html, ast, attr
+        assert not {"_ssl", "_hashlib", "aiohttp.connector"} & set(sys.modules)
+        from aiohttp.client_exceptions import ClientConnectionResetError
+        assert issubclass(ClientConnectionResetError, ConnectionResetError), "the client catches it"
+        import aiohttp
+        assert issubclass(aiohttp.ClientConnectorCertificateError, ssl.CertificateError)
+        assert isinstance(ssl.create_default_context(), aiohttp.client_exceptions.SSLContext)
+        from asyncio import sslproto; assert issubclass(sslproto.SSLProtocol, asyncio.BufferedProtocol)
+        assert hashlib.sha256(b"").hexdigest()[:8] == "e3b0c442" and secrets.compare_digest("a", "a")
+        assert html.escape("<") == "&lt;" and urllib.request.getproxies() == {} and ast.parse("1")
+        assert aiohttp.web_protocol.html_escape("<") == "&lt;" and aiohttp.helpers.getproxies() == {}
+        assert attr.validators.instance_of(int)
+        """
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT.parent, env={})
