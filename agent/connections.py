@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 ACCEPTED_AT_ONCE = 16
 """Connections accepted, or looked at, in one round of the event loop, which takes a millisecond or two."""
+_PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)  # made once: to combine them takes longer than to peek
+_SOMETHING = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 _PEEKED_BYTES = 16 * 1024
 """As much of a request is looked at; more than aiohttp takes of a line of it."""
 _RESERVED_DESCRIPTORS = 48
@@ -312,7 +314,7 @@ class Listener(Generic[C]):
                 self._ready(accepted)
             elif not self._has_begun(accepted):
                 self._silent[accepted.descriptor] = accepted
-                self._epoll.register(accepted.descriptor, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
+                self._epoll.register(accepted.descriptor, _SOMETHING)
                 if self._sweeping is None:
                     self._sweeping = self._loop.call_later(self._silent_seconds, self._sweep)
 
@@ -340,7 +342,7 @@ class Listener(Generic[C]):
     def _has_begun(self, accepted: _Accepted, *, ended: bool = False) -> bool:
         """Whether there is nothing more to wait for: then it is passed on, or closed."""
         try:
-            data = accepted.sock.recv(_PEEKED_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            data = accepted.sock.recv(_PEEKED_BYTES, _PEEK)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError:

@@ -99,7 +99,7 @@ def answer_to_the_light_self_stop() -> Target:
             self.sock = Mock(makefile=lambda *_args, **_named: io.BytesIO(said))
 
     http.client.HTTPConnection = Connection  # type: ignore[misc]
-    confirms = re.compile(r"HTTP/1\.?\S*\s+(200|202|410)\b")  # http.client takes any white space of Latin-1
+    confirms = re.compile(r"HTTP/1\.[01] (200|202|410)[ \r\n]")
 
     def call(data: bytes) -> None:
         nonlocal said

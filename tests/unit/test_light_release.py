@@ -74,6 +74,23 @@ async def test_a_refusal_is_one_in_html_too(status: int) -> None:
     assert await call(status, "text/html", PAGE) == status
 
 
+@pytest.mark.parametrize("line", ["HTTP/1.1 2_02 OK", "HTTP/1.1 +202", "HTTP/1. 202 ", "HTTP/1.1\x0b202", "202", ""])
+def test_what_is_no_status_line(line: str) -> None:
+    """Confirms nothing, whatever Python's own client reads in it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=_answer_one, args=(listener, line.encode() + b"\r\n\r\n"))
+        thread.start()
+        assert release._call(f"http://127.0.0.1:{listener.getsockname()[1]}/v1/self/stop/a/1", "token", "false") == 0
+        thread.join()
+
+
+def _answer_one(listener: socket.socket, answer: bytes) -> None:
+    connection, _ = listener.accept()
+    with connection:
+        connection.recv(1000)
+        connection.sendall(answer)
+
+
 @pytest.mark.parametrize("status", [200, 202, 410])
 @pytest.mark.parametrize(("body", "page"), [(PAGE, True), (b" <p>", True), (JSON, False), (b"", False)])
 def test_what_calls_itself_html_must_look_so(status: int, body: bytes, page: bool) -> None:
