@@ -12,6 +12,7 @@ import sys
 
 from agent.doctor import dockerfile, image, runtime
 from agent.doctor.findings import Finding, Level, failed
+from agent.terminal_text import safe
 
 _COLOURS = {Level.ERROR: "31", Level.WARNING: "33", Level.NOTE: "36", Level.OK: "32"}
 
@@ -68,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _line(finding: Finding, *, colour: bool) -> str:
-    line = str(finding)
+    line = safe(str(finding))  # the image may be somebody else's
     if not colour:
         return line
     word, rest = line[:8], line[8:]

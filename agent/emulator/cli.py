@@ -15,6 +15,7 @@ from agent.emulator.deployment import Deployment, Status
 from agent.emulator.server import Emulator
 from agent.emulator.settings import RATE_LIMITS, Delays, EmulatorSettings
 from agent.emulator.versions_file import examine
+from agent.terminal_text import safe_lines
 
 DEFAULT_PORT = 8787
 DNS = {"live": "pr.edgegap.net", "address": "", "nip": "{ip}.nip.io", "hosts": "pr.edgegap.net"}
@@ -111,7 +112,7 @@ def check(path: str | None) -> int:
         return 2
     findings, parsed = examine(path)
     for finding in findings:
-        print(finding.shown(path))
+        print(safe_lines(finding.shown(path)))
     if parsed is None:
         return 1
     for application in parsed.applications:
@@ -201,4 +202,5 @@ class Reporter:
         name = f"{deployment.request.application} {deployment.request.version}"
         if self._hosts and deployment.status is Status.READY and not deployment.restart_count:
             more += f"\n          hosts: {deployment.public_ip} {deployment.fqdn}"
-        print(f"{datetime.now():%H:%M:%S}  {deployment.id}  {name}  {deployment.status.value}{more}", flush=True)
+        line = f"{datetime.now():%H:%M:%S}  {deployment.id}  {name}  {deployment.status.value}{more}"
+        print(safe_lines(line), flush=True)

@@ -9,21 +9,27 @@ import socket
 import sys
 import unicodedata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Self, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent import cli
+from agent import cli, doctor
 from agent.api import cli as api_cli
 from agent.api.client import AgentClient, CannotReachError
+from agent.doctor.findings import note
+from agent.emulator.cli import Reporter
+from agent.emulator.deployment import Status
 from agent.errors import AgentError
 from agent.fleet import cli as fleet_cli
 from agent.logs import cli as logs_cli
 from agent.logs.reader import Item
 from agent.terminal_text import safe, safe_json, safe_lines
 from tests.other_users import let_others_reach
+
+HARMFUL = "ü\x9b2J\x7f\u202e"
 
 
 @pytest.mark.parametrize(
@@ -77,7 +83,14 @@ def test_the_commands_print_nothing_harmful(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out.split() == ["a\\x1b]0;title\\x07", "b\\u202e", "na\\x1bme", "x\\x1b[2J"]
 
 
-HARMFUL = "ü\x9b2J\x7f\u202e"
+def test_an_image_or_a_version_of_somebody_else_prints_nothing_harmful(capsys: pytest.CaptureFixture[str]) -> None:
+    """`doctor` quotes what stands in an image, the emulator what a client has called an application."""
+    assert doctor._line(note("user", f"{HARMFUL}\n"), colour=False).endswith("ü\\x9b2J\\x7f\\u202e\\n")
+    request = SimpleNamespace(application=HARMFUL, version="1")
+    deployment = SimpleNamespace(id="a", status=Status.ERROR, restart_count=0, request=request, error_detail="b\x1b")
+    Reporter().changed(cast("Any", deployment))
+    assert "ü\\x9b2J\\x7f\\u202e 1" in (shown := capsys.readouterr().out)
+    assert shown.endswith("b\\x1b\n")
 
 
 @pytest.mark.parametrize("indent", [None, 2])
