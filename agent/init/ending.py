@@ -11,7 +11,7 @@ import json
 
 from agent import log
 from agent.errors import EXIT_BAD_SETTINGS
-from agent.init.limits import restore_limits
+from agent.init.limits import make_room, restore_limits
 from agent.init.release import LightRelease
 from agent.link.messages import (
     FlushAsked,
@@ -96,6 +96,7 @@ class Ending:
     def flush(self, attempt: Attempt, state: State, until: float, done: Callable[[], None]) -> None:
         """See `agent.init.effects.Ending`."""
         restore_limits()
+        make_room()
         self._until, self._done = until, done
         now = self._loop.time()
         self._wait_for_output(attempt, state, now + (until - now) * _DRAIN_SHARE)
