@@ -12,7 +12,7 @@ import gc
 import os
 
 from agent import log
-from agent.errors import EXIT_BAD_SETTINGS, LEAVING, SettingsError
+from agent.errors import EXIT_BAD_SETTINGS, EXIT_CANNOT_EXECUTE, LEAVING, SettingsError
 from agent.game.reaper import (
     Reaper,
     adopt_orphans,
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from agent.init.supervisor import Supervisor
 
 
+_SCARCE = (OSError, ImportError, MemoryError)
+"""No descriptor, memory or process to be had: a module cannot be read either."""
 _ENTRYPOINT = "/opt/arbitrium-agent/entrypoint.sh"
 _BROKEN = (
     "cannot look after the game as usual: there is no API, exit.json or shipped log from here on, but signals, output, "
@@ -68,8 +70,12 @@ def main(argv: list[str]) -> int:
     log.hide(inputs.redacted_variables)
     if inputs.setting("no_new_privs"):
         forbid_new_privileges()
-    sockets = bind_sockets(inputs)
-    process = prepare_game(inputs, sockets, Reaper())
+    try:
+        sockets = bind_sockets(inputs)
+        process = prepare_game(inputs, sockets, Reaper())
+    except _SCARCE as problem:
+        log.error(f"cannot start the game ({problem}); raise the container's limits (descriptors, processes, memory)")
+        return EXIT_CANNOT_EXECUTE
     process.ignored, process.blocked = signals.ignored, signals.blocked
     starts = not inputs.problems and bool(inputs.command)
     if starts:
@@ -91,7 +97,8 @@ def main(argv: list[str]) -> int:
         rest = LastResort(process, inputs, signals, sockets)
         if process.failure is not None:
             log.error(str(process.failure))
-        log.fault(_BROKEN, problem)
+        if process.failure is None or not isinstance(problem, _SCARCE):
+            log.fault(_BROKEN, problem)  # else both have the same cause, which was said
         return rest.run()
 
 
