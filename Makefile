@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
-WORKERS ?= 4
+# As in CI: one test process a core, and one for those that wait.
+WORKERS ?= 3
 
 .PHONY: help demo test test-slow chaos fuzz conformance test-image lint format bench docs lock clean image release audit bump
 help: ## list the targets

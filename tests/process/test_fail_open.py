@@ -86,6 +86,7 @@ def test_a_deaf_game_is_still_killed_in_time(launch: Launcher, mode: Mode) -> No
         assert done.seconds <= 5.0
 
 
+@pytest.mark.slow
 def test_orphans_are_still_reaped(launch: Launcher, mode: Mode) -> None:
     """The reaper needs nothing that could break."""
     run = launch(game("leaves_orphans", "20"), mode=mode, env=broken_installation(launch.files, "aiohttp"))

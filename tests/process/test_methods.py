@@ -219,7 +219,10 @@ def test_nobody_joins_what_is_ending(launch: Launcher) -> None:
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("ignores_sigterm", True), ("forgets_sigterm", True), ("polite", False), ("console_world", False)],
+    [
+        ("forgets_sigterm", True),
+        *one_fast(("console_world", False), ("ignores_sigterm", True), ("polite", False)),
+    ],
 )
 def test_a_game_that_would_not_hear_its_stop_is_told_of(launch: Launcher, name: str, said: bool) -> None:
     """When the game says that it is ready there is still time to mend it; a game with another stop method is fine."""

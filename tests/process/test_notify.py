@@ -6,6 +6,7 @@ import tempfile
 import pytest
 
 from tests.process.harness import PYTHON, Launcher, Mode, Run, eventually, game
+from tests.variants import one_fast
 
 
 def phase(run: Run) -> str:
@@ -54,16 +55,7 @@ def test_the_watchdogs_alarm(launch: Launcher) -> None:
     assert "watchdog gave the alarm" in run.stderr.text
 
 
-def test_more_time_is_asked_for_in_microseconds(launch: Launcher) -> None:
-    """EXTEND_TIMEOUT_USEC outside of a stop is said, and changes nothing."""
-    run = launch(game("notifies", "EXTEND_TIMEOUT_USEC=1000000", "READY=1"))
-    run.wait_for("sent")
-    eventually(lambda: phase(run) == "ready", "it is ready")
-    run.stop()
-    assert "none is under way" in run.stderr.text
-
-
-@pytest.mark.parametrize(("launcher", "code"), [("leaves", 9), ("waits", 10)])
+@pytest.mark.parametrize(("launcher", "code"), one_fast(("waits", 10), ("leaves", 9)))
 def test_a_launcher_names_the_real_server(launch: Launcher, mode: Mode, launcher: str, code: int) -> None:
     """MAINPID: the end of that process is the game's end; the code of a launcher that waits for it counts."""
     run = launch(game("hands_over", launcher), mode=mode)
@@ -75,15 +67,6 @@ def test_a_launcher_names_the_real_server(launch: Launcher, mode: Mode, launcher
     done = run.stop()
     assert done.code == code
     assert "is the game's main one now" in done.stderr
-
-
-def test_a_process_of_somebody_else_is_not_the_game(launch: Launcher) -> None:
-    """A wrong MAINPID is said, and the game goes on being itself."""
-    run = launch(game("notifies", "MAINPID=1", "MAINPID=x", "READY=1", "BARRIER"))
-    run.wait_for("barrier")
-    assert phase(run) == "ready"
-    assert run.stop().code == 0
-    assert "MAINPID=1 is no process of the game" in run.stderr.text
 
 
 def test_a_game_that_ends_by_itself_is_not_interrupted(launch: Launcher) -> None:
@@ -98,13 +81,17 @@ def test_a_game_that_ends_by_itself_is_not_interrupted(launch: Launcher) -> None
     assert "asking by itself" in done.stderr
 
 
-def test_what_means_nothing_is_ignored(launch: Launcher) -> None:
-    """Unknown assignments, no assignments, bytes that are no text."""
-    run = launch(game("notifies", "X_SOMETHING=1\\nFDSTORE=1", "nonsense", "=", "READY=yes", "STATUS=fine"))
-    run.wait_for("sent")
-    eventually(lambda: run.http("GET", "/v1/status").json()["text"] == "fine", "the last one was read")
+def test_what_has_no_effect_is_ignored_or_said(launch: Launcher) -> None:
+    """Unknown assignments and bytes that are no text; somebody else's MAINPID; more time where no stop is under way."""
+    nonsense = ["X_SOMETHING=1\\nFDSTORE=1", "nonsense", "=", "READY=yes"]
+    wrong = ["MAINPID=1", "MAINPID=x", "EXTEND_TIMEOUT_USEC=1000000"]
+    run = launch(game("notifies", *nonsense, *wrong, "STATUS=fine", "BARRIER"))
+    run.wait_for("barrier")
+    assert run.http("GET", "/v1/status").json()["text"] == "fine"
     assert phase(run) == "starting"
     assert run.stop().code == 0
+    assert "MAINPID=1 is no process of the game" in run.stderr.text
+    assert "none is under way" in run.stderr.text
 
 
 def test_systemds_own_tool(launch: Launcher) -> None:

@@ -38,6 +38,7 @@ def test_a_game_that_is_never_ready(launch: Launcher) -> None:
     ended_for(run, "not_ready")
 
 
+@pytest.mark.slow
 def test_a_game_that_is_ready_in_time(launch: Launcher) -> None:
     """Is left alone."""
     run = launch(game("polite"), env={"AGENT_READY_TIMEOUT": "60s"})
@@ -126,6 +127,7 @@ def test_somebody_elses_port_is_not_the_games(launch: Launcher) -> None:
         run.stop()
 
 
+@pytest.mark.slow
 def test_ready_when_a_line_of_output_says_so(launch: Launcher) -> None:
     """Also where the line comes in pieces."""
     source = (

@@ -185,6 +185,7 @@ def test_the_hold_is_bounded(launch: Launcher, platform: FakePlatform) -> None:
     assert time.monotonic() - call.at >= 2.0
 
 
+@pytest.mark.slow
 def test_sigterm_ends_the_retries(launch: Launcher) -> None:
     """A platform that answers 503 for ever does not keep the agent from obeying that platform's SIGTERM."""
     with FakePlatform([Reply(503)] * 1000) as platform:
@@ -206,13 +207,6 @@ def test_sigterm_ends_a_call_that_hangs(launch: Launcher) -> None:
         assert done.code == 0
         assert done.seconds <= 5.0
         assert "Traceback" not in done.stderr
-
-
-def test_a_stop_by_the_platform_needs_no_self_stop(launch: Launcher, platform: FakePlatform) -> None:
-    """SIGTERM comes from the platform: calling it back would be noise."""
-    run = start(launch, platform)
-    assert run.stop().code == 0
-    assert not platform.calls
 
 
 def test_a_deployment_without_a_token_is_not_called(launch: Launcher, platform: FakePlatform) -> None:

@@ -65,6 +65,7 @@ _SLOW = {
     "a trap that signals itself",
     # As others here, for who is asked and when: `agent.game.stop_signal` is told apart by unit tests.
     *("a trap that sends another signal", "executed by the shell", "in the foreground of a loop"),
+    "a server beside a logger",
 }
 
 
@@ -90,6 +91,9 @@ def test_the_server_saves(launch: Launcher, name: str) -> None:
     assert "did not end in its time" not in done.stderr or name == "a trap that signals itself"
     if "tee" in name:
         assert "saved" in (launch.files / "full.log").read_text(), "tee lives to the end"
+    if "something behind it" in name:
+        [turn] = [step for step in run.story()["happened"] if step.get("method") == "signal:SIGTERM"]
+        assert turn["asked"][0].startswith("python"), "who was asked is told by name and process id"
 
 
 def test_a_helper_ends_after_the_server(launch: Launcher) -> None:
@@ -190,18 +194,6 @@ def test_exit_143_after_the_signal_is_as_asked(launch: Launcher) -> None:
     assert run.story()["cause"] == "stopped_as_asked"
 
 
-def test_the_plan_says_who_was_asked(launch: Launcher) -> None:
-    """By name and process id."""
-    world = launch.files / "world"
-    run = launch(["bash", "-c", f"{server('TERM', world)} && echo done"], env=GRACE)
-    run.wait_for("serving")
-    run.stop()
-    happened = run.story()["happened"]
-    assert isinstance(happened, list)
-    [turn] = [step for step in happened if step.get("method") == "signal:SIGTERM"]
-    assert turn["asked"][0].startswith("python"), turn
-
-
 @pytest.mark.parametrize(("target", "heard"), one_fast(("group", True), ("main", False)))
 def test_the_target_can_be_named(launch: Launcher, target: str, heard: bool) -> None:
     """`signal:SIGTERM:main` asks the main process alone, whether it passes the signal on or not."""
@@ -214,6 +206,7 @@ def test_the_target_can_be_named(launch: Launcher, target: str, heard: bool) -> 
     assert saved(world) == [TERM] if heard else True
 
 
+@pytest.mark.slow
 def test_a_last_resort_leaves_a_console_its_time(launch: Launcher) -> None:
     """`stdin:save` alone has the time but for the last tenth."""
     run = launch(game("polite"), env={"AGENT_GRACE_SECONDS": "10", "AGENT_STOP": "stdin:exit"})

@@ -86,21 +86,7 @@ def test_the_story_of_a_death_by_signal(launch: Launcher) -> None:
     assert "signal" in json.dumps(story["cause"])
 
 
-def test_the_story_of_a_game_that_was_killed(launch: Launcher) -> None:
-    """A deaf game was killed by the agent after the grace: that is the cause, not a crash of the game."""
-    store, setting = with_store(launch)
-    run = launch(game("ignores_sigterm"), env={**setting, "AGENT_GRACE_SECONDS": "5"})
-    run.wait_for("ready")
-    assert run.is_ready_to_answer()
-    done = run.stop()
-    assert done.code == 137
-    assert done.seconds <= 5.0
-    story = story_in(store)
-    assert "KILL" in json.dumps(story["signal"]) or story["signal"] == 9
-    assert re.search(r"grace|killed", json.dumps(story["cause"]))
-    assert '"platform"' in json.dumps(story), "who asked"
-
-
+@pytest.mark.slow
 def test_the_story_of_a_game_that_just_ends(launch: Launcher) -> None:
     """Exit 0 by itself is a clean end."""
     store, setting = with_store(launch)

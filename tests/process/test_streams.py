@@ -241,11 +241,11 @@ def take_the_terminal() -> None:
 
 @pytest.mark.parametrize(
     ("capture", "stop", "script"),
-    [
+    one_fast(
         ("on", "signal:SIGTERM", "exec sleep 1000"),
         ("off", "signal:SIGTERM", "exec sleep 1000"),
         ("on", "stdin:quit", "read line; test $line = quit && exit 130"),
-    ],
+    ),
 )
 def test_control_c_reaches_the_game_or_stops_it(launch: Launcher, capture: str, stop: str, script: str) -> None:
     """^C at a controlling terminal is SIGINT to the game, or a stop by the agent: the game is gone in either case."""

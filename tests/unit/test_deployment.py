@@ -144,6 +144,7 @@ _values = st.one_of(
 
 
 DOCUMENTED = DeploymentResult.model_json_schema()
+VALIDATOR = jsonschema.Draft202012Validator(DOCUMENTED)
 
 
 def _undescribed(value: Any, schema: dict[str, Any]) -> list[str]:
@@ -169,7 +170,7 @@ def test_nothing_that_is_injected_makes_it_fail(environ: dict[str, str]) -> None
     assert len(names) == len(set(names))
     shown = injected.deployment.document()
     assert json.loads(DeploymentResult(shown).model_dump_json()) == shown
-    jsonschema.Draft202012Validator(DOCUMENTED).validate(shown)
+    VALIDATOR.validate(shown)
     assert not _undescribed(shown, DOCUMENTED)
 
 

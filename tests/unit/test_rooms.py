@@ -7,7 +7,6 @@ import functools
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -42,7 +41,6 @@ def module_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-@cache
 @functools.cache
 def modules() -> dict[str, Path]:
     """All modules of the package by name."""
@@ -51,21 +49,21 @@ def modules() -> dict[str, Path]:
 
 def imports_of(path: Path, *, late: bool = False) -> Iterator[str]:
     """The modules that importing this one imports; with `late`, also those that its functions import."""
-
-    def visit(node: ast.AST) -> Iterator[str]:
-        for child in ast.iter_child_nodes(node):
+    statements: list[ast.AST] = [_parsed(path)]
+    while statements:
+        for child in ast.iter_child_nodes(statements.pop()):
             if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
-                yield from (name for part in child.orelse for name in visit(part))
+                statements.append(ast.Module(child.orelse, []))
             elif isinstance(child, ast.Import):
                 yield from (alias.name for alias in child.names)
             elif isinstance(child, ast.ImportFrom) and child.module:
                 for alias in child.names:
                     whole = f"{child.module}.{alias.name}"
                     yield whole if whole in modules() else child.module
-            elif late or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-                yield from visit(child)
-
-    yield from visit(_parsed(path))
+            elif isinstance(child, ast.stmt | ast.excepthandler | ast.match_case) and (
+                late or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+            ):
+                statements.append(child)
 
 
 @functools.cache
