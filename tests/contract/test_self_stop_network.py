@@ -109,3 +109,34 @@ async def test_a_certificate_that_nobody_trusts_does_not_get_the_token(call: Cal
     async with server(tls=context) as (base, asked):
         assert not await call(base + PATH)
     assert not asked
+
+
+ANSWER = (
+    b"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nContent-Length: 40\r\nConnection: close\r\n\r\n"
+    b'{"message": "will be processed soon, 1"}'
+)
+DECIDES = len(b"HTTP/1.1 202")
+"""Bytes of the answer that say what it is."""
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_an_answer_that_is_cut_anywhere_is_confirmed_by_its_status_line_or_not_at_all(call: Call) -> None:
+    """The connection breaks after each of its bytes."""
+    cut = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(ANSWER[:cut])
+        await writer.drain()
+        writer.close()
+
+    confirmed: list[int] = []
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}{PATH}"
+        for length in range(len(ANSWER) + 1):
+            cut = length
+            confirmed += [length] if await call(url) else []
+    assert not [cut for cut in confirmed if cut < DECIDES]
+    assert ANSWER.index(b"\r\n\r\n") + 4 in confirmed, "what comes after the head does not matter"
+    assert len(ANSWER) in confirmed

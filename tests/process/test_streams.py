@@ -123,6 +123,15 @@ def test_started_with_closed_descriptors(launch: Launcher, capture: str, closed:
     assert "Traceback" not in done.stderr
 
 
+def test_an_output_that_takes_nothing(launch: Launcher) -> None:
+    """A full disk behind the container's output costs the game nothing: the log is kept all the same."""
+    run = launch(game("exits", "3"), prefix=["sh", "-c", 'exec "$@" >/dev/full', "sh"])
+    done = run.finish()
+    assert done.code == 3
+    assert "Traceback" not in done.stderr
+    assert run.story()["exit_code"] == 3
+
+
 @CAPTURE
 def test_stdin_reaches_the_game_line_by_line(launch: Launcher, mode: Mode, capture: str) -> None:
     """A console game answers each line as it comes, and sees the end of its input as the end."""
