@@ -321,11 +321,11 @@ class Capture:
             return False
         ts = time.time_ns()
         try:
-            shown = stream.redacted.feed(data)
+            shown = stream.redacted.parts(data)
         except Exception as problem:  # whatever the error, the pipe must be drained, and no secret may be spooled
-            shown = f"[arbitrium-agent] cannot keep {len(data)} bytes ({type(problem).__name__})\n".encode()
+            shown = [f"[arbitrium-agent] cannot keep {len(data)} bytes ({type(problem).__name__})\n".encode()]
         if stream.sink is not None:
-            stream.sink.put(shown if self._redact_passthrough else data)
+            stream.sink.put(b"".join(shown) if self._redact_passthrough else data)
         self._keep(stream.name, shown, ts, len(data))
         if len(data) == stream.takes:
             stream.takes = min(2 * stream.takes, _READ_MOST)
@@ -338,18 +338,20 @@ class Capture:
             stream.read_at = now
         return True
 
-    def _keep(self, name: str, shown: bytes, ts: int, count: int) -> None:
-        if shown:
-            self._spool.append(name, shown, ts)
+    def _keep(self, name: str, shown: "list[bytes | memoryview]", ts: int, count: int) -> None:
+        for part in shown:
+            self._spool.append(name, part, ts)
         with self._lock:
             self._bytes[name] = self._bytes.get(name, 0) + count
-            if shown:
-                self._tail.append(shown[-TAIL:])
-                self._tail_size += len(self._tail[-1])
-                while self._tail_size - len(self._tail[0]) >= TAIL:
-                    self._tail_size -= len(self._tail.popleft())
+            for part in shown:
+                end = bytes(part[-TAIL:])
+                if end:
+                    self._tail.append(end)
+                    self._tail_size += len(end)
+            while self._tail and self._tail_size - len(self._tail[0]) >= TAIL:
+                self._tail_size -= len(self._tail.popleft())
         if self._wanted is not None:
-            self._match(name, shown)
+            self._match(name, b"".join(shown))
 
     def _match(self, name: str, shown: bytes) -> None:
         """Looks for the line of `look_for`."""
@@ -363,7 +365,7 @@ class Capture:
         rest = stream.redacted.flush()
         if rest and stream.sink is not None and self._redact_passthrough:
             stream.sink.put(rest)
-        self._keep(stream.name, rest, time.time_ns(), 0)
+        self._keep(stream.name, [rest], time.time_ns(), 0)
         os.close(stream.fd)
         with self._changed:
             del self._streams[stream.fd]

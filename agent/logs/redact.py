@@ -19,6 +19,7 @@ MARK = b"[redacted]"
 _MARK_UTF16 = MARK.decode().encode("utf-16-le")[:-1]  # for both byte orders, as the forms of secrets are
 _LINE = 65536  # with patterns, a line is held back until it is complete, but not beyond this length
 _LIKELY = 6  # base64 characters at the end of a line that was only partly read: the line may continue on the next one
+_LARGE = 65536  # a piece of at least so many bytes is passed on without a copy of it
 _OVERLAP = 4096  # of a longer line, this much is searched again together with the bytes that follow
 
 
@@ -110,10 +111,22 @@ class RedactedStream:
 
     def feed(self, piece: bytes) -> bytes:
         """Takes a piece; returns the redacted bytes, except a possible beginning of a secret at the end."""
+        return b"".join(self.parts(piece))
+
+    def parts(self, piece: bytes) -> "list[bytes | memoryview]":
+        """As `feed`, in parts to be joined: a large piece without a secret is not copied."""
+        carry, search = self._carry, self._redactor.search
+        continued = 1 if carry else _LIKELY if self._inside else 0
+        large = len(piece) >= max(_LARGE, search.longest) and not (self._covered or self._redactor.patterns)
+        if carry and large and not search.find(carry + piece[: search.longest]):
+            # The end of the last piece was held back for nothing: no secret begins in it.
+            return [carry, *self._search(piece, continued)]
+        return self._search(carry + piece if carry else piece, continued)
+
+    def _search(self, data: bytes, continued: int) -> "list[bytes | memoryview]":
         search = self._redactor.search
-        data = self._carry + piece if self._carry else piece
         found = search.find(data)
-        end = len(data) - search.unfinished(data, continued=1 if self._carry else _LIKELY if self._inside else 0)
+        end = len(data) - search.unfinished(data, continued=continued)
         self._inside = not data.endswith(b"\n")
         marked, self._covered = self._covered, 0
         if marked:
@@ -129,8 +142,10 @@ class RedactedStream:
                 found.append((start, end))
                 self._covered = stop - end
         self._carry = data[end:]
+        if not found and len(data) >= _LARGE and not self._redactor.patterns:
+            return [memoryview(data)[:end] if end < len(data) else data]
         shown = self._replace(data[:end] if end < len(data) else data, found, marked=marked > 0)
-        return self._lines(shown) if self._redactor.patterns else shown
+        return [self._lines(shown) if self._redactor.patterns else shown]
 
     def flush(self) -> bytes:
         """Returns the part held back, because the stream has ended."""

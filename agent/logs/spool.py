@@ -77,7 +77,7 @@ class Spool:
         self._listener: Callable[[], None] | None = None
         # Protects the attributes below; never held while the disk is used.
         self._changed = threading.Condition(threading.Lock())
-        self._queue: deque[tuple[int, str, bytes]] = deque()
+        self._queue: deque[tuple[int, str, bytes | memoryview]] = deque()
         self._queued = 0
         self._most_queued = queue_bytes
         self.unwritten: dict[str, str] = {}
@@ -125,7 +125,7 @@ class Spool:
 
     # For the reader of the game's output -----------------------------------------------------------------------------
 
-    def append(self, stream: str, data: bytes, ts: "int | None" = None) -> None:
+    def append(self, stream: str, data: "bytes | memoryview", ts: "int | None" = None) -> None:
         """Adds bytes of a stream; cheap, and never waits for the disk.
 
         Args:

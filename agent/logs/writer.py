@@ -81,9 +81,9 @@ class SegmentWriter:
         """The number of the segment that is being written, or of the next one."""
         return self.active.number if self.active is not None else self._number
 
-    def write(self, batch: "list[tuple[int, str, bytes]]") -> None:
+    def write(self, batch: "list[tuple[int, str, bytes | memoryview]]") -> None:
         """Writes `(ts, stream, bytes)` in order, and closes segments as they become full."""
-        pieces: list[bytes] = []
+        pieces: list[bytes | memoryview] = []
         streams: dict[str, int] = {}
         for ts, stream, data in batch:
             rest = data
@@ -99,7 +99,7 @@ class SegmentWriter:
                 full = size + len(rest) >= limit
                 # If possible, a segment ends at the end of a line, so that few lines are divided between two segments.
                 most = min(len(rest), max(limit - size, limit // 2)) if full else len(rest)
-                cut = (rest.rfind(b"\n", 0, most) + 1 if full else 0) or most
+                cut = (bytes(rest[:most]).rfind(b"\n") + 1 if full else 0) or most
                 part, rest = (rest, b"") if cut == len(rest) else (rest[:cut], rest[cut:])
                 pieces += (frames.header(frames.DATA, number, len(part), ts), part)
                 streams[stream] = streams.get(stream, 0) + len(part)
@@ -205,7 +205,7 @@ class SegmentWriter:
             os.close(self._lock_fd)
             self._lock_fd = -1
 
-    def _append(self, pieces: "list[bytes]", streams: "dict[str, int]") -> None:
+    def _append(self, pieces: "list[bytes | memoryview]", streams: "dict[str, int]") -> None:
         """Appends whole frames to the open segment, on disk or else in memory."""
         segment = self.active
         assert segment is not None, "a segment was begun"
@@ -223,11 +223,13 @@ class SegmentWriter:
                 self._numbers = numbers
                 segment = self.active
                 assert segment is not None, "a segment was begun"
-                names = [part for stream, number in numbers.items() for part in _name_frame(number, stream, 0)]
+                names: list[bytes | memoryview] = [
+                    part for stream, number in numbers.items() for part in _name_frame(number, stream, 0)
+                ]
                 pieces = names + pieces
                 size = sum(map(len, pieces))
         if self._fd < 0:
-            segment.memory += pieces
+            segment.memory += map(bytes, pieces)
         segment.size += size
         for stream, count in streams.items():
             segment.streams[stream] = segment.streams.get(stream, 0) + count

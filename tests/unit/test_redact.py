@@ -7,6 +7,7 @@ import json
 import re
 import urllib.parse
 from collections.abc import Callable
+from unittest import mock
 
 import pytest
 from hypothesis import assume, given, settings
@@ -145,6 +146,21 @@ def test_a_large_piece_holds_no_secret_with_and_without_the_library(
         while at >= 0:
             assert hidden.issuperset(range(at, at + len(needle)))
             at = piece.find(needle, at + 1)
+
+
+_SOME = st.sampled_from(
+    [TOKEN, TOKEN[:9], TOKEN[9:], TOKEN[:1], base64.b64encode(TOKEN.encode()).decode(), "x" * 40, "line\n", " "]
+)
+
+
+@settings(max_examples=100)
+@given(st.lists(_SOME, max_size=40).map("".join), st.lists(st.integers(0, 900), max_size=6))
+def test_large_pieces_are_treated_like_small_ones(text: str, cuts: list[int]) -> None:
+    """They are not copied where nothing is replaced, and what was held back before them is looked at apart."""
+    redactor = Redactor([TOKEN])
+    expected = in_pieces(redactor, text.encode(), cuts)
+    with mock.patch("agent.logs.redact._LARGE", 1):
+        assert in_pieces(redactor, text.encode(), cuts) == expected
 
 
 @given(st.lists(st.integers(0, 200), max_size=6), st.sampled_from([TOKEN, AWKWARD]))
