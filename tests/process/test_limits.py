@@ -16,6 +16,7 @@ import pytest
 from tests.cgroups import cgroup
 from tests.fakes import FakePlatform
 from tests.process.harness import Launcher, agent_process, children, eventually, game
+from tests.variants import one_fast
 
 
 def test_few_descriptors(launch: Launcher, platform: FakePlatform) -> None:
@@ -149,7 +150,7 @@ def test_next_to_no_descriptors(launch: Launcher, count: int, code: int) -> None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may unmount /proc")
-@pytest.mark.parametrize("mounted", ["none", "another namespace's"])
+@pytest.mark.parametrize("mounted", one_fast("another namespace's", "none"))
 def test_without_a_proc_of_its_own(launch: Launcher, mounted: str) -> None:
     """A game whose processes cannot be listed is not taken for one that has ended, and hears its stop signal."""
     unmount = "umount -l /proc && umount -l /proc" if mounted == "none" else "umount -l /proc"

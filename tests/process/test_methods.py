@@ -115,6 +115,7 @@ def test_a_game_that_acknowledges_and_hangs_is_killed_in_time(launch: Launcher) 
     assert [turn["method"] for turn in turns(run)] == ["notify", "signal:SIGTERM"]
 
 
+@pytest.mark.slow
 def test_an_acknowledgement_without_a_stop_is_a_conflict(launch: Launcher) -> None:
     """There is nothing to acknowledge."""
     run = launch(game("polite"))

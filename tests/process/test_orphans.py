@@ -103,6 +103,7 @@ def test_the_end_of_a_wrapper_ends_its_background_jobs(launch: Launcher, mode: M
     assert done.code == 3
 
 
+@pytest.mark.slow
 def test_a_process_that_keeps_running_away_is_caught(launch: Launcher, mode: Mode) -> None:
     """A process that forks into a new session again and again, faster than one can look, is gone after the stop."""
     run = launch(["sh", "-c", '"$@" & exec sleep 1000', "sh", *game("runs_away")], mode=mode, env=SHORT)

@@ -149,6 +149,7 @@ def test_retry_after_is_honoured(launch: Launcher) -> None:
         assert run.stop().code == 0
 
 
+@pytest.mark.slow
 def test_a_platform_that_refuses_connections_at_first(launch: Launcher) -> None:
     """Connection refused is tried again; when the platform is back, the deployment is stopped."""
     with FakePlatform(listening=False) as platform:

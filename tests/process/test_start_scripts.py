@@ -183,6 +183,7 @@ def test_a_stop_in_the_first_moments_waits_for_nothing(launch: Launcher) -> None
     assert "stop method signal:SIGTERM" in done.stderr.partition("ready to serve")[0]
 
 
+@pytest.mark.slow
 def test_exit_143_after_the_signal_is_as_asked(launch: Launcher) -> None:
     """A JVM ends with 143 after its shutdown hooks: no failure, and nobody else's fault."""
     code = "import signal,sys,time; signal.signal(15, lambda *_: sys.exit(143)); print('serving', flush=True); "

@@ -11,7 +11,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import AgentError
@@ -61,6 +61,7 @@ def database() -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
+@settings(max_examples=20)
 @given(
     st.dictionaries(
         st.sampled_from(["cause", "times", "deployment", "shipping", "logs", "memory", "players", "attempt", "schema"]),

@@ -46,6 +46,6 @@ def test_a_port_that_nobody_listened_on_yet_is_no_news(capfd: pytest.CaptureFixt
     """A server may load for minutes."""
     loop = Loop()
     PortWatch(loop, [1], lambda: True)  # type: ignore[arg-type]  # as above
-    for _ in range(9):
+    for _ in range(4):
         loop.fire()
     assert capfd.readouterr().err == ""

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -109,6 +109,7 @@ class Players(RuleBasedStateMachine):
 
 
 TestPlayers = Players.TestCase
+TestPlayers.settings = settings(stateful_step_count=25)
 
 
 def test_a_total_smaller_than_the_known_ids_forgets_them() -> None:
