@@ -77,7 +77,13 @@ class S3Server:
     def objects(self) -> dict[str, bytes]:
         """All objects of the bucket by key."""
         base = self.root / BUCKET
-        return {str(path.relative_to(base)): path.read_bytes() for path in base.rglob("*") if path.is_file()}
+        found = {}
+        for path in base.rglob("*"):
+            # rclone writes an upload into a file beside the object, and renames it.
+            if path.is_file() and not path.name.startswith(".rclone_temp"):
+                with contextlib.suppress(FileNotFoundError):
+                    found[str(path.relative_to(base))] = path.read_bytes()
+        return found
 
 
 @contextlib.contextmanager
