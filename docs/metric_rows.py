@@ -15,7 +15,7 @@ from agent.lifecycle.game_report import GameReport
 from agent.lifecycle.states import GameReady, GameStarted
 from agent.lifecycle.transition import initial, transition
 from agent.metrics.container import ContainerReading
-from agent.metrics.counts import LogCounts, LogSource
+from agent.metrics.counts import LogCounts
 from agent.metrics.network import Device, Network, Port, Queue
 from agent.metrics.registry import Metrics
 from tests.rules import default_rules
@@ -60,7 +60,7 @@ async def _rows() -> list[tuple[str, ...]]:
             deployment=parse(os.environ | {"ARBITRIUM_REQUEST_ID": "23c01225b99d"}).deployment,
             state=lambda: started,
             report=report,
-            logs=LogSource(lambda: LogCounts({"stdout": 0, "stderr": 0})),
+            logs=lambda: LogCounts({"stdout": 0, "stderr": 0}),
             container=lambda: CONTAINER,
             network=lambda: NETWORK,
             attempt_results=list(Result),

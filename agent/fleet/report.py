@@ -119,13 +119,14 @@ def render(report: dict[str, Any]) -> RenderableType:
     from rich.text import Text  # noqa: PLC0415 - likewise
 
     lives, life, lost = report["lives"], report["life_seconds"], report["logs_lost"]
+    restarts = _counted(report["restarts"], "restart")
     lines = [
-        f"{lives} lives of {report['deployments']} deployments in {report['store']}"
+        f"{_counted(lives, 'life', 'lives')} of {_counted(report['deployments'], 'deployment')} in {report['store']}"
         + (f", ended {_moment(report['from'])} to {_moment(report['to'])}" if lives else ""),
     ]
     if lives:
         lines += [
-            f"{report['bad_ends']} ({report['bad_ends'] / lives:.1%}) ended badly; {report['restarts']} restarts",
+            f"{report['bad_ends']} ({report['bad_ends'] / lives:.1%}) ended badly; {restarts}",
             f"Lives: {_span(life['median'])} (median), {_span(life['p95'])} (95 %), {_span(life['longest'])} (longest)",
             f"Logs were lost in {lost['lives']} ({lost['lives'] / lives:.1%}), {_bytes(lost['bytes'])} in all",
         ]
@@ -179,6 +180,10 @@ def render(report: dict[str, Any]) -> RenderableType:
             )
         parts.append(table)
     return Group(*parts)
+
+
+def _counted(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def _table(title: str, *columns: str) -> Any:

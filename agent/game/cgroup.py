@@ -7,6 +7,10 @@ first reading is before the game is spawned: a game can run out of memory before
 
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 # v1 reports "no limit" as the largest multiple of the page size that fits in 63 bits.
 _NO_LIMIT = 1 << 60
 _LONGEST = 16384
@@ -132,11 +136,16 @@ def find_places(root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgro
     )
 
 
-def read_places(places: Places) -> CgroupReading:
-    """Reads the available counters."""
+def read_places(places: Places, read: "Callable[[str], str | None] | None" = None) -> CgroupReading:
+    """Reads the available counters.
+
+    Args:
+        places: where they are.
+        read: reads a file by its path, and returns None where it cannot; each file is opened and closed by default.
+    """
     if places.version is None:
         return CgroupReading()
-    return _read_v2(places) if places.version == 2 else _read_v1(places)
+    return _read_v2(places, read or _read) if places.version == 2 else _read_v1(places, read or _read)
 
 
 def read_cgroup(root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> CgroupReading:
@@ -146,7 +155,7 @@ def read_cgroup(root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgro
 
 def read_memory_limit(root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> "int | None":
     """Reads the memory limit alone, as `CgroupReading.memory_limit` has it; arguments as `find_places`."""
-    return _memory_limit(find_places(root, membership))
+    return _memory_limit(find_places(root, membership), _read)
 
 
 def oom_kills_between(before: "CgroupReading | None", after: "CgroupReading | None") -> "int | None":
@@ -156,17 +165,17 @@ def oom_kills_between(before: "CgroupReading | None", after: "CgroupReading | No
     return max(0, after.oom_kills - before.oom_kills)
 
 
-def _read_v2(places: Places) -> CgroupReading:
+def _read_v2(places: Places, read: "Callable[[str], str | None]") -> CgroupReading:
     directory, cpu = places.memory, places.cpu
-    events = _table(directory, "memory.events")
-    stat = _table(cpu, "cpu.stat")
-    quota, _, period = (_text(cpu, "cpu.max") or "").partition(" ")
+    events = _table(read, directory, "memory.events")
+    stat = _table(read, cpu, "cpu.stat")
+    quota, _, period = (_text(read, cpu, "cpu.max") or "").partition(" ")
     return CgroupReading(
         version=2,
         memory_path=directory,
-        memory_limit=_memory_limit(places),
-        memory_current=_number(directory, "memory.current"),
-        memory_peak=_number(directory, "memory.peak"),
+        memory_limit=_memory_limit(places, read),
+        memory_current=_number(read, directory, "memory.current"),
+        memory_peak=_number(read, directory, "memory.peak"),
         oom_kills=events.get("oom_kill"),
         oom_events=events.get("oom"),
         cpu_seconds=_scaled(stat.get("usage_usec"), 1e6),
@@ -177,20 +186,20 @@ def _read_v2(places: Places) -> CgroupReading:
     )
 
 
-def _read_v1(places: Places) -> CgroupReading:
+def _read_v1(places: Places, read: "Callable[[str], str | None]") -> CgroupReading:
     directory, cpu, usage = places.memory, places.cpu, places.usage
-    stat = _table(cpu, "cpu.stat")
-    quota, period = _number(cpu, "cpu.cfs_quota_us"), _number(cpu, "cpu.cfs_period_us")
+    stat = _table(read, cpu, "cpu.stat")
+    quota, period = _number(read, cpu, "cpu.cfs_quota_us"), _number(read, cpu, "cpu.cfs_period_us")
     return CgroupReading(
         version=1,
         memory_path=directory,
-        memory_limit=_memory_limit(places),
-        memory_current=_number(directory, "memory.usage_in_bytes"),
-        memory_peak=_number(directory, "memory.max_usage_in_bytes"),
+        memory_limit=_memory_limit(places, read),
+        memory_current=_number(read, directory, "memory.usage_in_bytes"),
+        memory_peak=_number(read, directory, "memory.max_usage_in_bytes"),
         # Since Linux 4.13; the file's other two fields are older.
-        oom_kills=_table(directory, "memory.oom_control").get("oom_kill"),
-        oom_events=_number(directory, "memory.failcnt"),
-        cpu_seconds=_scaled(_number(usage, "cpuacct.usage"), 1e9),
+        oom_kills=_table(read, directory, "memory.oom_control").get("oom_kill"),
+        oom_events=_number(read, directory, "memory.failcnt"),
+        cpu_seconds=_scaled(_number(read, usage, "cpuacct.usage"), 1e9),
         cpu_periods=stat.get("nr_periods"),
         cpu_throttled_periods=stat.get("nr_throttled"),
         cpu_throttled_seconds=_scaled(stat.get("throttled_time"), 1e9),
@@ -217,30 +226,30 @@ def _directory(root: str, path: str, file: str) -> "str | None":
     return None
 
 
-def _memory_limit(places: Places) -> "int | None":
+def _memory_limit(places: Places, read: "Callable[[str], str | None]") -> "int | None":
     """The lowest limit: a parent's limit may be lower than the cgroup's own."""
     root, directory = places.memory_root, places.memory
     file = "memory.max" if places.version == 2 else "memory.limit_in_bytes"
     limits = []
     while directory is not None and (directory == root or directory.startswith(f"{root}/")):
-        limit = _number(directory, file)
+        limit = _number(read, directory, file)
         if limit is not None and limit < _NO_LIMIT:
             limits.append(limit)
         directory = os.path.dirname(directory) if directory != root else None
     return min(limits, default=None)
 
 
-def _table(directory: "str | None", file: str) -> "dict[str, int]":
+def _table(read: "Callable[[str], str | None]", directory: "str | None", file: str) -> "dict[str, int]":
     table = {}
-    for line in (_text(directory, file) or "").splitlines():
+    for line in (_text(read, directory, file) or "").splitlines():
         name, _, value = line.partition(" ")
         if value.strip().isdigit():
             table[name] = int(value)
     return table
 
 
-def _number(directory: "str | None", file: str) -> "int | None":
-    text = _text(directory, file)
+def _number(read: "Callable[[str], str | None]", directory: "str | None", file: str) -> "int | None":
+    text = _text(read, directory, file)
     try:
         return int(text) if text is not None else None
     except ValueError:
@@ -251,8 +260,8 @@ def _scaled(value: "int | None", unit: float) -> "float | None":
     return None if value is None else value / unit
 
 
-def _text(directory: "str | None", file: str) -> "str | None":
-    return None if directory is None else _read(f"{directory}/{file}")
+def _text(read: "Callable[[str], str | None]", directory: "str | None", file: str) -> "str | None":
+    return None if directory is None else read(f"{directory}/{file}")
 
 
 def _read(path: str) -> "str | None":

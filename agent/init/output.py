@@ -10,6 +10,7 @@ from agent.config.homes import home
 from agent.game.cgroup import read_memory_limit
 from agent.logs.capture import Capture
 from agent.logs.redact import Redactor
+from agent.logs.shared_counts import LOST_STDERR, SharedCounts
 from agent.logs.sink import BUFFER, Sink
 from agent.logs.spool import QUEUE, Spool
 
@@ -35,6 +36,7 @@ class Output:
         redactor: knows the secrets.
         spool: stores the output on disk.
         capture: reads the game's output, or None with AGENT_CAPTURE=off.
+        counts: what became of it, for the agent's process too.
     """
 
     def __init__(self, inputs: Inputs) -> None:
@@ -44,7 +46,8 @@ class Output:
         self.redactor = Redactor([*inputs.secrets, *inputs.redacted_variables], patterns)
         memory_limit = read_memory_limit()
         buffer = _buffer(BUFFER, memory_limit)
-        self._stderr = Sink(2, lambda: None, buffer)
+        self.counts = SharedCounts()
+        self._stderr = Sink(2, lambda: None, buffer, self.counts.writer(LOST_STDERR))
         log.send_to(self._stderr.put_line)
         self.spool = Spool(
             inputs.setting("spool_dir") or default_spool(),
@@ -52,6 +55,7 @@ class Output:
             queue_bytes=_buffer(QUEUE, memory_limit),
             command=inputs.command,
             say=log.warning,
+            counts=self.counts,
         )
         self.spool.advice = _advice(inputs)
         self.capture: Capture | None = None
@@ -63,6 +67,7 @@ class Output:
                 redact_passthrough=inputs.setting("redact_stdout"),
                 buffer_bytes=buffer,
                 sinks={"stderr": self._stderr},
+                counts=self.counts,
             )
 
     def caught_up(self) -> bool:

@@ -129,9 +129,7 @@ class SpoolService:
 
     def _on_counters(self, message: Record, _payload: bytes) -> None:
         assert isinstance(message, CountersAsked), "registered for it"
-        capture = self._output.capture
-        counters = {"spool": self._spool.counters(), "capture": capture.counters() if capture is not None else None}
-        self._agent.tell(Answer(message.ask, json.dumps(counters)))
+        self._agent.tell(Answer(message.ask, json.dumps(self._spool.counters())))
 
     def _on_tail(self, message: Record, _payload: bytes) -> None:
         assert isinstance(message, TailAsked), "registered for it"

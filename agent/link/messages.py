@@ -256,7 +256,7 @@ class SegmentAsked(Record):
 
 
 class CountersAsked(Record):
-    """Answered with the counters of capture and spool, as JSON."""
+    """Answered with the counters of the spool, as JSON."""
 
     ask: int
 

@@ -16,6 +16,7 @@ from collections import deque
 
 from agent.logs.frames import AGENT
 from agent.logs.redact import RedactedStream, Redactor
+from agent.logs.shared_counts import LOST_STDERR, LOST_STDOUT, STDERR, STDOUT, SharedCounts
 from agent.logs.sink import BUFFER, Sink
 from agent.logs.spool import Spool
 
@@ -30,6 +31,7 @@ _FIONREAD = 0x541B  # termios.FIONREAD, without importing termios (man 2 ioctl_t
 # Bytes that one read takes. If it is filled, the next one takes more, because each read costs CPU besides its bytes:
 # threads wake each other, and its end is searched for the beginning of a secret. With more than 512 KiB the spool's
 # thread waits too long for the interpreter lock in a flood, and bytes are dropped (measured).
+_CELLS = {"stdout": STDOUT, "stderr": STDERR}
 _READ = 64 * 1024
 _READ_MOST = 512 * 1024
 _PIPE = 1024 * 1024  # what an unprivileged process may ask for (fs.pipe-max-size, man 5 proc)
@@ -74,6 +76,7 @@ class Capture:
         redact_passthrough: bool = False,
         buffer_bytes: int = BUFFER,
         sinks: "Mapping[str, Sink] | None" = None,
+        counts: "SharedCounts | None" = None,
     ) -> None:
         """Prepares; `start` starts reading.
 
@@ -85,6 +88,7 @@ class Capture:
             redact_passthrough: whether secrets are also replaced in the output that is passed on.
             buffer_bytes: size of the buffer for each descriptor.
             sinks: existing sinks, by stream name; a descriptor that refers to the same file shares them.
+            counts: where to write how much was read, and was not passed on by sinks that are made here.
         """
         self._spool = spool
         self._redactor = redactor
@@ -96,6 +100,7 @@ class Capture:
         self._tail: deque[bytes] = deque()
         self._tail_size = 0
         self._bytes = {"stdout": 0, "stderr": 0}
+        self._counts = counts or SharedCounts()
         self._thread: threading.Thread | None = None
         self._closing = False
         self._wanted: Callable[[], None] | None = None
@@ -111,7 +116,9 @@ class Capture:
         for name, fd in passthrough.items():
             if name in self._sinks:
                 continue
-            sink = by_file.get(_file(fd)) or Sink(fd, self._wake, buffer_bytes)
+            sink = by_file.get(_file(fd)) or Sink(
+                fd, self._wake, buffer_bytes, self._counts.writer(LOST_STDERR if name == "stderr" else LOST_STDOUT)
+            )
             # If stdout and stderr refer to the same file, they share a sink, so that their order is kept.
             by_file[_file(fd)] = self._sinks[name] = sink
 
@@ -342,7 +349,9 @@ class Capture:
         for part in shown:
             self._spool.append(name, part, ts)
         with self._lock:
-            self._bytes[name] = self._bytes.get(name, 0) + count
+            self._bytes[name] = read = self._bytes.get(name, 0) + count
+            if (cell := _CELLS.get(name)) is not None:
+                self._counts[cell] = read
             for part in shown:
                 end = bytes(part[-TAIL:])
                 if end:

@@ -52,6 +52,7 @@ class Sink:
         "_mid_line",
         "_pieces",
         "_size",
+        "_tell_lost",
         "_thread",
         "_unsaid",
         "_wake",
@@ -63,13 +64,20 @@ class Sink:
         "written",
     )
 
-    def __init__(self, fd: int, wake: "Callable[[], None]", limit: int = BUFFER) -> None:
+    def __init__(
+        self,
+        fd: int,
+        wake: "Callable[[], None]",
+        limit: int = BUFFER,
+        tell_lost: "Callable[[int], None]" = lambda _: None,
+    ) -> None:
         """Starts no thread until there is something to write.
 
         Args:
             fd: where to write.
             wake: called from the sink's thread when the buffer has space again.
             limit: size of the buffer in bytes.
+            tell_lost: called with `dropped` each time that it grows; from any thread.
         """
         self.fd = fd
         self.limit = limit
@@ -77,6 +85,7 @@ class Sink:
         self.dropped = 0
         self.moved_at = time.monotonic()
         self._wake = wake
+        self._tell_lost = tell_lost
         self._changed = threading.Condition(threading.Lock())
         self._pieces: deque[bytes] = deque()
         self._size = 0  # bytes in the buffer and in the write under way
@@ -126,7 +135,7 @@ class Sink:
             self._lines.append(line)
             self._lines_since = self._lines_since if len(self._lines) > 1 else time.monotonic()
             while len(self._lines) > _LINES:
-                self.dropped += len(self._lines.popleft())
+                self._lose(len(self._lines.popleft()))
             self._add(b"")
 
     def _add(self, data: bytes) -> None:
@@ -151,7 +160,7 @@ class Sink:
             while self._hung and self._size > self.limit and len(self._pieces) > 1:
                 lost = len(self._pieces.popleft())
                 self._size -= lost
-                self.dropped += lost
+                self._lose(lost)
                 self._unsaid += lost
             if self._thread is None and not self._here:
                 thread = threading.Thread(target=self._run, name=f"sink-{self.fd}", daemon=True)
@@ -268,10 +277,14 @@ class Sink:
             self._changed.notify_all()
             return not self._pieces
 
+    def _lose(self, count: int) -> None:
+        self.dropped += count
+        self._tell_lost(self.dropped)
+
     def _drop_rest_if_closed(self) -> None:
         """Counts what can be passed on no more, and forgets it; with the lock held."""
         if self.closed:
-            self.dropped += sum(map(len, self._pieces))
+            self._lose(sum(map(len, self._pieces)))
             self._pieces.clear()
             self._size = 0
 
@@ -287,7 +300,7 @@ class Sink:
                 waiter.poll(1000)
                 continue
             except OSError as problem:
-                self.dropped += len(view)
+                self._lose(len(view))
                 # A full disk may have space later; all other errors are final (EPIPE, EIO, EBADF).
                 self.closed = problem.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
                 return

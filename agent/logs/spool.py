@@ -17,6 +17,7 @@ from collections import deque
 
 from agent.logs import runs
 from agent.logs.runs import Segment
+from agent.logs.shared_counts import DROPPED, SHIPPED, SharedCounts
 from agent.logs.writer import MEMORY, SegmentWriter
 
 TYPE_CHECKING = False
@@ -53,6 +54,7 @@ class Spool:
         deployment_id: "str | None" = None,
         command: "Sequence[str]" = (),
         say: "Callable[[str], None] | None" = None,
+        counts: "SharedCounts | None" = None,
     ) -> None:
         """Creates and locks the run's directory; starts no thread until there is something to write.
 
@@ -66,6 +68,7 @@ class Spool:
             command: the game's program and arguments; runs of other commands on the same disk are not adopted.
             say: called with a message when the disk cannot be used, when it works again, and when bytes are
                 dropped; from any thread.
+            counts: where to write how many bytes were shipped and dropped.
         """
         self.directory = directory
         self.max_bytes = max(max_bytes, 65536)
@@ -94,6 +97,7 @@ class Spool:
         self._received: dict[str, int] = {}
         self._shipped: dict[str, int] = {}
         self._dropped: dict[str, int] = {}
+        self._counts = counts or SharedCounts()
         self._segments_shipped = 0
         self._segments_dropped = 0
         deployment = os.environ.get("ARBITRIUM_REQUEST_ID", "") if deployment_id is None else deployment_id
@@ -143,7 +147,7 @@ class Spool:
                 _, lost_stream, lost = self._queue.popleft()
                 self._queued -= len(lost)
                 self._lost_in_queue += len(lost)
-                _add(self._dropped, lost_stream, len(lost))
+                self._count_dropped(lost_stream, len(lost))
             self._start()
             self._changed.notify_all()
 
@@ -219,6 +223,7 @@ class Spool:
                 self._segments_shipped += 1
                 for stream, size in segment.streams.items():
                     _add(self._shipped, stream, size)
+                self._counts[SHIPPED] = sum(self._shipped.values())
             self._gaps.pop(segment.number, None)
         segment.discard()
 
@@ -363,7 +368,11 @@ class Spool:
         self._gaps[later] = self._gaps.get(later, 0) + gap
         self._segments_dropped += 1
         for stream, size in segment.streams.items():
-            _add(self._dropped, stream, size)
+            self._count_dropped(stream, size)
+
+    def _count_dropped(self, stream: str, size: int) -> None:
+        _add(self._dropped, stream, size)
+        self._counts[DROPPED] = sum(self._dropped.values())
 
     def _delete(self, doomed: "list[Segment]") -> None:
         if not doomed:

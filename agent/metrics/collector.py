@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple, TypeVar
 
@@ -11,7 +13,7 @@ from agent.lifecycle.game_report import GameReport
 from agent.lifecycle.states import State
 from agent.metrics import families
 from agent.metrics.container import ContainerReader, ContainerReading
-from agent.metrics.counts import Counted, LogSource, Tally
+from agent.metrics.counts import Counted, LogCounts, Tally
 from agent.metrics.exposition import Family, counter
 from agent.metrics.game import (
     GameProcesses,
@@ -55,6 +57,9 @@ class Collector:
     """Collects all families of a scrape.
 
     A part that cannot be read is omitted, counted, and logged once until it can be read again.
+
+    Attributes:
+        took: seconds of CPU time of the last reading; infinite before the first one, which may take long.
     """
 
     def __init__(
@@ -67,7 +72,7 @@ class Collector:
         counted: Counted,
         root: Callable[[], int],
         without: Callable[[], Collection[int]],
-        logs: LogSource,
+        logs: Callable[[], LogCounts],
         container: Callable[[], ContainerReading] | None,
         network: Callable[[], Network] | None,
         trace_id: str | None,
@@ -75,6 +80,7 @@ class Collector:
         wall_offset: float,
     ) -> None:
         """Takes the sources; see `agent.metrics.registry.Metrics`."""
+        self.took = math.inf
         self._state = state
         self._report = report
         self._counted = counted
@@ -96,7 +102,8 @@ class Collector:
         self._failing: set[str] = set()
 
     def read(self) -> Reading:
-        """Reads the files of the kernel: in another thread, because a few hundred of them take a while."""
+        """Reads the files of the kernel; many processes take a while: see `took`. Not for two threads at once."""
+        begun = time.thread_time()
         everything: Stats = {}
 
         def look() -> Stats:
@@ -104,22 +111,23 @@ class Collector:
             everything.update(self._table.read(root))
             return below(everything, root, self._without())
 
-        return Reading(
+        reading = Reading(
             _attempt(lambda: self._processes.sample(look)),
             _attempt(lambda: own_processes(everything, self._root())),
             _attempt(self._container),
             _attempt(self._network),
         )
+        self.took = time.thread_time() - begun
+        return reading
 
-    def families(self, reading: Reading, logs_failed: Exception | None = None) -> list[Family]:
+    def families(self, reading: Reading) -> list[Family]:
         """All families, in the order in which they are shown.
 
         Args:
             reading: the result of `read`.
-            logs_failed: why the counters of the log could not be fetched, or None.
         """
         found: list[Family] = []
-        for part, make in self._parts(reading, logs_failed).items():
+        for part, make in self._parts(reading).items():
             try:
                 found.extend(make())
             except Exception as problem:
@@ -140,7 +148,7 @@ class Collector:
         )
         return found
 
-    def _parts(self, reading: Reading, logs_failed: Exception | None) -> Mapping[str, Callable[[], Iterable[Family]]]:
+    def _parts(self, reading: Reading) -> Mapping[str, Callable[[], Iterable[Family]]]:
         return {
             "build": lambda: self._build,
             "deployment": lambda: self._deployment,
@@ -149,7 +157,7 @@ class Collector:
             "container": lambda: families.container(_known(reading.container)),
             "network": lambda: families.network(_known(reading.network)),
             "players": lambda: families.players(self._report, self._counted, self._clock()),
-            "logs": lambda: families.logs(_known(logs_failed or self._logs.counts())),
+            "logs": lambda: families.logs(self._logs()),
             "requests": lambda: families.requests(self._counted),
             "process": lambda: families.process(_known(reading.own)),
             "custom": lambda: families.custom(self._report.metrics),

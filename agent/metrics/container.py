@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from agent.game.cgroup import CgroupReading, find_places, read_places
+from agent.metrics.kept_files import KeptFiles
 
 
 class ContainerReading(NamedTuple):
@@ -49,74 +50,65 @@ class ContainerReader:
         """
         self._root = root
         self._membership = membership
+        self._files = KeptFiles()
         self._find()
 
     def _find(self) -> None:
         root = self._root
         self._places = find_places(root, self._membership)
-        self._tasks = self._unified = self._places.memory or root
+        self._unified = self._places.memory or root
+        self._tasks: str | None = self._unified
         if self._places.version == 1:
-            self._unified = _unified(root, self._membership)
+            self._unified = self._find_unified(root)
             self._tasks = self._find_tasks(root)
 
-    def _find_tasks(self, root: str) -> str:
-        tasks = (self._places.memory or "").replace(f"{root}/memory", f"{root}/pids", 1)
-        return tasks if os.path.exists(f"{tasks}/pids.current") else f"{root}/pids"
+    def _find_tasks(self, root: str) -> str | None:
+        own = (self._places.memory or "").replace(f"{root}/memory", f"{root}/pids", 1)
+        return next((tasks for tasks in (own, f"{root}/pids") if os.path.exists(f"{tasks}/pids.current")), None)
 
     def read(self) -> ContainerReading:
         """Reads each file once. If the files are gone, searches for them again."""
-        cgroup = read_places(self._places)
+        cgroup = read_places(self._places, self._text)
         if cgroup.memory_current is None:
+            self._files.close()
             self._find()
-            cgroup = read_places(self._places)
+            cgroup = read_places(self._places, self._text)
         directory = cgroup.memory_path
         if cgroup.version is None or directory is None:
             return ContainerReading(cgroup)
         inactive = "\ninactive_file " if cgroup.version == 2 else "\ntotal_inactive_file "
-        _, found, rest = f"\n{_read(f'{directory}/memory.stat')}".partition(inactive)
+        _, found, rest = f"\n{self._text(f'{directory}/memory.stat')}".partition(inactive)
         return ContainerReading(
             cgroup,
-            pressure=_pressure(self._unified),
+            pressure=self._pressure(),
             inactive_file=int(rest.partition("\n")[0]) if found else None,
-            tasks=_number(f"{self._tasks}/pids.current"),
-            task_limit=_number(f"{self._tasks}/pids.max"),
+            tasks=self._number(f"{self._tasks}/pids.current") if self._tasks else None,
+            task_limit=self._number(f"{self._tasks}/pids.max") if self._tasks else None,
         )
 
+    def _find_unified(self, root: str) -> str:
+        """The directory of the v2 cgroup on a machine that also has v1."""
+        for line in (KeptFiles().text(self._membership) or "").splitlines():
+            if line.startswith("0::"):
+                directory = os.path.normpath(f"{root}/unified/{line[3:]}")
+                return directory if os.path.exists(f"{directory}/cpu.pressure") else f"{root}/unified"
+        return f"{root}/unified"
 
-def _unified(root: str, membership: str) -> str:
-    """The directory of the v2 cgroup on a machine that also has v1."""
-    for line in _read(membership).splitlines():
-        if line.startswith("0::"):
-            directory = os.path.normpath(f"{root}/unified/{line[3:]}")
-            return directory if os.path.exists(f"{directory}/cpu.pressure") else f"{root}/unified"
-    return f"{root}/unified"
+    def _pressure(self) -> dict[tuple[str, str], float]:
+        found: dict[tuple[str, str], float] = {}
+        for resource in ("cpu", "memory", "io"):
+            # Such as `some avg10=0.12 avg60=0.10 avg300=0.02 total=123456`, in microseconds.
+            for line in (self._text(f"{self._unified}/{resource}.pressure") or "").splitlines():
+                share, _, rest = line.partition(" ")
+                _, given, total = rest.partition("total=")
+                if given and total.isdigit() and share in ("some", "full"):
+                    found[resource, share] = int(total) / 1e6
+        return found
 
+    def _number(self, path: str) -> int | None:
+        text = self._text(path)
+        return int(text) if text is not None and text.isdigit() else None  # "max": no limit
 
-def _pressure(directory: str) -> dict[tuple[str, str], float]:
-    found: dict[tuple[str, str], float] = {}
-    for resource in ("cpu", "memory", "io"):
-        # Such as `some avg10=0.12 avg60=0.10 avg300=0.02 total=123456`, in microseconds.
-        for line in _read(f"{directory}/{resource}.pressure").splitlines():
-            share, _, rest = line.partition(" ")
-            _, given, total = rest.partition("total=")
-            if given and total.isdigit() and share in ("some", "full"):
-                found[resource, share] = int(total) / 1e6
-    return found
-
-
-def _number(path: str) -> int | None:
-    text = _read(path).strip()
-    return int(text) if text.isdigit() else None  # "max": no limit
-
-
-def _read(path: str) -> str:
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return ""
-    try:
-        return os.read(file, 65536).decode("ascii", "replace")
-    except OSError:  # pressure is switched off (EOPNOTSUPP)
-        return ""
-    finally:
-        os.close(file)
+    def _text(self, path: str) -> str | None:
+        text = self._files.text(path)
+        return None if text is None else text.strip()

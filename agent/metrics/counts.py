@@ -7,7 +7,7 @@ the event loop's thread.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -138,24 +138,3 @@ class LogCounts(Record):
     shipped: int = 0
     dropped: int = 0
     not_passed_on: int = 0
-
-
-class LogSource:
-    """The source of the log's counters, which may first have to be fetched from another process."""
-
-    def __init__(
-        self, read: Callable[[], LogCounts] = LogCounts, refresh: Callable[[], Awaitable[None]] | None = None
-    ) -> None:
-        """Takes the functions for the counters.
-
-        Args:
-            read: returns the counters, as far as they are known in this process.
-            refresh: fetches the current counters; None if nothing has to be fetched. May raise.
-        """
-        self.counts = read
-        self._refresh = refresh
-
-    async def refresh(self) -> None:
-        """Fetches the current counters."""
-        if self._refresh is not None:
-            await self._refresh()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, overload
 
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder, generate_latest
 from prometheus_client.metrics_core import Metric
@@ -21,11 +21,14 @@ from prometheus_client.utils import floatToGoString
 Kind: TypeAlias = Literal["counter", "gauge", "histogram", "info", "stateset", "unknown"]
 #: Label names and values, in the order in which they are written.
 LabelPairs: TypeAlias = tuple[tuple[str, str], ...]
+#: Label values and number of a sample.
+Row: TypeAlias = tuple[tuple[str, ...], float]
 
 TEXT = CONTENT_TYPE_PLAIN_0_0_4
 
 _MOST_FORMATS = 4
 _ZERO = " 0.0"
+_PLAIN = 1e6  # from here on the library writes an exponent
 
 
 class Exemplar(NamedTuple):
@@ -53,6 +56,43 @@ class Sample(NamedTuple):
 _new = tuple.__new__
 
 
+class Rows(Sequence[Sample]):
+    """Samples of one suffix and the same label names. Each is made when it is asked for: a scrape needs none of them.
+
+    Attributes:
+        suffix: of all samples.
+        names: of the labels.
+        rows: label values and number.
+    """
+
+    __slots__ = ("names", "rows", "suffix")
+
+    def __init__(self, suffix: str, names: tuple[str, ...], rows: list[Row]) -> None:
+        """Takes the attributes."""
+        self.suffix = suffix
+        self.names = names
+        self.rows = rows
+
+    def __len__(self) -> int:
+        """How many samples there are."""
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        """A sample, or some of them."""
+        return list(self)[index]
+
+    def __iter__(self) -> Iterator[Sample]:
+        """The samples."""
+        suffix, names = self.suffix, self.names
+        return iter([_new(Sample, (suffix, _pairs(names, values), number, None)) for values, number in self.rows])
+
+
 class Family(NamedTuple):
     """A metric with all its samples; `name` is without the suffix of its samples."""
 
@@ -62,7 +102,7 @@ class Family(NamedTuple):
     samples: Sequence[Sample]
 
 
-def counter(name: str, documentation: str, names: Sequence[str], rows: Iterable[tuple[Sequence[str], float]]) -> Family:
+def counter(name: str, documentation: str, names: Sequence[str], rows: Iterable[Row]) -> Family:
     """A counter. Each row has the values of the labels `names`, and a number.
 
     Args:
@@ -71,21 +111,17 @@ def counter(name: str, documentation: str, names: Sequence[str], rows: Iterable[
         names: of the labels.
         rows: label values and number.
     """
-    given = tuple(names)
-    samples = [_new(Sample, ("_total", _pairs(given, tuple(values)), number, None)) for values, number in rows]
-    return Family(name.removesuffix("_total"), "counter", documentation, samples)
+    return Family(name.removesuffix("_total"), "counter", documentation, Rows("_total", tuple(names), list(rows)))
 
 
 def gauge(name: str, documentation: str, value: float) -> Family:
     """A gauge without labels."""
-    return Family(name, "gauge", documentation, [Sample("", (), value)])
+    return Family(name, "gauge", documentation, Rows("", (), [((), value)]))
 
 
-def gauges(name: str, documentation: str, names: Sequence[str], rows: Iterable[tuple[Sequence[str], float]]) -> Family:
+def gauges(name: str, documentation: str, names: Sequence[str], rows: Iterable[Row]) -> Family:
     """A gauge with labels."""
-    given = tuple(names)
-    samples = [_new(Sample, ("", _pairs(given, tuple(values)), number, None)) for values, number in rows]
-    return Family(name, "gauge", documentation, samples)
+    return Family(name, "gauge", documentation, Rows("", tuple(names), list(rows)))
 
 
 @lru_cache(maxsize=2048)  # the same at each scrape
@@ -100,7 +136,8 @@ def info(name: str, documentation: str, facts: dict[str, str]) -> Family:
 
 def stateset(name: str, documentation: str, states: dict[str, bool]) -> Family:
     """One sample a state, 1 for those that hold; its label is called like the metric."""
-    return Family(name, "stateset", documentation, [Sample("", ((name, state),), on) for state, on in states.items()])
+    rows: list[Row] = [((state,), float(on)) for state, on in states.items()]
+    return Family(name, "stateset", documentation, Rows("", (name,), rows))
 
 
 def histogram_samples(
@@ -134,7 +171,9 @@ def _bucket_labels(labels: LabelPairs, bounds: tuple[float, ...]) -> list[LabelP
 
 
 def number(value: float) -> str:
-    """A number as Prometheus writes it: `1.0`, `+Inf`, `NaN`."""
+    """A number as Prometheus writes it: `1.0`, `1.5e+06`, `+Inf`, `NaN`."""
+    if -_PLAIN < value < _PLAIN:  # as Python does
+        return repr(float(value))
     written: str = floatToGoString(value)  # type: ignore[no-untyped-call]  # the library has no type for it
     return written
 
@@ -190,17 +229,41 @@ class _Written:
     def update(self, family: Family) -> bool:
         """Writes the numbers that have changed; False where more than numbers has, or there is an exemplar."""
         last = self.family
-        if family.kind != last.kind or family.help != last.help or len(family.samples) != len(self.starts):
+        samples, before = family.samples, last.samples
+        if family.kind != last.kind or family.help != last.help or len(samples) != len(self.starts):
             return False
-        lines = self.lines
-        for index, (it, before) in enumerate(zip(family.samples, last.samples, strict=True)):
-            suffix, labels, value, exemplar = it
-            if exemplar is not None or labels != before.labels or suffix != before.suffix:
+        if type(samples) is Rows and type(before) is Rows:
+            if samples.suffix != before.suffix or samples.names != before.names:
                 return False
-            if value != before.value:
-                lines[index] = f"{self.starts[index]}{number(value)}\n"
+            changed = samples.rows != before.rows
+            if changed and not self._update_rows(samples.rows, before.rows):
+                return False
+        else:
+            changed = samples != before
+            if changed and not self._update_samples(samples, before):
+                return False
         self.family = family
-        self.text = self.header + "".join(lines)
+        if changed:
+            self.text = self.header + "".join(self.lines)
+        return True
+
+    def _update_rows(self, rows: list[Row], before: list[Row]) -> bool:
+        lines, starts = self.lines, self.starts
+        for index, (row, last) in enumerate(zip(rows, before, strict=True)):
+            if row != last:
+                if row[0] != last[0]:
+                    return False
+                lines[index] = f"{starts[index]}{number(row[1])}\n"
+        return True
+
+    def _update_samples(self, samples: Sequence[Sample], before: Sequence[Sample]) -> bool:
+        lines, starts = self.lines, self.starts
+        for index, (it, last) in enumerate(zip(samples, before, strict=True)):
+            suffix, labels, value, exemplar = it
+            if exemplar is not None or labels != last.labels or suffix != last.suffix:
+                return False
+            if value != last.value:
+                lines[index] = f"{starts[index]}{number(value)}\n"
         return True
 
 
@@ -223,7 +286,7 @@ class _Writer:
         before, self._known = self._known, {}
         for family in families:
             known = before.get(family.name)
-            if known is None or not (known.family == family or known.update(family)):
+            if known is None or not (known.family is family or known.update(family)):
                 known = self._learn(family)
             self._known[family.name] = known
         return "".join([*(it.text for it in self._known.values()), self._end]).encode()

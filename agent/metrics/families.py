@@ -382,7 +382,7 @@ def process(own: OwnProcesses) -> Families:
         "arbitrium_agent_process_start_time_seconds",
         "When the agent's own processes started, in Unix time.",
         ("process",),
-        [((name,), own.booted + stat.born_seconds) for name, stat in rows],
+        [((name,), stat.start_time) for name, stat in rows],
     )
     for what, documentation, numbers in (
         ("open_fds", "Open file descriptors of the agent's own processes.", own.files),

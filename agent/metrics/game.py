@@ -27,6 +27,8 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+# Unix time of the machine's start. Read once: two readings differ by microseconds, and a process's start must not move.
+_BOOTED = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Cpu(NamedTuple):
@@ -95,9 +97,9 @@ class Stat(NamedTuple):
     virtual_bytes: int
 
     @property
-    def born_seconds(self) -> float:
-        """When it started, in seconds since boot."""
-        return self.born / _TICKS
+    def start_time(self) -> float:
+        """When it started, in Unix time, as exactly as the kernel says it; the same at each call."""
+        return round(_BOOTED + self.born / _TICKS, 2)
 
 
 Stats: TypeAlias = dict[int, Stat]
@@ -128,19 +130,15 @@ class ProcessTable:
         Args:
             root: the init.
         """
-        found: Stats = {}
-        seen: dict[str, int] = {}
+        if root == 1:
+            return stats_of(int(name) for name in os.listdir("/proc") if name.isdigit())
         beside = self._beside
         with os.scandir("/proc") as entries:
-            for entry in entries:
-                name, inode = entry.name, entry.inode()
-                seen[name] = inode
-                if beside.get(name) != inode and name.isdigit() and (stat := read_stat(int(name))) is not None:
-                    found[stat.pid] = stat
-        if root != 1:
-            for pid in (root, os.getpid(), *below(found, root)):
-                seen.pop(str(pid), None)
-            self._beside = seen
+            seen = {entry.name: entry.inode() for entry in entries}
+        found = stats_of(int(name) for name, inode in seen.items() if beside.get(name) != inode and name.isdigit())
+        for pid in (root, os.getpid(), *below(found, root)):
+            seen.pop(str(pid), None)
+        self._beside = seen
         return found
 
 
@@ -439,13 +437,11 @@ class OwnProcesses(NamedTuple):
         processes: each as it is now.
         files: how many file descriptors each has open, or None.
         files_limit: how many each may have open, or None.
-        booted: Unix time at which the machine was booted, in seconds.
     """
 
     processes: Mapping[str, Stat]
     files: Mapping[str, int | None]
     files_limit: Mapping[str, int | None]
-    booted: float
 
 
 def own_processes(processes: Stats, root: int) -> OwnProcesses:
@@ -460,5 +456,4 @@ def own_processes(processes: Stats, root: int) -> OwnProcesses:
         {name: processes[pid] for name, pid in pids.items() if pid in processes},
         {name: count_files(pid) for name, pid in pids.items()},
         {name: files_limit(pid) for name, pid in pids.items()},
-        time.time() - time.clock_gettime(time.CLOCK_BOOTTIME),
     )

@@ -9,10 +9,11 @@ The files are those of this process's own network namespace, which every process
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
+
+from agent.metrics.kept_files import KeptFiles
 
 #: Interfaces that are shown; a container has one or two.
 _MOST_DEVICES = 16
@@ -79,6 +80,7 @@ class NetworkReader:
         """Takes the ports of the game, and where the kernel shows the network."""
         self._ports = frozenset(ports)
         self._root = root
+        self._files = KeptFiles()
         # When a socket is closed, its count of drops is lost, so the last value of each socket is stored.
         self._open: dict[str, tuple[Port, int]] = {}
         self._closed: dict[Port, int] = {}
@@ -148,20 +150,7 @@ class NetworkReader:
         return self._text(name).splitlines()
 
     def _text(self, name: str) -> str:
-        try:
-            file = os.open(f"{self._root}/{name}", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return ""
-        try:
-            # The kernel gives at most a page or two of a table with each read.
-            parts = []
-            while part := os.read(file, 65536):
-                parts.append(part)
-        except OSError:
-            return ""
-        finally:
-            os.close(file)
-        return b"".join(parts).decode("ascii", "replace")
+        return self._files.whole_text(f"{self._root}/{name}") or ""
 
 
 _LISTEN = "0A"  # include/net/tcp_states.h

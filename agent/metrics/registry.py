@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from agent.config.injected import Deployment
 from agent.lifecycle.game_report import GameReport, HeartbeatReported, PlayersReported
 from agent.lifecycle.states import Reason, Source, State
-from agent.metrics.counts import Counted, LogSource, StatsdCounts, Tally
+from agent.metrics.counts import Counted, LogCounts, StatsdCounts, Tally
 
 if TYPE_CHECKING:
     import socket
@@ -34,10 +34,11 @@ _KNOWN_STOPS = (
     (Source.OPERATOR, Reason.REQUESTED),
     (Source.PLATFORM, Reason.PLATFORM_STOP),
 )
-# How long a scrape waits for the counters of the log, which may be in another process.
-_REFRESH_SECONDS = 1.0
 # The least time between the end of a reading and the beginning of the next one.
 _SHORTEST_INTERVAL = 0.02
+# Seconds of CPU time. After a reading that took no longer, the next one is done on the event loop, because a thread and
+# the way back cost a fifth more; after a longer one (many processes or sockets) in a thread, so that nobody waits.
+_SHORT_READING = 0.003
 
 
 class _Collected(NamedTuple):
@@ -59,13 +60,13 @@ class Metrics:
         report: GameReport,
         root: Callable[[], int] = os.getpid,
         without: Callable[[], Collection[int]] = frozenset,
-        logs: LogSource | None = None,
+        logs: Callable[[], LogCounts] = LogCounts,
         container: Callable[[], ContainerReading] | None = None,
         network: Callable[[], Network] | None = None,
         attempt_results: Iterable[str] = (),
         trace_id: str | None = None,
         clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
+        wall_offset: float | None = None,
     ) -> None:
         """Takes the sources for a scrape, and starts counting.
 
@@ -76,13 +77,14 @@ class Metrics:
             report: the game's reports; this subscribes to it.
             root: returns the process whose descendants are the game: the init. Called in another thread.
             without: returns its descendants that are not the game: the agent, and helpers. Called in another thread.
-            logs: the counters of the game's output.
+            logs: returns the counters of the game's output.
             container: returns the counters of the container. Called in another thread.
             network: returns the counters of its network. Called in another thread.
             attempt_results: the possible results of a self-stop attempt, shown as 0 until they occur.
             trace_id: of the lifecycle's trace, if it is exported.
             clock: seconds of the monotonic clock that the lifecycle and the report use.
-            wall: Unix time in seconds.
+            wall_offset: seconds to add to `clock` to get Unix time; None to find it out here. That of the init is the
+                same for each agent's process, so that the game's start does not seem to move with a new one.
         """
         self._version = version
         self._deployment = deployment
@@ -90,12 +92,12 @@ class Metrics:
         self._report = report
         self._root = root
         self._without = without
-        self._logs: LogSource = logs or LogSource()
+        self._logs = logs
         self._container = container
         self._network = network
         self._trace_id = trace_id
         self._clock = clock
-        self._wall_offset = wall() - clock()
+        self._wall_offset = time.time() - clock() if wall_offset is None else wall_offset
         self._counted = Counted(
             stops=Tally((str(source), str(reason)) for source, reason in _KNOWN_STOPS),
             attempts=Tally((str(result),) for result in attempt_results),
@@ -180,14 +182,11 @@ class Metrics:
     async def _read(self) -> list[Family]:
         if self._collector is None:
             self._collector = await asyncio.to_thread(self._make_collector)
-        failed = None
-        try:
-            async with asyncio.timeout(_REFRESH_SECONDS):
-                await self._logs.refresh()
-        except Exception as problem:  # the other metrics are still available
-            failed = problem
-        reading = await asyncio.to_thread(self._collector.read)
-        return self._collector.families(reading, failed)
+        if self._collector.took < _SHORT_READING:
+            reading = self._collector.read()
+        else:
+            reading = await asyncio.to_thread(self._collector.read)
+        return self._collector.families(reading)
 
     async def listen_statsd(self, listening: socket.socket) -> StatsdListener:
         """Receives the game's metrics from a bound datagram socket.

@@ -62,7 +62,8 @@ from agent.link.messages import (
     TailAsked,
     TimeRunsOut,
 )
-from agent.metrics.counts import LogCounts, LogSource
+from agent.logs.shared_counts import DROPPED, LOST_STDERR, LOST_STDOUT, SHIPPED, STDERR, STDOUT
+from agent.metrics.counts import LogCounts
 from agent.metrics.exports import Exports, LogOrigin
 from agent.metrics.registry import Metrics
 from agent.runtime import player_count
@@ -222,9 +223,10 @@ class Agent:
             root=os.getppid,
             without=lambda: (os.getpid(),),
             report=self._report,
-            logs=LogSource(self._log_counts, self._spool.refresh),
+            logs=self._log_counts,
             attempt_results=list(Result),
             trace_id=self._exports.trace_id,
+            wall_offset=init.inputs.wall_offset,
         )
         self._operations = Operations(
             self._mirror,
@@ -559,14 +561,16 @@ class Agent:
         return is_below(peer.pid, os.getppid(), frozenset({os.getpid()}))
 
     def _log_counts(self) -> LogCounts:
-        capture, spool = self._spool.capture, self._spool.counters()
-        if capture is None:
+        if not self._settings.capture:
             return LogCounts()
+        counts = self._init.output.counts
+        if not counts.shared:
+            raise AgentError("cannot see what PID 1 counts: it had no memory to share; give the container more")
         return LogCounts(
-            received={stream: capture[f"{stream}_bytes"] for stream in ("stdout", "stderr")},
-            shipped=spool.get("bytes_shipped", 0),
-            dropped=spool.get("bytes_dropped", 0),
-            not_passed_on=capture["not_passed_on"],
+            received={"stdout": counts[STDOUT], "stderr": counts[STDERR]},
+            shipped=counts[SHIPPED],
+            dropped=counts[DROPPED] + self._spool.earlier_bytes_dropped,
+            not_passed_on=counts[LOST_STDOUT] + counts[LOST_STDERR],
         )
 
     def _deployment(self) -> dict[str, JsonValue]:

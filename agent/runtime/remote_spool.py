@@ -108,7 +108,6 @@ class RemoteSpool:
         self._own = {one.number: RemoteSegment(self.run, one, link) for one in segments}
         self._earlier = EarlierRuns(directory, self.run, owner)
         self._counters: dict[str, int] = {}
-        self.capture: dict[str, int] | None = None
         link.handle(SegmentClosed, self._on_closed)
         link.handle(SegmentsDropped, self._on_dropped)
 
@@ -130,9 +129,8 @@ class RemoteSpool:
             self._own.pop(number, None)
 
     async def refresh(self) -> None:
-        """Fetches the counters of capture and spool."""
-        counters, _ = await self._link.ask(CountersAsked)
-        self._counters, self.capture = counters["spool"], counters["capture"]
+        """Fetches the counters of the spool."""
+        self._counters, _ = await self._link.ask(CountersAsked)
 
     # For the shipper -------------------------------------------------------------------------------------------------
 
@@ -146,6 +144,11 @@ class RemoteSpool:
             "bytes_dropped": self._counters.get("bytes_dropped", 0) + earlier.bytes_dropped,
             "segments_dropped": self._counters.get("segments_dropped", 0) + earlier.segments_dropped,
         }
+
+    @property
+    def earlier_bytes_dropped(self) -> int:
+        """Bytes of log of earlier runs that were given up."""
+        return self._earlier.bytes_dropped
 
     def append(self, stream: str, data: bytes, ts: int | None = None) -> None:
         """Gives bytes of a file to the init's spool; from any thread."""

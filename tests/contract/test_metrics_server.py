@@ -27,7 +27,7 @@ from agent.lifecycle.game_report import GameReport, ReportError
 from agent.lifecycle.states import GameReady, GameStarted, Reason, Source
 from agent.lifecycle.transition import initial, transition
 from agent.metrics.container import ContainerReading
-from agent.metrics.counts import LogCounts, LogSource
+from agent.metrics.counts import LogCounts
 from agent.metrics.registry import Metrics
 from agent.metrics.server import CONNECTIONS, DESCRIPTORS_SHARE, MetricsServer
 from tests import certificates
@@ -57,7 +57,7 @@ class Agent:
             deployment=parse(ENVIRONMENT).deployment,
             state=lambda: self.state,
             report=self.report,
-            logs=LogSource(self.read_logs),
+            logs=self.read_logs,
             container=lambda: self.read_container(),  # noqa: PLW0108 - a test puts another one in its place
             attempt_results=["confirmed", "refused"],
         )

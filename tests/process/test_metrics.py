@@ -10,6 +10,7 @@ from http.client import HTTPSConnection
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -169,6 +170,25 @@ def test_the_games_group_is_measured(launch: Launcher) -> None:
     before = value(run, r"_log_\w*bytes_total$")
     run.signal(signal.SIGUSR1)
     eventually(lambda: value(run, r"_log_\w*bytes_total$") > before, "log bytes grow")
+
+
+def test_log_bytes_are_those_of_this_moment_whichever_process_of_the_agent_is_asked(
+    launch: Launcher, tmp_path: Path
+) -> None:
+    """PID 1 counts them: they are exact, and go on where the agent's process was killed and started again."""
+    more = tmp_path / "more"
+    script = f"printf %1000s; printf %500s >&2; until [ -e {more} ]; do sleep 0.05; done; printf %24s; sleep 60"
+    settings = {"AGENT_LOG_URL": f"file://{tmp_path}/store", "AGENT_SHIP_INTERVAL": "1s"}
+    run = launch(["sh", "-c", script], mode="subreaper", env=settings)
+    received = r"_log_received_bytes_total$"
+    eventually(lambda: value(run, received) == 1500, "all is counted")
+    assert (value(run, received, stream="stdout"), value(run, received, stream="stderr")) == (1000, 500)
+    eventually(lambda: value(run, r"_log_shipped_bytes_total$") >= 1500, "all is in the store")
+    (agent,) = (each for each in psutil.Process(run.process.pid).children() if each.name() == "arbitrium-agent")
+    agent.kill()
+    run.stderr.wait_for("is up again")
+    more.touch()
+    eventually(lambda: value(run, received) == 1524, "what came later is counted")
 
 
 def test_a_stop_is_counted_by_source_and_result(launch: Launcher) -> None:

@@ -18,6 +18,7 @@ import pytest
 from agent.logs import frames
 from agent.logs.capture import TAIL, Capture
 from agent.logs.redact import Redactor
+from agent.logs.shared_counts import LOST_STDERR, LOST_STDOUT, STDERR, STDOUT, SharedCounts
 from agent.logs.sink import Sink
 from agent.logs.spool import Spool
 
@@ -70,12 +71,32 @@ class Rig:
         self, passthrough: dict[str, int], *, secrets: tuple[str, ...] = (), redact: bool = False, buffer: int = 1 << 22
     ) -> Capture:
         """Starts the capture with the game's stdout and stderr."""
-        self.capture = Capture(
-            self.spool, Redactor(secrets), passthrough, redact_passthrough=redact, buffer_bytes=buffer
+        shown = SharedCounts()
+        capture = self.capture = Capture(
+            self.spool, Redactor(secrets), passthrough, redact_passthrough=redact, buffer_bytes=buffer, counts=shown
         )
-        self.stack.callback(self.capture.close, time.monotonic())
-        self.capture.start(self.streams())
-        return self.capture
+
+        def close() -> None:
+            capture.close(time.monotonic())
+            end = soon()
+            while (seen := self.shown(shown)) != (counted := self.counted(capture)) and time.monotonic() < end:
+                time.sleep(0.001)  # a thread may still count what was read before the end
+            assert seen == counted, "the agent's process is shown the same counts"
+
+        self.stack.callback(close)
+        capture.start(self.streams())
+        return capture
+
+    @staticmethod
+    def shown(counts: SharedCounts) -> tuple[int, int, int]:
+        """Bytes of stdout and stderr, and bytes not passed on, as the agent's process sees them."""
+        return counts[STDOUT], counts[STDERR], counts[LOST_STDOUT] + counts[LOST_STDERR]
+
+    @staticmethod
+    def counted(capture: Capture) -> tuple[int, int, int]:
+        """The same as the capture counts them."""
+        counted = capture.counters()
+        return counted["stdout_bytes"], counted["stderr_bytes"], counted["not_passed_on"]
 
     def streams(self) -> dict[str, int]:
         """New pipes for a game; ours are in `game`, the reading ends are returned."""
@@ -447,12 +468,14 @@ def test_a_sink_without_a_thread_passes_on_and_gives_up_what_nobody_reads(monkey
     monkeypatch.setattr(threading.Thread, "start", refuse)
     reading, writing = os.pipe()
     try:
-        sink = Sink(writing, lambda: None)
+        told: list[int] = []
+        sink = Sink(writing, lambda: None, tell_lost=told.append)
         sink.put(b"x" * 10_000)
         assert os.read(reading, 20_000) == b"x" * 10_000
         os.close(reading)
         sink.put(b"y" * 10_000)
         assert (sink.written, sink.dropped, sink.waiting, sink.closed) == (10_000, 10_000, 0, True)
+        assert told[-1] == 10_000
         assert sink.drain(time.monotonic() + 5.0)
     finally:
         os.close(writing)

@@ -1,11 +1,13 @@
 """What is written from templates is what the client library writes, whatever changed since the last scrape."""
 
+from collections.abc import Sequence
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.exposition import choose_encoder
 
 from agent.metrics import exposition
-from agent.metrics.exposition import Exemplar, Family, Formats, Kind, Sample
+from agent.metrics.exposition import Exemplar, Family, Formats, Kind, Rows, Sample
 
 ACCEPTED = st.sampled_from(
     [
@@ -32,19 +34,32 @@ def families(draw: st.DrawFn) -> list[Family]:
     for name in draw(st.lists(NAMES, max_size=3, unique=True)):
         kind: Kind = draw(st.sampled_from(KINDS))
         suffix, exemplars = ("_total", EXEMPLARS) if kind == "counter" else ("", st.none())
-        samples = draw(st.lists(st.builds(Sample, st.just(suffix), LABELS, VALUES, exemplars), max_size=3))
+        samples: Sequence[Sample]
+        if draw(st.booleans()):
+            labels = draw(st.sampled_from([(), ("why",), ("zone", "why")]))
+            values = st.tuples(*(st.text(max_size=2) for _ in labels))
+            samples = Rows(suffix, labels, draw(st.lists(st.tuples(values, VALUES), max_size=3)))
+        else:
+            samples = draw(st.lists(st.builds(Sample, st.just(suffix), LABELS, VALUES, exemplars), max_size=3))
         found.append(Family(name, kind, draw(st.sampled_from(["Help.", "Two\nlines \\"])), samples))
     return found
 
 
-@settings(max_examples=40)
+def with_values(samples: Sequence[Sample], value: float) -> Sequence[Sample]:
+    """The same samples with another number."""
+    if isinstance(samples, Rows):
+        return Rows(samples.suffix, samples.names, [(values, value) for values, _ in samples.rows])
+    return [each._replace(value=value) for each in samples]
+
+
+@settings(max_examples=60)
 @given(ACCEPTED, st.lists(families(), min_size=1, max_size=2))
 def test_it_is_what_the_library_writes(accept: str, scrapes: list[list[Family]]) -> None:
     """Values change, and labels, kinds, help and exemplars as well."""
     formats = Formats()
     encode, _ = choose_encoder(accept)
     for each in scrapes:
-        again = [it._replace(samples=[s._replace(value=3.5) for s in it.samples]) for it in each]
+        again = [it._replace(samples=with_values(it.samples, 3.5)) for it in each]
         for found in (each, again):
             write, _ = formats.negotiate(accept)
             assert write(found) == encode(exposition._Collected(found))

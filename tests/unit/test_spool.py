@@ -15,6 +15,7 @@ import pytest
 
 from agent.logs import frames, runs, writer
 from agent.logs.runs import Segment
+from agent.logs.shared_counts import DROPPED, SHIPPED, SharedCounts
 from agent.logs.spool import Spool
 
 
@@ -50,12 +51,19 @@ def sealed(spool: Spool) -> list[Segment]:
 
 @pytest.fixture
 def open_spool(tmp_path: Path) -> Iterator[Callable[..., Spool]]:
-    """Makes spools, and closes them at the end."""
+    """Makes spools, and closes them at the end; whatever happened, the agent's process is shown the same counts."""
     with contextlib.ExitStack() as stack:
 
         def make(directory: Path | str = tmp_path / "spool", max_bytes: int = 1 << 20, **options: object) -> Spool:
-            made = Spool(str(directory), max_bytes, **options)  # type: ignore[arg-type]  # passed on as they are
-            stack.callback(lambda: made.close(soon()))
+            shown = SharedCounts()
+            made = Spool(str(directory), max_bytes, counts=shown, **options)  # type: ignore[arg-type]  # passed on as they are
+
+            def close() -> None:
+                made.close(soon())
+                counted = made.counters()
+                assert (shown[SHIPPED], shown[DROPPED]) == (counted["bytes_shipped"], counted["bytes_dropped"])
+
+            stack.callback(close)
             return made
 
         yield make
