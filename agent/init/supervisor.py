@@ -492,8 +492,11 @@ class Supervisor:
         self._acknowledge(seconds)
 
     def is_game(self, pid: int) -> bool:
-        """Whether a process is part of the game; true for one that has just ended and may have been."""
-        return self.process.has(pid) or not os.path.exists(f"/proc/{pid}")
+        """Whether a process is part of the game; true for one that has just ended and may have been.
+
+        The kernel calls a sender of another PID namespace, which is nobody's child here, 0 (man 7 pid_namespaces).
+        """
+        return pid > 0 and (self.process.has(pid) or not os.path.exists(f"/proc/{pid}"))
 
     def count_notification(self, operation: str, status: str) -> None:
         """Counts a notification; the metric itself is in the agent's process."""

@@ -1,6 +1,7 @@
 """`sd_notify`: games and tools made for systemd speak to the agent as they are."""
 
 import shutil
+import socket
 import tempfile
 
 import pytest
@@ -82,11 +83,14 @@ def test_a_game_that_ends_by_itself_is_not_interrupted(launch: Launcher) -> None
 
 
 def test_what_has_no_effect_is_ignored_or_said(launch: Launcher) -> None:
-    """Unknown assignments and bytes that are no text; somebody else's MAINPID; more time where no stop is under way."""
+    """Unknown assignments, bytes that are no text, another's MAINPID, more time without a stop, another sender."""
     nonsense = ["X_SOMETHING=1\\nFDSTORE=1", "nonsense", "=", "READY=yes"]
     wrong = ["MAINPID=1", "MAINPID=x", "EXTEND_TIMEOUT_USEC=1000000"]
     run = launch(game("notifies", *nonsense, *wrong, "STATUS=fine", "BARRIER"))
     run.wait_for("barrier")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stranger:
+        stranger.sendto(b"STATUS=not mine", run.game_environment["NOTIFY_SOCKET"])
+    eventually(lambda: "is not part of the game" in run.stderr.text, "who is not of the game is refused")
     assert run.http("GET", "/v1/status").json()["text"] == "fine"
     assert phase(run) == "starting"
     assert run.stop().code == 0

@@ -243,6 +243,23 @@ def _no_room(_fd: int, _data: bytes) -> int:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def test_a_directory_that_another_user_made_beforehand_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_spool: Callable[..., Spool]
+) -> None:
+    """Whoever owns it decides what is read from it and shipped; the end of the log is kept in memory."""
+    directory = tmp_path / "spool"
+    directory.mkdir(mode=0o777)
+    if os.geteuid() == 0:
+        os.chown(directory, 54321, 54321)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    spool = open_spool(directory)
+    assert "it belongs to another user" in spool.problem
+    spool.append("stdout", b"kept\n")
+    assert bytes_of(sealed(spool)) == b"kept\n"
+    assert not list(directory.iterdir())
+
+
 def test_a_directory_that_is_deleted_while_it_is_used_is_made_again(open_spool: Callable[..., Spool]) -> None:
     """A game that cleans /tmp does not end the log."""
     spool = open_spool()
