@@ -29,7 +29,7 @@ TO_EXEC = "exec of the init to exec of the game"
 TO_ANSWER = "exec to the first answered request"
 FLOOR = "python3 -c pass (to its end)"
 # As packaging/main.c starts it in an image; the script that pip makes for a checkout imports `re` before it.
-_START = [sys.executable, "-c", "from agent.__main__ import main\nraise SystemExit(main())", "run", "--"]
+START = [sys.executable, "-c", "from agent.__main__ import main\nraise SystemExit(main())", "run", "--"]
 
 
 def measure(quick: bool) -> list[Row]:
@@ -63,7 +63,7 @@ def measure(quick: bool) -> list[Row]:
 
 def _agent() -> float:
     file = new_file()
-    command = [stamp(), "launch", file, *_START, stamp(), "exit", file]
+    command = [stamp(), "launch", file, *START, stamp(), "exit", file]
     subprocess.run(command, env=agent_environment(free_port(), free_port()), check=True, stdin=subprocess.DEVNULL)
     found = moments(file)
     return found["started"] - found["exec"]
@@ -90,7 +90,7 @@ def _python() -> float:
 
 def _agent_answers() -> float:
     file, control = new_file(), free_port()
-    command = [stamp(), "launch", file, *_START, stamp(), "wait", file]
+    command = [stamp(), "launch", file, *START, stamp(), "wait", file]
     with running(command, agent_environment(control, free_port())):
         return first_answer(control, "/healthz") - moment(file, "exec")
 

@@ -1,16 +1,51 @@
-"""How long SIGTERM takes from the init to the game."""
+"""How long SIGTERM takes from the init to the game: in the middle of its life, and at its very start on little CPU.
+
+At the start the init has to be there first. On a quarter of a CPU, which gives a process 25 ms of each 100 ms, that
+takes longer than anything else, so the floor is an interpreter that does nothing but hear the signal itself.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from benchmarks import Row, skipped, summary
-from benchmarks._tools import PEERS, CannotMeasureError, agent, moment, new_file, peer, rounds, running, stamp
+from benchmarks._tools import (
+    PATIENCE,
+    PEERS,
+    CannotMeasureError,
+    agent,
+    agent_environment,
+    free_port,
+    moment,
+    new_file,
+    peer,
+    rounds,
+    running,
+    stamp,
+)
+from benchmarks.start import START
 
 WHAT = "SIGTERM to the game's receipt"
+AT_START = "SIGTERM at the exec of the init to the game's receipt, on a quarter of a CPU"
+_FLOOR = "python3, to its own receipt"
+_CPU = Path("/sys/fs/cgroup/cpu")  # cgroup v1
+_HEARS = """
+import _signal, os, sys, time
+def heard(*_):
+    with open(sys.argv[1], "a") as file:
+        file.write(f"term {time.monotonic_ns()}\\n")
+    os._exit(0)
+_signal.signal(_signal.SIGTERM, heard)
+_signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGTERM,))
+time.sleep(20)
+"""
 
 
 def measure(quick: bool) -> list[Row]:
@@ -32,7 +67,52 @@ def measure(quick: bool) -> list[Row]:
     for _ in rounds(seconds, most, 3):
         for name, subject in subjects.items():
             found[name].append(subject() * 1000)
-    return [summary(WHAT, name, values, "ms") for name, values in found.items()] + missing
+    rows = [summary(WHAT, name, values, "ms") for name, values in found.items()] + missing
+    return rows + _at_start(quick)
+
+
+def _at_start(quick: bool) -> list[Row]:
+    found: dict[str, list[float]] = {"agent": [], _FLOOR: []}
+    try:
+        for _ in rounds(4.0 if quick else 10.0, 15, 2):
+            agents, floors = new_file(), new_file()
+            found["agent"].append(_early([*START, stamp(), "wait", agents], agents) * 1000)
+            found[_FLOOR].append(_early([sys.executable, "-c", _HEARS, floors], floors) * 1000)
+    except CannotMeasureError as problem:
+        return [skipped(AT_START, "agent", "ms", str(problem))]
+    return [summary(AT_START, name, values, "ms") for name, values in found.items()]
+
+
+def _early(command: Sequence[str], file: str) -> float:
+    """Sends SIGTERM right after the exec, blocked as the launcher of an image leaves it."""
+    with _quarter_of_a_cpu() as group:
+        enter = ["sh", "-c", 'echo $$ >"$0" && exec env --block-signal=TERM "$@"', f"{group}/cgroup.procs"]
+        launched = [*enter, stamp(), "launch", file, *command]
+        with running(launched, agent_environment(free_port(), free_port())) as process:
+            sent = moment(file, "exec")
+            process.send_signal(signal.SIGTERM)
+            received = moment(file, "term")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(PATIENCE)
+            return received - sent
+
+
+@contextlib.contextmanager
+def _quarter_of_a_cpu() -> Iterator[Path]:
+    group = _CPU / f"arbitrium-benchmark-{os.getpid()}-{time.monotonic_ns()}"
+    try:
+        group.mkdir()
+        (group / "cpu.cfs_period_us").write_text("100000")
+        (group / "cpu.cfs_quota_us").write_text("25000")
+    except OSError as problem:
+        raise CannotMeasureError(f"a cgroup (version 1) cannot be made in {_CPU}: {problem.strerror}") from None
+    try:
+        yield group
+    finally:
+        end = time.monotonic() + PATIENCE
+        while (group / "cgroup.procs").read_text() and time.monotonic() < end:
+            time.sleep(0.01)
+        group.rmdir()
 
 
 def _agent() -> float:
