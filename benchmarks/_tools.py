@@ -192,6 +192,25 @@ def agent(children: int = 0, program: Sequence[str] = (AGENT,), **settings: str)
 
 
 @contextlib.contextmanager
+def contained(children: int = 0) -> Iterator[Running]:
+    """As `agent`, as PID 1 of a PID namespace of its own: as in a container, it sees no processes of others.
+
+    Raises:
+        CannotMeasureError: that is not permitted here.
+    """
+    namespace = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+    tried = [*namespace, "true"]
+    if shutil.which(tried[0]) is None or subprocess.run(tried, check=False, capture_output=True).returncode:
+        raise CannotMeasureError("a PID namespace is not permitted here (unshare --pid --fork --mount-proc)")
+    with agent(children, (*namespace, AGENT)) as it:
+        init = next(child.pid for child in psutil.Process(it.pid).children())
+        try:
+            yield Running(init, it.port, it.metrics_port, it.file)
+        finally:
+            os.kill(init, signal.SIGTERM)  # unshare does not pass it on
+
+
+@contextlib.contextmanager
 def bare(*options: str) -> Iterator[Running]:
     """The bare aiohttp app, answering."""
     port = free_port()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 
 from benchmarks import Row, skipped, summary
-from benchmarks._tools import CannotMeasureError, Client, Running, agent, bare, cpu_seconds, rounds
+from benchmarks._tools import CannotMeasureError, Client, Running, agent, bare, contained, cpu_seconds, rounds
 
 FIRST, LATER, CPU = "first scrape", "scrape", "CPU time of a scrape"
 MANY = 50
@@ -23,6 +23,7 @@ def measure(quick: bool) -> list[Row]:
         for _ in rounds(seconds, 5):
             subjects: dict[str, AbstractContextManager[Running]] = {
                 "agent": agent(),
+                "agent, PID 1 of a namespace": contained(),
                 f"agent, a game of {MANY + 1} processes": agent(MANY),
                 "bare aiohttp app, default metrics": bare("metrics"),
             }
@@ -35,7 +36,11 @@ def measure(quick: bool) -> list[Row]:
                     sizes[who] = len(client.ask(client.request("GET", "/metrics"))[1])
     except CannotMeasureError as problem:
         return [skipped(LATER, "agent", "ms", str(problem))]
-    aims = {"agent": AIM, f"agent, a game of {MANY + 1} processes": AIM + (MANY + 1) * AIM_EACH}
+    aims = {
+        "agent": AIM,
+        "agent, PID 1 of a namespace": AIM,
+        f"agent, a game of {MANY + 1} processes": AIM + (MANY + 1) * AIM_EACH,
+    }
     rows = [summary(FIRST, who, values, "ms") for who, values in firsts.items()]
     for who, values in laters.items():
         waits = "" if who not in aims else "; waits for 20 ms between two readings"

@@ -173,7 +173,8 @@ class Metrics:
             # Only a reading that began after this call is new enough for the caller.
             if self._begun > begun and self._latest is not None:
                 return self._latest
-            await asyncio.sleep(max(0.0, self._next - time.monotonic()))
+            if (pause := self._next - time.monotonic()) > 0:
+                await asyncio.sleep(pause)
             self._begun += 1
             self._latest = _Collected(await self._read(), {})
             self._next = time.monotonic() + _SHORTEST_INTERVAL
