@@ -14,7 +14,7 @@ from agent.config.model import Settings, load
 from agent.config.names import game_environment, option, unknown_variables, variable
 from agent.config.table import TABLE
 from agent.errors import Problem, SettingsError
-from agent.init.inputs import Inputs
+from agent.init.inputs import Inputs, read
 from agent.logs.redact import Redactor
 
 
@@ -124,9 +124,13 @@ def test_an_unknown_variable_is_found_with_a_suggestion() -> None:
 
 
 def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`AGENT_LOG_URL=` in a compose file means none."""
+    """`AGENT_LOG_URL=` in a compose file means none; an empty option as well, to the init and to the agent alike."""
     monkeypatch.setenv("AGENT_GRACE_SECONDS", "")
     assert load().grace_seconds == 5
+    assert load({"grace_seconds": ""}).grace_seconds == 5
+    inputs = read(["--grace-seconds=", "--", "game"])
+    assert inputs.setting("grace_seconds") == 5
+    assert not inputs.problems
 
 
 def test_settings_are_frozen() -> None:
