@@ -39,6 +39,7 @@ __all__ = [
     "SERVER_SOFTWARE",
     "BadHttpMethod",
     "BaseRequest",
+    "Connection",
     "HttpVersion11",
     "RequestHandler",
     "RequestPayloadError",
@@ -47,3 +48,23 @@ __all__ = [
     "StreamResponse",
     "has_asked",
 ]
+
+
+class Connection(RequestHandler):
+    """A connection, with what aiohttp's server knows of it and has no public name for.
+
+    All uses of the server's private parts are here; `tests/unit/test_aiohttp_private.py` fails if a new version has
+    moved one of them.
+    """
+
+    __slots__ = ()
+
+    @property
+    def has_requests_waiting(self) -> bool:
+        """Whether the head of a request was read that is not handled yet."""
+        return bool(self._messages)
+
+    @property
+    def waits_for_request(self) -> bool:
+        """Whether no request is being handled, and none was read."""
+        return self._waiter is not None and not self._waiter.done()

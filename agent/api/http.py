@@ -271,7 +271,7 @@ def _wait_seconds(request: web.BaseRequest) -> float:
     return wait
 
 
-class _Connection(web.RequestHandler):
+class _Connection(web.Connection):
     """A connection that answers invalid HTTP with a problem document, and detects when its client is gone."""
 
     def __init__(
@@ -306,19 +306,18 @@ class _Connection(web.RequestHandler):
 
         aiohttp would close the connection, which is right only if no answer is pending, or more input was expected.
         """
-        idle = self._waiter is not None and not self._waiter.done()
-        self.ended = not (idle or self.reading or self.gone is not None)
+        self.ended = not (self.waits_for_request or self.reading or self.gone is not None)
         return self.ended
 
     @property
     def idle(self) -> bool:
         """Whether nobody waits for an answer here."""
-        return not (self.answering or self._messages)
+        return not (self.answering or self.has_requests_waiting)
 
     @property
     def has_nothing_more(self) -> bool:
         """Whether the request that is being answered is the last one."""
-        return self.ended and not self._messages
+        return self.ended and not self.has_requests_waiting
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Ends the stream of events on this connection, if there is one."""

@@ -188,7 +188,7 @@ class Server:
             ) from None
 
 
-class _Connection(web.RequestHandler):
+class _Connection(web.Connection):
     """A connection that is closed where nothing is asked, or where another one needs its place."""
 
     __slots__ = ("_open", "_waiting", "answering")
@@ -209,7 +209,7 @@ class _Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._messages and self._waiting is not None:
+        if self.has_requests_waiting and self._waiting is not None:
             self._waiting.cancel()  # a whole head of a request has come
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -221,7 +221,7 @@ class _Connection(web.RequestHandler):
     @property
     def idle(self) -> bool:
         """Whether nobody waits for an answer here."""
-        return not (self.answering or self._messages)
+        return not (self.answering or self.has_requests_waiting)
 
     def _too_late(self, transport: asyncio.Transport) -> None:
         transport.abort()

@@ -1,4 +1,4 @@
-"""All uses of aiohttp's private parts in this package.
+"""All uses of the private parts of aiohttp's client; those of its server are in `agent.web.Connection`.
 
 `tests/unit/test_aiohttp_private.py` fails if a new version has changed any of them. Imported with the first call: see
 `self_stop`.

@@ -76,6 +76,7 @@ def test_a_game_that_forks_on_sigterm_is_killed(launch: Launcher, mode: Mode) ->
     assert done.seconds <= 5.0
 
 
+@pytest.mark.slow
 def test_a_wrapper_shell_does_not_cost_the_game_its_last_second(launch: Launcher, mode: Mode) -> None:
     """The shell in front dies of SIGTERM at once; the game behind it still saves its world before any kill."""
     run = launch(game("wrapper.sh", *game("slow_on_sigterm", "1")), mode=mode)
