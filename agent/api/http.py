@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import re
 import socket
@@ -124,7 +125,9 @@ class HttpServer:
             self._open,
             begun=web.has_asked,
             silent_seconds=KEEPALIVE_SECONDS,
-            lasting=Lasting(lambda data: data.startswith(b"GET /v1/events"), lambda: _answer(self._no_stream())),
+            lasting=Lasting(
+                lambda data: data.startswith(b"GET /v1/events"), lambda: _refused_stream(self._open.held_limit)
+            ),
         )
 
     @property
@@ -232,11 +235,6 @@ class HttpServer:
                 if event.type == "stop":
                     return Answer(event.json)
 
-    def _no_stream(self) -> OperationError:
-        return OperationError(
-            Kind.UNAVAILABLE, f"cannot wait for events: {self._open.held_limit} connections do; close some"
-        )
-
     @contextlib.contextmanager
     def _lasting(self, request: web.BaseRequest) -> Iterator[Subscription]:
         """Subscribes to events for an answer that lasts, until it or its client ends.
@@ -246,7 +244,7 @@ class HttpServer:
         """
         connection = _connection(request)
         if not self._open.hold(connection):
-            raise self._no_stream()
+            raise _too_many_streams(self._open.held_limit)
         subscription = self._feed.subscribe()
         connection.gone = subscription.close
         try:
@@ -362,6 +360,16 @@ def _problem(wrong: OperationError, *, with_message: bool = False) -> web.Respon
     if wrong.kind in (Kind.TOO_LARGE, Kind.TIMEOUT):
         response.force_close()  # the rest of the body may still arrive, and is not a request
     return response
+
+
+def _too_many_streams(limit: int) -> OperationError:
+    return OperationError(Kind.UNAVAILABLE, f"cannot wait for events: {limit} connections do; close some")
+
+
+@functools.lru_cache(maxsize=1)
+def _refused_stream(limit: int) -> bytes:
+    """Rendered once: they come by the thousand."""
+    return _answer(_too_many_streams(limit))
 
 
 def _answer(wrong: OperationError) -> bytes:
