@@ -1,4 +1,4 @@
-"""A local API that runs for a test: real sockets, a real conductor on the real loop, fake rooms around it."""
+"""A local API that runs for a test: real sockets, a real driver on the real loop, fake rooms around it."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class FakeTags:
 class Agent:
     """An agent that serves, seen from both sides."""
 
-    conductor: Driver
+    driver: Driver
     report: GameReport
     events: EventBus
     operations: Operations
@@ -102,7 +102,7 @@ class Agent:
     def facts(self) -> tuple[State, object]:
         """All that a request could change."""
         report = self.report
-        return self.conductor.state, (
+        return self.driver.state, (
             report.count,
             report.capacity,
             dict(report.ids),
@@ -145,12 +145,10 @@ async def running(
     loop = asyncio.get_running_loop()
     effects: list[Effect] = []
     requests: list[tuple[str, str, str]] = []
-    conductor = Driver(
-        initial(rules or default_rules(), loop.time()), lambda effect, _state: effects.append(effect), loop
-    )
+    driver = Driver(initial(rules or default_rules(), loop.time()), lambda effect, _state: effects.append(effect), loop)
     report, bus = GameReport(), events or EventBus()
     operations = Operations(
-        conductor,
+        driver,
         report,
         bus,
         deployment=lambda: DEPLOYMENT,
@@ -160,15 +158,15 @@ async def running(
         keep=keep,
         drop_in=drop_in,
     )
-    feed = Feed(conductor, report, bus, operations.view)
+    feed = Feed(driver, report, bus, operations.view)
 
     def follow(before: State, after: State, event: LifecycleEvent) -> None:
         feed.on_transition(_told(before, event), _told(after, event), event)
 
-    conductor.watch(follow)
+    driver.watch(follow)
     # What belongs beside the policies: a drain that nobody waits for any more, a report that a restart clears.
     PolicyTimer(
-        conductor,
+        driver,
         report,
         Limits(),
         loop=cast("Any", loop),
@@ -177,7 +175,7 @@ async def running(
         on_hang=lambda: None,
         warn=lambda _seconds: None,
     )
-    conductor.post(GameStarted(loop.time(), GAME_PID))
+    driver.post(GameStarted(loop.time(), GAME_PID))
 
     def on_request(transport: str, operation: str, status: str, seconds: float) -> None:
         assert seconds >= 0
@@ -197,7 +195,7 @@ async def running(
         unix, operations, feed, is_game=lambda _peer: game_connects, users=users, on_request=on_request
     )
     try:
-        yield Agent(conductor, report, bus, operations, feed, port, path, effects, requests, web, lines)
+        yield Agent(driver, report, bus, operations, feed, port, path, effects, requests, web, lines)
     finally:
         bus.close()
         await asyncio.gather(web.close(), lines.close())

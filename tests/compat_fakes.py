@@ -1,4 +1,4 @@
-"""The hosts that are answered for, served for a test: real sockets, a real conductor, the operations themselves."""
+"""The hosts that are answered for, served for a test: real sockets, a real driver, the operations themselves."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Served:
 
     def phase(self) -> Phase:
         """Where the lifecycle is."""
-        return self.agent.conductor.state.phase
+        return self.agent.driver.state.phase
 
     def port(self, listener: str) -> int:
         """Where a listener is."""
@@ -74,9 +74,9 @@ class Served:
 
     def stop(self, reason: StopReason = StopReason.PLATFORM_STOP) -> None:
         """Somebody asks for a stop."""
-        now = self.agent.conductor.now()
+        now = self.agent.driver.now()
         source = Source.POLICY if reason is StopReason.HEARTBEAT_LOST else Source.OPERATOR
-        self.agent.conductor.post(StopRequested(now, StopRequest(source, reason, now)))
+        self.agent.driver.post(StopRequested(now, StopRequest(source, reason, now)))
 
     async def call(self, listener: str, method: str, path: str, body: Any = None, **more: Any) -> Answer:
         """Asks a listener; the body is sent as JSON."""
@@ -135,7 +135,7 @@ async def serving(
             agent.report,
             settings=loaded,
             deployment=parse(injected).deployment,
-            phase=lambda: agent.conductor.state.phase,
+            phase=lambda: agent.driver.state.phase,
             limit_health=limits.append,
             hold=holds.append,
             saved=saved,

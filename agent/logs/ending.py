@@ -50,7 +50,7 @@ class ShipReport:
 
 
 class Ending:
-    """Ships the end of one run: `main_part`, then `last_word`.
+    """Ships the end of one run: `main_part`, then `final_document`.
 
     Attributes:
         outbox: uploads to the store; None without a store.
@@ -104,7 +104,7 @@ class Ending:
         self._disk_patience = 1.0
 
     async def main_part(self, seconds: float) -> None:
-        """Ships everything except the final `exit.json`, which `last_word` ships.
+        """Ships everything except the final `exit.json`, which `final_document` ships.
 
         Args:
             seconds: the available time, for the timeouts of single steps; the caller cancels it in time.
@@ -115,12 +115,12 @@ class Ending:
         large = UploadPolicy(patience=None, pauses=_PAUSES, give_up=True)
         # `exit.json` and the tail are uploaded while the other files are still being searched: there may be little time
         # left.
-        story = asyncio.ensure_future(self._story(small))
+        first_objects = asyncio.ensure_future(self._first_objects(small))
         try:
             segments, files, core = await self._look(loop.time(), seconds)
-            await self._ship(story, segments, files, core, small, large, seconds)
+            await self._ship(first_objects, segments, files, core, small, large, seconds)
         finally:
-            story.cancel()
+            first_objects.cancel()
 
     async def _look(self, now: float, seconds: float) -> tuple[list[Segment], list[bundle.Kept], list[bundle.Kept]]:
         """Finds what to ship: segments, files to keep, the core."""
@@ -138,7 +138,7 @@ class Ending:
         core = await self.worker.within(patience, find, cores, self._manifest, self.user) or []
         return segments, files, core
 
-    async def _story(self, policy: UploadPolicy) -> str:
+    async def _first_objects(self, policy: UploadPolicy) -> str:
         """Ships `exit.json` and the tail.
 
         Returns:
@@ -158,7 +158,7 @@ class Ending:
 
     async def _ship(
         self,
-        story: asyncio.Future[str],
+        first_objects: asyncio.Future[str],
         segments: list[Segment],
         files: list[bundle.Kept],
         core: list[bundle.Kept],
@@ -178,7 +178,7 @@ class Ending:
         if self.archive is not None:
             await self._all_in_one(self.archive, segments, files + core, small, large, seconds)
             return
-        if problem := await story:
+        if problem := await first_objects:
             self._left = {name: (size, problem) for name, (size, _) in self._left.items()}
             return
         self._done("tail.log")
@@ -238,14 +238,14 @@ class Ending:
             if name in self._left:
                 self._done(name)
         documents = {runs.EXIT: self._exit_json(), "tail.log": self.tail, runs.RUN: self.about}
-        story: list[Member] = [(self._key(name), content) for name, content in documents.items()]
+        first_objects: list[Member] = [(self._key(name), content) for name, content in documents.items()]
         try:
-            await archive.upload([*story, *members], segments, policy)
+            await archive.upload([*first_objects, *members], segments, policy)
         except BaseException:
             self._left, self.result.shipped = before, shipped
             raise
 
-    async def last_word(self, seconds: float) -> None:
+    async def final_document(self, seconds: float) -> None:
         """Writes `exit.json` once more, with the result for everything else."""
         result = self.result
         self._complete = True

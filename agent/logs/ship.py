@@ -193,7 +193,7 @@ class Shipper:
         try:
             await self._until(deadline - self._reserve, self._main_part(ending, seconds - self._reserve))
             self._reserve = 0.0
-            await self._until(self._deadline, ending.last_word(max(0.0, self._deadline - loop.time())))
+            await self._until(self._deadline, ending.final_document(max(0.0, self._deadline - loop.time())))
         finally:
             if self._preparing is not None:
                 await _cancel(self._preparing)

@@ -90,7 +90,7 @@ async def test_a_start_script(agent: Agent, shell: Shell) -> None:
     assert (await shell("healthcheck", "--ready")).code == 1
     ready = await shell("ready")
     assert (ready.code, ready.out) == (0, "players may come\n")
-    assert agent.conductor.state.phase is Phase.READY
+    assert agent.driver.state.phase is Phase.READY
     assert (await shell("health")).out == "heard; the deployment is ready\n"
     assert (await shell("players", "set", "3", "--capacity", "16")).out == "3 of 16 players\n"
     assert (await shell("players", "join", "Jürgen / 42")).out == "4 of 16 players\n"
@@ -104,7 +104,7 @@ async def test_a_start_script(agent: Agent, shell: Shell) -> None:
     assert json.loads((await shell("deployment")).out)["request_id"] == "23c01225b99d"
     stop = await shell("stop", "--reason", "match over", "--grace-seconds", "7", "--log-storage", "false")
     assert (stop.code, stop.out) == (0, "stopping (asked for by the game, requested: match over)\n")
-    request = agent.conductor.state.stop
+    request = agent.driver.state.stop
     assert request is not None
     assert (request.message, request.grace_seconds, request.log_storage) == ("match over", 7.0, "false")
     late = await shell("ready")
@@ -145,7 +145,7 @@ async def test_what_the_agent_refuses(agent: Agent, shell: Shell) -> None:
     assert done.err == "arbitrium-agent: cannot set players: count 5 is more than the capacity, 4\n"
     assert (await shell("players", "set")).code == 1
     assert (await shell("stop", "--grace-seconds", "-1")).code == 1
-    assert agent.conductor.state.phase is Phase.STARTING
+    assert agent.driver.state.phase is Phase.STARTING
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ async def test_events(agent: Agent, shell: Shell) -> None:
         assert (await process.stdout.readline()).decode().split(maxsplit=1)[1] == "state   starting\n"
         assert (await shell("ready")).code == 0
         assert (await process.stdout.readline()).decode().split(maxsplit=1)[1] == "state   ready (was starting)\n"
-        agent.conductor.post(StopSignal(agent.conductor.now()))
+        agent.driver.post(StopSignal(agent.driver.now()))
         assert "asked for by the platform" in (await process.stdout.readline()).decode()
         agent.events.close()
         await agent.rpc.close()
@@ -194,9 +194,9 @@ async def test_waiting_for_the_stop(agent: Agent, shell: Shell) -> None:
     async with asyncio.timeout(DEADLINE), shell.start("stop", "--wait", "--reason", "over") as process:
         assert process.stdout is not None
         assert b"over" in await process.stdout.readline()
-        now = agent.conductor.now()
-        agent.conductor.post(GameExited(now, Ended(code=0)))
-        agent.conductor.post(GameGone(now))
+        now = agent.driver.now()
+        agent.driver.post(GameExited(now, Ended(code=0)))
+        agent.driver.post(GameGone(now))
         assert process.returncode is None
         agent.events.close()
         await agent.rpc.close()

@@ -192,7 +192,7 @@ async def test_ready_twice_and_too_late(agent: Agent, caller: Caller) -> None:
     await caller.call("stop")
     late = await caller.call("ready")
     assert late.result == {"phase": "stopping", "ready": False, "ready_at": first.result["ready_at"]}
-    assert agent.conductor.state.phase is Phase.STOPPING
+    assert agent.driver.state.phase is Phase.STOPPING
 
 
 async def test_heartbeats_are_counted(agent: Agent, caller: Caller) -> None:
@@ -229,7 +229,7 @@ async def test_a_hundred_stops_at_once_are_one(agent: Agent, transport: type[Cal
 async def test_the_stop_becomes_the_state(agent: Agent, caller: Caller) -> None:
     """What was asked for is in the lifecycle's request, and the answer has its plan and deadline."""
     answer = (await caller.call("stop", {"reason": "match over", "grace_seconds": 30, "log_storage": False})).result
-    request = agent.conductor.state.stop
+    request = agent.driver.state.stop
     assert request is not None
     assert (request.reason, request.message) == (Reason.REQUESTED, "match over")
     assert (request.grace_seconds, request.log_storage) == (30.0, "false")
@@ -251,7 +251,7 @@ async def test_who_asked(tmp_path: Path, transport: type[Caller]) -> None:
 
 async def test_the_platform_has_told_already(agent: Agent, caller: Caller) -> None:
     """A stop request after SIGTERM is answered with the platform's stop, in the same shape."""
-    agent.conductor.post(StopSignal(agent.conductor.now()))
+    agent.driver.post(StopSignal(agent.driver.now()))
     answer = (await caller.call("stop", {"reason": "match over"})).result
     assert (answer["source"], answer["reason"], answer["message"]) == ("platform", "platform_stop", "")
     assert answer["plan"][-1]["ends"] <= 5.0
@@ -260,12 +260,12 @@ async def test_the_platform_has_told_already(agent: Agent, caller: Caller) -> No
 async def test_a_stop_of_a_game_that_has_ended(tmp_path: Path, transport: type[Caller]) -> None:
     """When the game ended by itself and the deployment is being stopped, a stop request is told so, every time."""
     async with running(tmp_path, rules=default_rules(can_self_stop=True)) as agent, transport(agent) as caller:
-        post, now = agent.conductor.post, agent.conductor.now()
+        post, now = agent.driver.post, agent.driver.now()
         post(GameExited(now, Ended(code=3)))
         answers = [(await caller.call("stop")).result]
         post(GameGone(now))
         post(Flushed(now))
-        assert agent.conductor.state.phase is Phase.RELEASING
+        assert agent.driver.state.phase is Phase.RELEASING
         post(Released(now, "confirmed"))
         answers.append((await caller.call("stop")).result)
         for answer in answers:
@@ -279,20 +279,20 @@ async def test_a_stop_of_a_game_that_has_ended(tmp_path: Path, transport: type[C
 async def test_a_stop_between_two_attempts(tmp_path: Path, transport: type[Caller]) -> None:
     """While a crashed game waits to be started again a stop request ends the deployment."""
     async with running(tmp_path, rules=default_rules(on_crash="restart")) as agent, transport(agent) as caller:
-        post, now = agent.conductor.post, agent.conductor.now()
+        post, now = agent.driver.post, agent.driver.now()
         for event in (GameExited(now, Ended(signal=11)), GameGone(now), Flushed(now)):
             post(event)
         status = (await caller.call("status")).result
         assert (status["phase"], status["stop"]) == ("restarting", None)
         answer = (await caller.call("stop", {"reason": "enough"})).result
         assert answer["message"] == "enough"
-        assert agent.conductor.state.phase is Phase.EXITED
+        assert agent.driver.state.phase is Phase.EXITED
 
 
 async def test_a_stop_while_a_crash_is_looked_into(tmp_path: Path, transport: type[Caller]) -> None:
     """Between a crash and the restart an accepted stop is kept, and a refused one says so."""
     async with running(tmp_path, rules=default_rules(on_crash="restart")) as agent, transport(agent) as caller:
-        post, now = agent.conductor.post, agent.conductor.now()
+        post, now = agent.driver.post, agent.driver.now()
         post(GameExited(now, Ended(signal=11)))
         post(GameGone(now))
         answer = await caller.call("stop")
@@ -302,7 +302,7 @@ async def test_a_stop_while_a_crash_is_looked_into(tmp_path: Path, transport: ty
             assert "ask again" in answer.problem["detail"]
             answer = await caller.call("stop")
         assert answer.result["reason"] == "requested"
-        assert agent.conductor.state.phase is Phase.EXITED
+        assert agent.driver.state.phase is Phase.EXITED
 
 
 async def test_a_restart_forgets_what_the_game_said(tmp_path: Path, transport: type[Caller]) -> None:
@@ -311,7 +311,7 @@ async def test_a_restart_forgets_what_the_game_said(tmp_path: Path, transport: t
         await caller.call("players.set", {"count": 3, "capacity": 4})
         await caller.call("health")
         await caller.call("metrics", {"load": 1})
-        post, now = agent.conductor.post, agent.conductor.now()
+        post, now = agent.driver.post, agent.driver.now()
         for event in (GameExited(now, Ended(code=1)), GameGone(now), Flushed(now)):
             post(event)
         assert (await caller.call("status")).result["players"]["count"] == 3, "what it said last is still evidence"
@@ -364,11 +364,11 @@ async def test_nobody_to_wait_for(tmp_path: Path, transport: type[Caller]) -> No
     async with running(tmp_path, rules=default_rules(grace=60, drain=20)) as agent, transport(agent) as caller:
         await caller.call("players.set", {"count": 0})
         await caller.call("stop")
-        assert agent.conductor.state.phase is Phase.STOPPING
+        assert agent.driver.state.phase is Phase.STOPPING
     (tmp_path / "s").unlink(missing_ok=True)
     async with running(tmp_path, rules=default_rules(grace=60, drain=20)) as agent, transport(agent) as caller:
         await caller.call("stop")
-        assert agent.conductor.state.phase is Phase.DRAINING
+        assert agent.driver.state.phase is Phase.DRAINING
 
 
 async def test_status_through_a_whole_life(tmp_path: Path, transport: type[Caller]) -> None:
@@ -379,7 +379,7 @@ async def test_status_through_a_whole_life(tmp_path: Path, transport: type[Calle
         assert status["game"]["uptime_seconds"] >= 0
         assert (status["ready"], status["ready_at"]) == (False, None)
         await caller.call("ready")
-        agent.report.set_text("map de_dust", agent.conductor.now())
+        agent.report.set_text("map de_dust", agent.driver.now())
         status = (await caller.call("status")).result
         assert (status["ready"], status["text"]) == (True, "map de_dust")
         assert abs((datetime.fromisoformat(status["ready_at"]) - datetime.now(UTC)).total_seconds()) < 60
@@ -387,7 +387,7 @@ async def test_status_through_a_whole_life(tmp_path: Path, transport: type[Calle
         status = (await caller.call("status")).result
         assert (status["ready"], status["reason"], status["stop"]["message"]) == (False, "requested", "match over")
         assert 0 < status["stop"]["game_seconds_left"] < status["stop"]["seconds_left"]
-        post, now = agent.conductor.post, agent.conductor.now()
+        post, now = agent.driver.post, agent.driver.now()
         post(GameExited(now, Ended(signal=15)))
         post(GameGone(now))
         assert any(isinstance(effect, Flush) for effect in agent.effects)

@@ -86,12 +86,12 @@ async def test_a_whole_life(tmp_path: Path, listen: Any) -> None:
             await caller.call("players.join", {"id": "alice"})
             await caller.call("players.leave", {"id": "alice"})
             await caller.call("players.leave", {"id": "alice"})
-            agent.report.set_text("map de_dust", agent.conductor.now())
+            agent.report.set_text("map de_dust", agent.driver.now())
             await caller.call("tags.add", {"name": "blue"})
             await caller.call("tags.remove", {"name": "blue"})
             answer = (await caller.call("stop", {"reason": "match over"})).result
-            agent.conductor.post(GameExited(agent.conductor.now(), Ended(signal=15)))
-            agent.conductor.post(GameGone(agent.conductor.now()))
+            agent.driver.post(GameExited(agent.driver.now(), Ended(signal=15)))
+            agent.driver.post(GameGone(agent.driver.now()))
             agent.events.close()
             await asyncio.gather(agent.http.close(), agent.rpc.close())
             events = []
@@ -120,7 +120,7 @@ async def test_a_whole_life(tmp_path: Path, listen: Any) -> None:
 @EITHER
 async def test_who_comes_late_is_told_of_the_stop(agent: Agent, listen: Any) -> None:
     """A subscriber that comes during a stop gets the phase, then the stop with its plan and deadline."""
-    agent.conductor.post(StopSignal(agent.conductor.now()))
+    agent.driver.post(StopSignal(agent.driver.now()))
     async with listen(agent) as following:
         state, stop = await following(), await following()
         assert (state["type"], state["data"]["phase"]) == ("state", "stopping")
@@ -142,7 +142,7 @@ async def test_a_deadline_that_moves_is_told_again(tmp_path: Path, listen: Any) 
         first = await following()
         assert first["type"] == "stop"
         assert (await following())["data"]["phase"] == "stopping"
-        agent.conductor.post(StopSignal(agent.conductor.now()))
+        agent.driver.post(StopSignal(agent.driver.now()))
         second = await following()
         assert second["type"] == "stop"
         assert second["data"]["deadline"] < first["data"]["deadline"]
@@ -170,7 +170,7 @@ async def test_many_who_vanish(agent: Agent) -> None:
     async with SocketCaller(agent) as caller:
         await caller.call("ready")
     await eventually(lambda: agent.http.connections == 0, "connections are closed")
-    agent.events.publish("text", agent.operations.view.state_event(agent.conductor.state, 0, None, Phase.READY))
+    agent.events.publish("text", agent.operations.view.state_event(agent.driver.state, 0, None, Phase.READY))
     await eventually(lambda: agent.events.subscribers == 0, "subscriptions have ended")
 
 
@@ -221,7 +221,7 @@ async def test_who_does_not_read_is_told_of_the_gap(tmp_path: Path) -> None:
         await eventually(lambda: agent.events.subscribers == 40, "all forty listen")
         long_text = "x" * 400
         for number in range(6_000):
-            agent.report.set_text(f"{number} {long_text}", agent.conductor.now())
+            agent.report.set_text(f"{number} {long_text}", agent.driver.now())
             if number % 500 == 0:
                 assert (await caller.call("health")).problem is None
         agent.events.close()

@@ -219,7 +219,7 @@ class TestHosts:
         """Of two hosts both have to be loopback, if two are taken at all."""
         answer = await exchange(agent, b"POST /v1/stop HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n")
         assert answer.split()[1] in (b"400", b"403")
-        assert agent.conductor.state.phase is Phase.STARTING
+        assert agent.driver.state.phase is Phase.STARTING
 
     @pytest.mark.parametrize(
         ("host", "status", "phase"),
@@ -229,7 +229,7 @@ class TestHosts:
         """The absolute form of a target names a host too, and that one counts (RFC 9112, 3.2.2)."""
         line = f"POST http://{host}/v1/ready HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
         assert (await exchange(agent, line.encode())).split()[1] == status
-        assert agent.conductor.state.phase is phase
+        assert agent.driver.state.phase is phase
 
     @pytest.mark.parametrize(
         "origins",
@@ -249,7 +249,7 @@ class TestHosts:
         headers = [("Origin", origin) for origin in origins]
         async with session.post("/v1/stop", data="{}", headers=headers) as response:
             await is_problem(response, 403)
-        assert agent.conductor.state.phase is Phase.STARTING
+        assert agent.driver.state.phase is Phase.STARTING
 
     async def test_a_page_of_this_machine(self, session: aiohttp.ClientSession) -> None:
         """A page that this machine served may."""
@@ -380,7 +380,7 @@ class TestBodies:
         for body in (too_large, in_chunks()):
             async with session.post("/v1/stop", data=body) as response:
                 await is_problem(response, 413)
-        assert agent.conductor.state.phase is Phase.STARTING
+        assert agent.driver.state.phase is Phase.STARTING
         async with session.post("/v1/stop", data=exact) as response:
             assert response.status == 202
             assert len((await response.json())["message"]) == 500
@@ -558,7 +558,7 @@ class TestSelfStop:
             assert response.content_type == "application/json"
             assert await response.json() == {"message": "23c01225b99d - Delete request will be processed soon"}
         assert [type(effect) for effect in agent.effects].count(ApplyStop) == 1
-        stop = agent.conductor.state.stop
+        stop = agent.driver.state.stop
         assert stop is not None
         assert stop.source == "game"
         assert token not in repr(stop)
@@ -574,8 +574,8 @@ class TestSelfStop:
         """`container_log_storage` is taken over into the stop."""
         async with session.delete(PATH + query, headers=RIGHT) as response:
             assert response.status == 202
-        assert agent.conductor.state.stop is not None
-        assert agent.conductor.state.stop.log_storage == expected
+        assert agent.driver.state.stop is not None
+        assert agent.driver.state.stop.log_storage == expected
 
     @pytest.mark.parametrize(
         "headers",
@@ -597,7 +597,7 @@ class TestSelfStop:
             agent, f"DELETE {PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: ".encode() + b"\xff\r\n\r\n"
         )
         assert answer.split()[1] == b"401"
-        assert agent.conductor.state.phase is Phase.STARTING
+        assert agent.driver.state.phase is Phase.STARTING
 
     @pytest.mark.parametrize("path", ["/v1/self/stop/ffffffffffff/463660", "/v1/self/stop/23c01225b99d/1"])
     async def test_another_deployment(self, agent: Agent, session: aiohttp.ClientSession, path: str) -> None:
@@ -607,23 +607,23 @@ class TestSelfStop:
             assert DROP_IN.stop_key not in json.dumps(problem)
         async with session.delete(path, headers={"authorization": "x"}) as response:
             await is_problem(response, 401)
-        assert agent.conductor.state.phase is Phase.STARTING
+        assert agent.driver.state.phase is Phase.STARTING
 
     async def test_a_wrong_query(self, agent: Agent, session: aiohttp.ClientSession) -> None:
         """A storage that cannot be one is refused."""
         async with session.delete(PATH + "?container_log_storage=two%20words", headers=RIGHT) as response:
             problem = await is_problem(response, 400)
         assert problem["errors"][0]["field"] == "container_log_storage"
-        assert agent.conductor.state.phase is Phase.STARTING
+        assert agent.driver.state.phase is Phase.STARTING
 
     async def test_twice(self, agent: Agent, session: aiohttp.ClientSession) -> None:
         """A second call is accepted like the first, also when the game is gone already."""
         for _ in range(2):
             async with session.delete(PATH, headers=RIGHT) as response:
                 assert response.status == 202
-        now = agent.conductor.now()
-        agent.conductor.post(GameExited(now, Ended(code=0)))
-        agent.conductor.post(GameGone(now))
+        now = agent.driver.now()
+        agent.driver.post(GameExited(now, Ended(code=0)))
+        agent.driver.post(GameGone(now))
         async with session.delete(PATH, headers=RIGHT) as response:
             assert response.status == 202
 
@@ -632,7 +632,7 @@ class TestSelfStop:
         async with running(tmp_path, drop_in=None) as agent, aiohttp.ClientSession(agent.url) as session:
             async with session.delete(PATH, headers=RIGHT) as response:
                 assert "/v1/stop" in (await is_problem(response, 404))["detail"]
-            assert agent.conductor.state.phase is Phase.STARTING
+            assert agent.driver.state.phase is Phase.STARTING
 
 
 class TestDocument:

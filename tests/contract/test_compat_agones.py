@@ -96,7 +96,7 @@ async def test_shutdown_is_our_stop_and_shows_in_the_state(tmp_path: Path) -> No
     async with serving(tmp_path, "agones") as served:
         await served.call(REST, "POST", "/ready", {})
         assert (await served.call(REST, "POST", "/shutdown", {})).body == {}
-        stop = served.agent.conductor.state.stop
+        stop = served.agent.driver.state.stop
         assert stop is not None
         assert (stop.source, stop.reason, stop.message) == ("game", "requested", "Agones SDK: Shutdown")
         assert await state(served) == "Shutdown"
@@ -322,7 +322,7 @@ async def test_another_machine_is_refused(tmp_path: Path) -> None:
     async with serving(tmp_path, "agones") as served:
         answer = await served.call(REST, "POST", "/shutdown", {}, headers={"Host": "evil.example"})
         assert answer.status == 403
-        assert served.agent.conductor.state.stop is None
+        assert served.agent.driver.state.stop is None
 
 
 async def test_an_agent_that_was_restarted_goes_on(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ async def test_a_game_that_ends_by_itself_is_not_called_a_crash(tmp_path: Path) 
     async with serving(tmp_path, "playfab") as served:
         await beat(served, "Active")
         await beat(served, "Terminating")
-        stop = served.agent.conductor.state.stop
+        stop = served.agent.driver.state.stop
         assert stop is not None
         assert (stop.source, stop.message, stop.ending) == ("game", "GSDK: Terminating", True)
 

@@ -365,7 +365,7 @@ def make(kind: tuple[object, ...], at: float) -> Event:  # noqa: C901, PLR0911 -
 
 
 class World:
-    """Keeps the timers that were armed, as the conductor does, and lets only them pass the time."""
+    """Keeps the timers that were armed, as the driver does, and lets only them pass the time."""
 
     def __init__(self, rules: Rules) -> None:
         self.state = initial(rules, 0.0)

@@ -111,7 +111,7 @@ def test_no_facts_lead_to_a_stop_that_they_do_not_justify(
 
 
 class FakeLoop:
-    """An event loop whose time the test moves; only what the watch and the conductor use."""
+    """An event loop whose time the test moves; only what the watch and the driver use."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -122,7 +122,7 @@ class FakeLoop:
         return self.now
 
     def create_future(self) -> asyncio.Future[int]:
-        """For the conductor's end, which no test here reaches."""
+        """For the driver's end, which no test here reaches."""
         return asyncio.get_running_loop().create_future()
 
     def call_soon(self, call: Callable[..., None], *arguments: object) -> Handle:
@@ -166,9 +166,9 @@ class World:
         self.report = GameReport()
         self.hung = 0
         self.warned: list[float] = []
-        self.conductor = Driver(initial(default_rules(), 0.0), lambda *_: None, self.loop)
+        self.driver = Driver(initial(default_rules(), 0.0), lambda *_: None, self.loop)
         self.watch = PolicyTimer(
-            self.conductor,
+            self.driver,
             self.report,
             limits,
             loop=self.loop,  # type: ignore[arg-type]
@@ -178,9 +178,9 @@ class World:
             warn=self.warned.append,
         )
         self.loop.advance(1.0)
-        self.conductor.post(GameStarted(1.0, 42))
+        self.driver.post(GameStarted(1.0, 42))
         self.loop.advance(2.0)
-        self.conductor.post(GameReady(2.0))
+        self.driver.post(GameReady(2.0))
 
     def _hang(self) -> None:
         self.hung += 1
@@ -188,7 +188,7 @@ class World:
     @property
     def reason(self) -> Reason | None:
         """Why it was stopped."""
-        stop = self.conductor.state.stop
+        stop = self.driver.state.stop
         assert stop is None or stop.source is Source.POLICY
         return stop.reason if stop else None
 

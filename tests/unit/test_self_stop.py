@@ -380,7 +380,7 @@ async def test_a_counter_that_fails_does_not_stop_the_stopping(
 
 
 async def test_cancellation_ends_it_in_the_middle_of_a_call() -> None:
-    """The conductor's deadline ends the loop by cancelling it; no connection and no task is left."""
+    """The driver's deadline ends the loop by cancelling it; no connection and no task is left."""
     arrived = asyncio.Event()
 
     async def hang(_: web.Request) -> web.StreamResponse:
