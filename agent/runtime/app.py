@@ -89,6 +89,7 @@ _METRICS_KEPT = "metrics"
 _LOG_EXPORTED = "log exported"
 _KEEP_EVERY = 2.0
 _AFTER_FAULT = 5.0
+_MOST_FAULTS = 2  # of the self-stop's own, before it is left to PID 1
 # Heartbeats may arrive thousands of times a second; the init is notified this often.
 _HEARTBEATS_EVERY = 0.05
 
@@ -521,13 +522,17 @@ class Agent:
                 f"{again:.0f} s: stop it from a backend"
             )
 
-        outcome = None
+        outcome, faults = None, 0
         while outcome is None:
             try:
                 outcome = await call.insist(note, refused)
             except Exception as problem:
-                # An error in the agent must not leave an empty deployment running.
+                # An error in the agent must not leave an empty deployment running. What does not pass, such as a limit
+                # of descriptors that a game has lowered, may not concern PID 1, which calls when this process is gone.
                 log.fault("cannot self-stop", problem)
+                faults += 1
+                if faults == _MOST_FAULTS:
+                    os._exit(1)
                 await asyncio.sleep(_AFTER_FAULT)
         if not outcome.confirmed:
             log.error(f"{outcome.message}. The deployment may go on to be billed: stop it from a backend")

@@ -64,6 +64,22 @@ def test_a_game_that_lowers_the_limits_of_the_agent(launch: Launcher, *, for_goo
     assert run.story()["exit_code"] == 0
 
 
+@pytest.mark.slow  # the agent tries again after 5 s before it leaves the call to PID 1
+def test_a_game_that_takes_all_descriptors_from_the_agent_too(launch: Launcher, platform: FakePlatform) -> None:
+    """Of both processes, for good: its end is written down, and the deployment is stopped all the same."""
+    run = launch(game("exits", "3", "when-told"), mode="subreaper", env=platform.environment(), stdin=-1)
+    run.wait_for("ready")
+    assert run.is_ready_to_answer()
+    agent = agent_process(run.pid)
+    assert agent is not None
+    for pid in (run.pid, agent):
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, 3))
+    run.say(b"\n")
+    platform.wait_for_calls(1)
+    assert run.stop().code == 3
+    assert run.story()["exit_code"] == 3
+
+
 def test_everything_stands_still_after_the_stop_signal(launch: Launcher) -> None:
     """A container that is paused right after SIGTERM until its grace is over: there is an `exit.json` all the same."""
     run = launch(game("polite"), mode="subreaper", env={"AGENT_GRACE_SECONDS": "1"})
