@@ -7,6 +7,7 @@ import pytest
 
 from agent.config import homes
 from agent.game.user import missing_capabilities
+from agent.init import sockets
 
 
 def test_root_finds_the_agent_of_another_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -44,3 +45,24 @@ def test_a_capability_that_is_missing_is_named(tmp_path: Path) -> None:
     status.write_text("Name:\tx\nCapEff:\t00000000a804257b\n")
     assert missing_capabilities(str(status)) == ["CAP_SETUID"]
     assert missing_capabilities(str(tmp_path / "none")) == []
+
+
+@pytest.mark.parametrize("beforehand", ["another user's", "a link"])
+def test_a_directory_that_somebody_else_made_gets_no_socket(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, beforehand: str
+) -> None:
+    """Its owner could put a socket there and answer for the agent: the next place is taken."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    if beforehand == "a link":
+        (tmp_path / "elsewhere").mkdir()
+        first.symlink_to(tmp_path / "elsewhere")
+    else:
+        first.mkdir(mode=0o777)
+        if os.getuid() != 0:
+            pytest.skip("only root can give a directory to somebody else")
+        os.chown(first, 54321, 54321)
+    monkeypatch.setattr(sockets, "default_socket_paths", lambda: [f"{first}/agent.sock", f"{second}/agent.sock"])
+    bound, why = sockets.listen_unix(None)
+    assert bound is not None, why
+    assert bound.path == f"{second}/agent.sock"
+    bound.close()
