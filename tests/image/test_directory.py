@@ -166,7 +166,7 @@ def test_the_demo_plays(engine: Engine, runtime_context: Path) -> None:
     demo = engine.build("localhost/arbitrium-agent-test/demo", runtime_context, "--target", "demo")
     container = engine.run(demo)
     container.said("ready")
-    container.stop(5)
+    container.stop(20)
     assert container.wait() == 0
 
 

@@ -49,10 +49,10 @@ def test_the_agent_is_pid_1_with_libraries_of_its_own(engine: Engine, game_image
 
 
 def test_a_game_that_obeys_is_stopped_cleanly(engine: Engine, game_image: str, tmp_path: Path) -> None:
-    """`stop -t 5`: the game hears SIGTERM, its exit code is the container's, and the story is kept."""
-    container = engine.run(game_image, *game("polite", "9"), options=kept(tmp_path))
+    """`stop -t 20`: the game hears SIGTERM, its exit code is the container's, and the story is kept."""
+    container = engine.run(game_image, *game("polite", "9"), options=[*kept(tmp_path), "--env=AGENT_GRACE_SECONDS=20"])
     container.said("ready")
-    container.stop(5)
+    container.stop(20)
     assert container.wait() == 9
     assert "bye" in container.output()
     told = story(tmp_path)
@@ -124,7 +124,7 @@ def test_read_only_root_any_user_no_folders(engine: Engine, game_image: str) -> 
         "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:9370/healthz').status)"
     )
     assert answer.strip() == "200"
-    container.stop(5)
+    container.stop(20)
     assert container.wait() == 0
     assert "bye" in container.output()
 

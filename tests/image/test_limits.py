@@ -56,7 +56,7 @@ def test_a_restart_policy_does_not_start_a_stopped_deployment_again(
         )
         platform.wait_for_calls(1)
         eventually(lambda: "hold" in container.output() or None, "the agent holds")
-        container.stop(5)
+        container.stop(20)
         container.wait()
         assert (tmp_path / "starts").read_text() == "started\n"
         assert len(platform.calls) == 1
@@ -83,7 +83,7 @@ def test_nothing_needs_a_network(engine: Engine, debian_game: str) -> None:
     container = engine.run(debian_game, *game("polite"), options=options)
     container.said("ready")
     container.execute(AGENT, "healthcheck")
-    container.stop(5)
+    container.stop(20)
     assert container.wait() == 0
     output = container.output()
     assert "bye" in output

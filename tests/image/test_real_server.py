@@ -76,6 +76,6 @@ def test_a_real_server_ends_its_own_deployment(engine: Engine, image: str) -> No
         container.said("server name is")
         container.execute(AGENT, "stop", "--reason", "match over")
         platform.wait_for_calls(1)
-        container.stop(5)
+        container.stop(20)
         container.wait()
         assert len(platform.calls) == 1

@@ -29,7 +29,7 @@ def test_cmd_in_shell_form(engine: Engine, make_image: Make) -> None:
     )
     container = engine.run(image)
     container.said("ready")
-    container.stop(5)
+    container.stop(20)
     assert container.wait() in {5, 143}
     assert "bye" in container.output()
 
@@ -59,7 +59,7 @@ def test_another_directory(engine: Engine, make_image: Make) -> None:
     container = engine.run(image)
     container.said("ready")
     container.execute("/srv/agent/bin/arbitrium-agent", "healthcheck")
-    container.stop(5)
+    container.stop(20)
     assert container.wait() == 0
 
 
