@@ -18,10 +18,14 @@ def _pydantic_without_plugins() -> None:
     sys.modules.setdefault(loader.__name__, loader)
 
 
+class _NoSocketYet:
+    """In place of `ssl.SSLSocket` until `ssl` is executed, and rightly of no socket: asyncio asks this of each one."""
+
+
 _pydantic_without_plugins()
 # In the order in which they would be imported: TLS for asyncio, hashes (with them OpenSSL's tables) and the parser of
 # Python for pydantic, attrs' validators for nobody. aiohttp's own are in `agent.web`.
-postpone("ssl")
+postpone("ssl", SSLSocket=_NoSocketYet)
 postpone("asyncio.sslproto")
 postpone("hashlib")
 postpone("secrets")

@@ -198,14 +198,21 @@ def test_what_is_postponed_is_whole_when_it_is_needed() -> None:
     """TLS, hashes and aiohttp's client in a process that put them off, in the order in which an agent needs them."""
     code = """if True:
         import agent.runtime.app, sys
-        import asyncio, hashlib, secrets, ssl, urllib.request, html, ast, attr
+        import asyncio, hashlib, secrets, socket, ssl, urllib.request, html, ast, attr
+        async def serve():
+            here, there = socket.socketpair()
+            transport, _ = await asyncio.get_running_loop().connect_accepted_socket(asyncio.Protocol, here)
+            transport.close()
+        asyncio.run(serve())
         assert not {"_ssl", "_hashlib", "aiohttp.connector"} & set(sys.modules)
+        assert not isinstance(socket.socket(), ssl.SSLSocket)
         from aiohttp.client_exceptions import ClientConnectionResetError
         assert issubclass(ClientConnectionResetError, ConnectionResetError), "the client catches it"
         import aiohttp
         assert issubclass(aiohttp.ClientConnectorCertificateError, ssl.CertificateError)
         assert isinstance(ssl.create_default_context(), aiohttp.client_exceptions.SSLContext)
         from asyncio import sslproto; assert issubclass(sslproto.SSLProtocol, asyncio.BufferedProtocol)
+        assert issubclass(ssl.SSLSocket, socket.socket)
         assert hashlib.sha256(b"").hexdigest()[:8] == "e3b0c442" and secrets.compare_digest("a", "a")
         assert html.escape("<") == "&lt;" and urllib.request.getproxies() == {} and ast.parse("1")
         assert aiohttp.web_protocol.html_escape("<") == "&lt;" and aiohttp.helpers.getproxies() == {}
