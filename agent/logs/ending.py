@@ -247,6 +247,8 @@ class Ending:
 
     async def final_document(self, seconds: float) -> None:
         """Writes `exit.json` once more, with the result for everything else."""
+        # What the worker still encodes is not needed any more, and the document must not wait behind it.
+        self.worker.end()
         result = self.result
         self._complete = True
         exit_left = self._left.pop(runs.EXIT, None)

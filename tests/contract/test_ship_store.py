@@ -276,9 +276,12 @@ async def test_the_platforms_own_case(ship: Ship) -> None:
     document = json.loads(Path(result.local).read_text())
     listed = {part["what"] for part in document["shipping"]["not_shipped"]}
     arrived = {key.rpartition("/")[2] for key in stored if key.endswith(".ndjson.zst")}
-    assert len(listed) > 40
+    missing = {str(part["what"]) for part in result.not_shipped}
+    assert len(missing) > 40
+    # On a machine with no time for the last copy on disk, the one before it is there, which lists more.
+    assert listed >= missing - {"exit.json"}
     # Of those under way at the deadline, the store may have one that it had no time to confirm.
-    assert len(listed & arrived) <= SEGMENTS_AT_ONCE
+    assert len(missing & arrived) <= SEGMENTS_AT_ONCE
     assert ship.spool.counters()["bytes_dropped"] == 0
 
 
