@@ -11,6 +11,7 @@ executes it: everything works, slower, and `tests/unit/test_rooms.py` fails.
 from __future__ import annotations
 
 import urllib  # noqa: F401 - the package of one of these
+from typing import Any
 
 from agent.postponed import postpone
 
@@ -55,9 +56,22 @@ class Connection(RequestHandler):
 
     All uses of the server's private parts are here; `tests/unit/test_aiohttp_private.py` fails if a new version has
     moved one of them.
+
+    Attributes:
+        answering: whether a whole request has come, and somebody waits for the answer; set by whoever answers.
     """
 
-    __slots__ = ()
+    __slots__ = ("answering",)
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """Takes what the library gives it."""
+        super().__init__(*arguments, **options)
+        self.answering = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits for an answer here."""
+        return not (self.answering or self.has_requests_waiting)
 
     @property
     def has_requests_waiting(self) -> bool:

@@ -281,7 +281,6 @@ class _Connection(web.Connection):
     ) -> None:
         super().__init__(server, **options)
         self._open = open_connections
-        self.answering = False  # a whole request has come, and somebody waits for the answer
         self.gone: Callable[[], None] | None = None
         self.reading = False  # a body is still expected
         self.ended = False  # the client will send nothing more
@@ -295,7 +294,9 @@ class _Connection(web.Connection):
         if not self._open.came(self, transport):
             limit = self._open.limit
             transport.write(
-                _answer(OperationError(Kind.UNAVAILABLE, f"cannot answer: {limit} connections are open; close some"))
+                _whole_answer(
+                    OperationError(Kind.UNAVAILABLE, f"cannot answer: {limit} connections are open; close some")
+                )
             )
             self.force_close()
 
@@ -306,11 +307,6 @@ class _Connection(web.Connection):
         """
         self.ended = not (self.waits_for_request or self.reading or self.gone is not None)
         return self.ended
-
-    @property
-    def idle(self) -> bool:
-        """Whether nobody waits for an answer here."""
-        return not (self.answering or self.has_requests_waiting)
 
     @property
     def has_nothing_more(self) -> bool:
@@ -369,10 +365,10 @@ def _too_many_streams(limit: int) -> OperationError:
 @functools.lru_cache(maxsize=1)
 def _refused_stream(limit: int) -> bytes:
     """Rendered once: they come by the thousand."""
-    return _answer(_too_many_streams(limit))
+    return _whole_answer(_too_many_streams(limit))
 
 
-def _answer(wrong: OperationError) -> bytes:
+def _whole_answer(wrong: OperationError) -> bytes:
     """The whole answer to one connection too many."""
     assert wrong.kind is Kind.UNAVAILABLE, "the status line says so"
     body = json.dumps(wrong.document()).encode()

@@ -191,12 +191,11 @@ class Server:
 class _Connection(web.Connection):
     """A connection that is closed where nothing is asked, or where another one needs its place."""
 
-    __slots__ = ("_open", "_waiting", "answering")
+    __slots__ = ("_open", "_waiting")
 
     def __init__(self, open_connections: OpenConnections[_Connection], server: web.Server, **options: Any) -> None:
         super().__init__(server, **options)
         self._open = open_connections
-        self.answering = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -217,11 +216,6 @@ class _Connection(web.Connection):
             self._waiting.cancel()
         self._open.left(self)
         super().connection_lost(exc)
-
-    @property
-    def idle(self) -> bool:
-        """Whether nobody waits for an answer here."""
-        return not (self.answering or self.has_requests_waiting)
 
     def _too_late(self, transport: asyncio.Transport) -> None:
         transport.abort()

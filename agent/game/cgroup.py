@@ -145,7 +145,7 @@ def read_places(places: Places, read: "Callable[[str], str | None] | None" = Non
     """
     if places.version is None:
         return CgroupReading()
-    return _read_v2(places, read or _read) if places.version == 2 else _read_v1(places, read or _read)
+    return _read_v2(places, read or read_text) if places.version == 2 else _read_v1(places, read or read_text)
 
 
 def read_cgroup(root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> CgroupReading:
@@ -155,7 +155,7 @@ def read_cgroup(root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgro
 
 def read_memory_limit(root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> "int | None":
     """Reads the memory limit alone, as `CgroupReading.memory_limit` has it; arguments as `find_places`."""
-    return _memory_limit(find_places(root, membership), _read)
+    return _memory_limit(find_places(root, membership), read_text)
 
 
 def oom_kills_between(before: "CgroupReading | None", after: "CgroupReading | None") -> "int | None":
@@ -210,7 +210,7 @@ def _read_v1(places: Places, read: "Callable[[str], str | None]") -> CgroupReadi
 def _memberships(path: str) -> "dict[str, str]":
     """Path by controller; the one of v2 has an empty name."""
     found: dict[str, str] = {}
-    for line in (_read(path) or "").splitlines():
+    for line in (read_text(path) or "").splitlines():
         _, _, rest = line.partition(":")
         controllers, _, cgroup = rest.partition(":")
         for name in controllers.split(","):
@@ -264,7 +264,8 @@ def _text(read: "Callable[[str], str | None]", directory: "str | None", file: st
     return None if directory is None else read(f"{directory}/{file}")
 
 
-def _read(path: str) -> "str | None":
+def read_text(path: str) -> "str | None":
+    """The beginning of a small file of the kernel, without the white space around it; None where it cannot be read."""
     try:
         # os.open() instead of open(), whose layers take most of the time for a file of a few bytes.
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from agent.game.cgroup import CgroupReading, find_places, read_places
+from agent.game.cgroup import CgroupReading, find_places, read_places, read_text
 from agent.metrics.kept_files import KeptFiles
 
 
@@ -88,7 +88,7 @@ class ContainerReader:
 
     def _find_unified(self, root: str) -> str:
         """The directory of the v2 cgroup on a machine that also has v1."""
-        for line in (KeptFiles().text(self._membership) or "").splitlines():
+        for line in (read_text(self._membership) or "").splitlines():
             if line.startswith("0::"):
                 directory = os.path.normpath(f"{root}/unified/{line[3:]}")
                 return directory if os.path.exists(f"{directory}/cpu.pressure") else f"{root}/unified"
