@@ -131,16 +131,17 @@ class RedactedStream:
         marked, self._covered = self._covered, 0
         if marked:
             found = _joined([(0, marked), *found])
-        if found and end < found[-1][1]:
+        while found and end < found[-1][1]:
             # A secret that overlaps the part held back is held back as a whole, since a longer one may contain both.
             start, stop = found.pop()
-            if start >= len(data) - 2 * search.longest:
-                end = start
-                self._covered = marked if start == 0 else 0
+            if min(start, end) >= len(data) - 2 * search.longest:
+                end = min(start, end)
             else:
                 # A secret that overlaps itself repeatedly is replaced in parts.
                 found.append((start, end))
                 self._covered = stop - end
+        if end == 0:
+            self._covered = marked
         self._carry = data[end:]
         if not found and len(data) >= _LARGE and not self._redactor.patterns:
             return [memoryview(data)[:end] if end < len(data) else data]

@@ -172,6 +172,15 @@ def test_a_secret_that_is_split_over_reads_is_replaced(cuts: list[int], secret: 
     assert secret.encode() not in redactor.data(data)
 
 
+@pytest.mark.parametrize("begin", ["first-secret-second-secret", "https://first-secret@second-secret"])
+def test_a_secret_that_contains_others_is_replaced_to_its_end(begin: str) -> None:
+    """Where a read ends behind two others in it, all of it is held back: its rest alone would not be found."""
+    whole = begin + "/the rest of the longest"
+    stream = Redactor(["first-secret", "second-secret", whole]).stream()
+    shown = stream.feed(f"a {begin}".encode()) + stream.feed(f"{whole.removeprefix(begin)} b".encode()) + stream.flush()
+    assert shown == b"a [redacted] b"
+
+
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=8))
 def test_what_is_no_secret_comes_out_unchanged(data: bytes, cuts: list[int]) -> None:
     """Any bytes, cut anywhere, in the same order and complete."""
