@@ -9,10 +9,11 @@ files comes from the `Files` that it is given.
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from agent.doctor.shell_words import REDIRECTIONS, NotUnderstoodError, Token, end_of_part, tokens
@@ -21,6 +22,11 @@ Value = str | None  # None: cannot be told
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.DOTALL)
 _MOST_COMMANDS = 1000  # of one script; a longer one is not followed to its end
 _DEEPEST = 12  # functions in functions, sourced files in sourced files
+_MOST_STEPS = (
+    20_000  # simple commands that are looked at: functions that call each other twice double them at each level
+)
+_MOST_WORDS = 10_000  # of one command or array: `set -- $@ $@` doubles them
+_LONGEST_VALUE = 8192  # characters; a longer value is unknown: `x=$x$x` doubles it
 # Commands whose success nobody doubts: what stands behind `&&` is reached.
 _SUCCEEDS = frozenset(
     {":", "true", "cd", "pushd", "export", "echo", "printf", "mkdir", "chmod", "chown", "set", "ulimit", "umask"}
@@ -187,7 +193,7 @@ def read(
         name=name,
         arguments=None if arguments is None else list(arguments),
     )
-    reader = _Reader(files or Files())
+    reader = _Reader(files or Files(), steps=itertools.count(1))
     reader.state = state
     reader.run(text)
     actions = " ".join(action or "" for action in reader.reading.traps.values())
@@ -228,9 +234,10 @@ class _State:
 class _Reader:
     """Goes through the tokens as the shell would."""
 
-    def __init__(self, files: Files, depth: int = 0) -> None:
+    def __init__(self, files: Files, depth: int = 0, *, steps: Iterator[int]) -> None:
         self.files = files
         self.depth = depth
+        self._steps = steps  # shared by the readers of one script
         self.reading = Reading()
         self.functions: dict[str, list[Token]] = {}
         self.state = _State({}, "/", "sh", None)
@@ -257,7 +264,7 @@ class _Reader:
             self._list(())
             if self._peek().kind != "end":
                 raise NotUnderstoodError(self._peek().text)
-        except (NotUnderstoodError, IndexError):
+        except (NotUnderstoodError, IndexError, RecursionError):
             self.reading.complete = False
         finally:
             self._tokens, self._at, self._text = before
@@ -265,7 +272,7 @@ class _Reader:
 
     def describe(self, function: str) -> None:
         """Reads a function's body apart, for traps that call it."""
-        apart = _Reader(self.files, self.depth + 1)
+        apart = _Reader(self.files, self.depth + 1, steps=self._steps)
         apart.functions = {name: body for name, body in self.functions.items() if name != function}
         apart.state = self.state.copy()
         apart.state.ended, apart.state.sure, apart.state.arguments = False, True, None
@@ -540,6 +547,8 @@ class _Reader:
     # Simple commands --------------------------------------------------------------------------------------------------
 
     def _simple(self) -> bool:
+        if next(self._steps) > _MOST_STEPS:
+            raise NotUnderstoodError("too much")
         first = self._peek()
         assigned: dict[str, Value | list[Value]] = {}
         words: list[Value] = []
@@ -558,6 +567,8 @@ class _Reader:
                 continue
             raw.append(token.text)
             words += self._expand(token.text)
+            if len(words) > _MOST_WORDS:
+                raise NotUnderstoodError("too much")
         if not raw:
             for name, value in assigned.items():
                 self._set(name, value)
@@ -582,6 +593,8 @@ class _Reader:
         return value
 
     def _set(self, name: str, value: Value | list[Value]) -> None:
+        if value is not None and len(value) > (_MOST_WORDS if isinstance(value, list) else _LONGEST_VALUE):
+            value = None
         self.state.variables[name] = value
         self.state.set_here[name] = value
 
@@ -789,7 +802,7 @@ class _Reader:
         if len(fields) == 1 and word.startswith("~/") and fields[0] is not None:
             home = self._text_of("HOME")
             fields[0] = None if home is None else home + fields[0][1:]
-        return fields
+        return [one if one is None or len(one) <= _LONGEST_VALUE else None for one in fields]
 
     def _several(self, part: str) -> list[Value] | None:
         """The words of `$@`, `$*` or of an array; None for any other part."""
@@ -859,7 +872,7 @@ class _Reader:
 
     def _substitute(self, text: str) -> Value:
         """The output of a command substitution, for the few commands whose output is known."""
-        inner = _Reader(self.files, self.depth + 1)
+        inner = _Reader(self.files, self.depth + 1, steps=self._steps)
         inner.functions = self.functions
         inner.state = self.state.copy()
         inner.state.output = "out"
@@ -875,7 +888,10 @@ class _Reader:
                 continue
             if piped and command.name == "xargs" and output is not None:
                 # As in the start script of Unreal's packager: $(echo "$0" | xargs readlink -f).
-                command.words = [*command.words[1:], *shlex.split(output)]
+                try:
+                    command.words = [*command.words[1:], *shlex.split(output)]
+                except ValueError:  # a quote in it does not end
+                    return None
             elif output is not None:
                 return None
             output = self._output(command, inner)

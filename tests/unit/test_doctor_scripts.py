@@ -244,3 +244,24 @@ def test_strict_does_not_make_a_note_an_error(tree: Tree) -> None:
 def test_no_text_makes_the_reader_fail(text: str) -> None:
     """A script that is not understood is a note, not a traceback, and not a hang."""
     shell.read(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'x=$(echo "\'" | xargs readlink -f)',
+        "(" * 3000,
+        "$(" * 500,
+        "if a; then " * 300,
+        "x=aaaa; " + "x=$x$x; " * 100,
+        "x=(a b); " + "x+=(${x[@]}); " * 100,
+        "set -- a b; " + "set -- $@ $@; " * 100,
+        "".join(f"f{level}() {{ f{level + 1}; f{level + 1}; f{level + 1}; }}\n" for level in range(12)) + "f0",
+        "x='eval $x; eval $x; eval $x'; eval $x",
+    ],
+    ids=["lone quote", "subshells", "substitutions", "ifs", "text", "array", "arguments", "functions", "eval"],
+)
+def test_what_grows_without_end_is_not_followed(text: str) -> None:
+    """Found by fuzzing: deep nesting, and what doubles itself at each step."""
+    reading = shell.read(text + "\n/game/server\n")
+    assert len(reading.commands) <= shell._MOST_COMMANDS
