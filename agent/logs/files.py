@@ -110,6 +110,7 @@ class FileFollower:
         self._redactor = redactor
         self._user = user
         self._since = time.time() if since is None else since
+        self._made = time.monotonic()
         self._files: dict[tuple[int, int], _File] = {}
         self._until = float("inf")
         self._found_at = 0.0
@@ -188,8 +189,10 @@ class FileFollower:
         if (status.st_dev, status.st_ino) != key:  # it was replaced in between; the next search finds the new one
             os.close(fd)
             return
-        # One second, because file systems use the time of the last timer tick, not the exact time.
-        old = status.st_size if status.st_mtime < self._since - 1 else 0
+        # If the clock was set back since, a new file's time is before that start. One second, because file systems use
+        # the time of the last timer tick, not the exact time.
+        since = min(self._since, time.time() - (time.monotonic() - self._made)) - 1
+        old = status.st_size if status.st_mtime < since else 0
         file = _File(path, key, fd, self._left.pop(key, old), self._redactor.stream())
         file.beginning = os.pread(fd, min(_BEGINNING, file.offset), 0)
         self._files[key] = file

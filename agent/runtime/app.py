@@ -16,6 +16,7 @@ import logging
 import os
 import resource
 import socket
+import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import JsonValue
@@ -363,6 +364,8 @@ class Agent:
             hold=lambda seconds: self._link.send(Held(seconds)),
             saved=json.loads(kept) if kept else None,
             save=lambda snapshot: self._link.send(Kept(_KEPT_COMPAT, json.dumps(snapshot))),
+            # As the clocks stood at the start: what a host counts (a hold, silence) does not move with the clock.
+            wall=lambda: time.monotonic() + self._init.inputs.wall_offset,
             on_request=self._metrics.on_request,
         )
         self._servers.append(self._compat)
@@ -552,7 +555,9 @@ class Agent:
 
     def _game_start(self) -> GameStart:
         process, state = self._init.process, self._mirror.state
-        started = (state.started_at or self._init.inputs.began) + self._init.inputs.wall_offset
+        # A core that is left after the clock was set back has a time before the game's start as the clock stood then.
+        offset = min(self._init.inputs.wall_offset, time.time() - time.monotonic())
+        started = (state.started_at or self._init.inputs.began) + offset
         return GameStart(
             process.command[0],
             working_directory(process.workdir),

@@ -60,6 +60,38 @@ def test_a_game_that_floods_its_log_in_48_megabytes(launch: Launcher, platform: 
     assert len([call for call in platform.calls if call.method == "DELETE"]) >= 1
 
 
+EATS_WHEN_TOLD = """
+import os, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+os.write(1, b"ready\\n")
+sys.stdin.readline()
+world = []
+while True:
+    world.append(os.urandom(1 << 20))
+"""
+
+
+def test_a_game_that_takes_all_of_40_megabytes(launch: Launcher, platform: FakePlatform) -> None:
+    """The agent's own process hardly fits in beside it; the kernel kills the game, which is written down and told."""
+    with cgroup("memory", memory__limit_in_bytes="40M") as group:
+        run = launch(
+            [*PYTHON, "-c", EATS_WHEN_TOLD],
+            mode="subreaper",
+            env=platform.environment(),
+            stdin=-1,
+            preexec=lambda: enter(group),
+        )
+        run.wait_for("ready")
+        assert run.is_ready_to_answer()
+        run.say(b"\n")
+        platform.wait_for_calls(1, 120)
+        assert run.stop().code == 137
+        assert "oom_kill 0" not in (group / "memory.oom_control").read_text()
+    document = run.story()
+    assert (document["exit_code"], document["cause"]) == (137, "out_of_memory"), document
+    assert document["memory"]["limit_bytes"] == 40 << 20
+
+
 def test_five_processes(launch: Launcher, platform: FakePlatform) -> None:
     """Threads count as well, so that the agent's own process finds no room: the end is written down and told."""
     with cgroup("pids", pids__max=5) as group:
