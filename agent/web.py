@@ -3,22 +3,51 @@
 Importing any part of aiohttp executes the package first, which imports the client: it loads the machine's certificates
 into two TLS contexts, which takes longer than importing the server (450 million instructions alone, 1,070 with the
 client) and uses some MB permanently. So the package is executed when a name of the client is accessed
-(`aiohttp.ClientSession`), and so is what the server itself imports for proxies, error pages and broken connections
-(`agent.postponed`). The classes are those of `aiohttp.web`. If a later version's server needs more of this, that
-executes it: everything works, slower, and `tests/unit/test_rooms.py` fails.
+(`aiohttp.ClientSession`), and so is what the server itself imports for proxies, error pages, broken connections,
+uploaded files and hosts whose names are not ASCII (`agent.postponed`). The classes are those of `aiohttp.web`. If a
+later version's server needs more of this, that executes it: everything works, slower, and `tests/unit/test_rooms.py`
+fails.
 """
 
 from __future__ import annotations
 
+import os
 import urllib  # noqa: F401 - the package of one of these
+from types import ModuleType
 from typing import Any
 
 from agent.postponed import postpone
+from agent.substitutes import Changed, substitute
+
+
+class _Random:
+    """In place of `random.Random`: the one method that masks WebSocket's frames, without the module."""
+
+    @staticmethod
+    def getrandbits(count: int) -> int:
+        """Random bits of the system, as RFC 6455 wants the masks."""
+        return int.from_bytes(os.urandom(-(-count // 8)), "big") >> -count % 8
+
 
 # The default for `Server` and `User-Agent`; the package defines it, but is not executed.
 postpone("aiohttp", __version__="3")
 postpone("urllib.request", functions=("getproxies", "proxy_bypass"))
 postpone("html", functions=("escape",))
+postpone("idna")
+postpone("tempfile", functions=("SpooledTemporaryFile",))
+substitute("aiohttp._websocket.writer", {"random": Changed(ModuleType("random"), Random=_Random)})
+# What parses the value of a header, for a `Content-Type` with parameters.
+postpone(
+    "email._header_value_parser",
+    functions=(
+        "get_unstructured",
+        "parse_content_disposition_header",
+        "parse_content_transfer_encoding_header",
+        "parse_content_type_header",
+        "parse_message_id",
+        "parse_mime_version",
+    ),
+)
 _end = postpone("aiohttp.client_exceptions", functions=("ClientConnectionResetError",))
 
 from aiohttp.http import SERVER_SOFTWARE, HttpVersion11  # noqa: E402 - after these

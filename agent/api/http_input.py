@@ -58,8 +58,9 @@ async def read_body(operation: Operation, request: web.BaseRequest) -> bytes:
             {"Accept-Encoding": "identity"},
         )
     if "Content-Type" in request.headers:
-        kind = request.content_type
-        if not (kind.startswith(_TAKEN_FOR_JSON) or kind.endswith("+json")):
+        # Not aiohttp's `content_type`, which executes the standard library's parser of mail for what stands behind it.
+        kind = request.headers["Content-Type"].partition(";")[0].strip().lower()
+        if kind.count("/") == 1 and not (kind.startswith(_TAKEN_FOR_JSON) or kind.endswith("+json")):
             raise OperationError(
                 Kind.WRONG_TYPE,
                 f"cannot {operation.doing}: the body is {kind[:50]}; send JSON",

@@ -153,7 +153,7 @@ class SelfStop:
         *,
         policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - never changed, so one shared default is safe
         attempt_seconds: float = ATTEMPT_SECONDS,
-        rng: random.Random | None = None,
+        rng: "random.Random | None" = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,

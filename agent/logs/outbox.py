@@ -16,8 +16,6 @@ from agent.logs.target import Target
 from agent.record import Record
 from agent.retry import RetryPolicy
 
-_JITTER = random.Random()  # noqa: S311 - no secret
-
 
 class UploadPolicy(Record):
     """How often and for how long an upload is tried.
@@ -140,7 +138,7 @@ class Outbox:
                     self.problem = ""
                     self._say("the store takes logs again")
                 return
-            await asyncio.sleep(policy.pauses.wait(retry, _JITTER))
+            await asyncio.sleep(policy.pauses.wait(retry, random.SystemRandom()))
 
     def _failed(self, problem: StoreError) -> None:
         self.failures += 1

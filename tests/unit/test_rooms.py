@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -172,6 +174,9 @@ LATE = {
     "_hashlib",
     "http.client",
     "html.entities",
+    "idna.core",
+    "shutil",
+    "sysconfig",
 }
 
 
@@ -205,6 +210,7 @@ def test_what_is_postponed_is_whole_when_it_is_needed() -> None:
             transport.close()
         asyncio.run(serve())
         assert not {"_ssl", "_hashlib", "aiohttp.connector"} & set(sys.modules)
+        assert "TokenList" not in vars(sys.modules["email._header_value_parser"])
         assert not isinstance(socket.socket(), ssl.SSLSocket)
         from aiohttp.client_exceptions import ClientConnectionResetError
         assert issubclass(ClientConnectionResetError, ConnectionResetError), "the client catches it"
@@ -217,5 +223,62 @@ def test_what_is_postponed_is_whole_when_it_is_needed() -> None:
         assert html.escape("<") == "&lt;" and urllib.request.getproxies() == {} and ast.parse("1")
         assert aiohttp.web_protocol.html_escape("<") == "&lt;" and aiohttp.helpers.getproxies() == {}
         assert attr.validators.instance_of(int)
+        from aiohttp.helpers import parse_content_type
+        assert parse_content_type("text/plain; charset=x")[1]["charset"] == "x"
+        import yarl; assert yarl.URL("http://b\u00fccher.example").raw_host == "xn--bcher-kva.example"
+        assert aiohttp.web_request.SpooledTemporaryFile(9).write(b"x") == 1
+        import locale, random, tokenize, zoneinfo
+        assert locale.getpreferredencoding() and random.SystemRandom().random() < 1 and tokenize.NAME
+        assert "UTC" in zoneinfo.available_timezones() and zoneinfo.ZoneInfo("UTC") and zoneinfo.TZPATH is not None
+        from aiohttp._websocket.writer import WebSocketWriter
+        assert {WebSocketWriter(None, None).get_random_bits() >> 31 for _ in range(200)} == {0, 1}
+        """
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT.parent, env={})
+
+
+def test_pydantic_makes_of_a_description_without_fields_what_it_makes_of_its_own() -> None:
+    """The agent's process gives it a `TypedDict` that knows no fields; the schemas of all models are compared."""
+    code = """if True:
+        from agent.api import models
+        from pydantic import BaseModel, TypeAdapter
+        from pydantic_core import core_schema
+        from typing_extensions import TypedDict
+        class Fields(TypedDict, total=False):
+            name: int
+        assert Fields.__annotations__, "only the one module has another"
+        assert TypeAdapter(Fields).validate_python({"name": "1"}) == {"name": 1}
+        print(core_schema.IntSchema is core_schema.StringSchema)
+        for name, model in sorted(vars(models).items()):
+            if isinstance(model, type) and issubclass(model, BaseModel) and model.__module__ == models.__name__:
+                model.model_rebuild()
+                print(name, model.__pydantic_core_schema__, model.model_json_schema())
+        """
+    beginnings = ("", "import agent.runtime\n")
+    own, changed = (
+        subprocess.run(
+            [sys.executable, "-c", beginning + textwrap.dedent(code)],
+            capture_output=True, text=True, check=True, cwd=ROOT.parent, env={"PYTHONHASHSEED": "0"},
+        ).stdout.partition("\n")
+        for beginning in beginnings
+    )  # fmt: skip
+    assert (own[0], changed[0]) == ("False", "True")
+    addresses = re.compile("(?:0x|:)[0-9a-f]{8,}")
+    assert addresses.sub("", own[2]) == addresses.sub("", changed[2])
+
+
+def test_a_scrape_needs_no_http_server_or_tls_of_the_client_library() -> None:
+    """Which has its formats in one file with its servers; what it imports for those is a third of a first scrape."""
+    code = """if True:
+        import agent.runtime.app, sys
+        import agent.metrics.collector
+        from agent.metrics.exposition import Formats
+        write, kind = Formats().negotiate("application/openmetrics-text;version=1.0.0")
+        assert write([]) == b"# EOF\\n" and kind.startswith("application/openmetrics-text"), (write([]), kind)
+        loaded = {"_ssl", "shutil", "http.server", "socketserver", "urllib.error", "urllib.response", "wsgiref"}
+        assert not loaded & set(sys.modules), loaded & set(sys.modules)
+        import http.server, ssl, urllib.request
+        assert issubclass(http.server.HTTPServer, http.server.socketserver.TCPServer) and ssl.create_default_context()
+        import prometheus_client
+        assert prometheus_client.CollectorRegistry and prometheus_client.metrics.Counter
         """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT.parent, env={})
