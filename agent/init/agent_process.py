@@ -44,6 +44,8 @@ _START_SECONDS = 120.0
 # After the first time without an answer the agent is ended; after the second, nothing waits for it.
 _HUNG_SECONDS = 15.0
 _ABSENT_SECONDS = 1.0
+# SIGKILL does not end a process that waits in the kernel, for a disk or volume that hangs: another one takes its place.
+_STUCK_SECONDS = 5.0
 _PING_EVERY = 0.5
 _RESTARTS = RetryPolicy(first=0.1, cap=30.0)
 _STABLE_SECONDS = 60.0
@@ -95,7 +97,7 @@ class AgentProcess:
         self._fell = 0  # in a row
         self._again: TimerHandle | None = None
         self._leaving = False
-        self._killed = False  # by the init itself
+        self._killed_at: float | None = None  # by the init itself
         self._forbidden = False
         self._ping = 0
         self._ping_timer: TimerHandle | None = None
@@ -161,7 +163,7 @@ class AgentProcess:
         self._reaper.add_helper(pid)
         theirs.close()
         ours.setblocking(False)
-        self._pid, self._link, self._killed = pid, ours, False
+        self._pid, self._link, self._killed_at = pid, ours, None
         self._unpacker, self._unsent = Unpacker(), bytearray()
         self._started_at = self._heard_at = self._loop.time()
         self._loop.add_reader(ours.fileno(), self._read)
@@ -179,12 +181,13 @@ class AgentProcess:
         code = os.waitstatus_to_exitcode(status)
         how = f"signal {-code}" if code < 0 else f"code {code}"
         self._lost(f"the agent's process has ended with {how}")
-        return code == -signal.SIGKILL and not self._killed
+        return code == -signal.SIGKILL and self._killed_at is None
 
     def kill(self) -> None:
         """Kills the agent's process."""
         if self._pid and self._link is not None:
-            self._killed = True
+            if self._killed_at is None:
+                self._killed_at = self._loop.time()
             send(self._pid, signal.SIGKILL)
 
     def leave(self) -> None:
@@ -321,13 +324,19 @@ class AgentProcess:
             then()
 
     def _look(self) -> None:
-        """Pings the agent; ends one that does not answer."""
+        """Pings the agent; ends one that does not answer, and gives up one that does not end."""
         restore_limits()
         now = self._loop.time()
         patience = _HUNG_SECONDS if self.serving else _START_SECONDS
         late = now - (self._ping_timer.at if self._ping_timer is not None else now)
         if late > _ABSENT_SECONDS:
             self._heard_at = now  # the whole container was suspended, the init too
+        elif self._killed_at is not None:
+            if now - self._killed_at > _STUCK_SECONDS:
+                self._lost(
+                    f"cannot end the agent's process {self._pid}: it waits in the kernel, for a disk or a volume"
+                )
+                return
         elif now - self._heard_at > patience:
             log.error(f"the agent's process has not answered for {patience:g} s; ending it")
             self.kill()

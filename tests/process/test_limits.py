@@ -15,7 +15,7 @@ import pytest
 
 from tests.cgroups import cgroup
 from tests.fakes import FakePlatform
-from tests.process.harness import Launcher, agent_process, children, eventually, game
+from tests.process.harness import Launcher, agent_process, children, eventually, game, state_of
 from tests.variants import one_fast
 
 
@@ -77,6 +77,33 @@ def test_a_game_that_takes_all_descriptors_from_the_agent_too(launch: Launcher, 
     run.say(b"\n")
     platform.wait_for_calls(1)
     assert run.stop().code == 3
+    assert run.story()["exit_code"] == 3
+
+
+@pytest.mark.slow  # an agent's process has 15 s to answer, and 5 s to end
+def test_an_agent_that_waits_in_the_kernel(launch: Launcher, platform: FakePlatform) -> None:
+    """For a disk or a volume that hangs, where not even SIGKILL ends it: the deployment is stopped all the same.
+
+    A frozen process (cgroup v1) is in the same state, `D`.
+    """
+    with cgroup("freezer") as group:
+        run = launch(game("exits", "3", "when-told"), mode="subreaper", env=platform.environment(), stdin=-1)
+        run.wait_for("ready")
+        assert run.is_ready_to_answer()
+        agent = agent_process(run.pid)
+        assert agent is not None
+        (group / "cgroup.procs").write_text(str(agent))
+        (group / "freezer.state").write_text("FROZEN")
+        try:
+            eventually(lambda: state_of(agent) == "D", "it stands still")
+            run.say(b"\n")
+            platform.wait_for_calls(1, 120)
+            run.signal(signal.SIGTERM)
+            assert run.process.wait(30) == 3
+            assert run.stderr.text.count("ending it") == 1
+        finally:
+            (group / "freezer.state").write_text("THAWED")
+        run.finish()
     assert run.story()["exit_code"] == 3
 
 
