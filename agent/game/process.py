@@ -56,6 +56,8 @@ class GameProcess:
         blocked: signals that were blocked then; likewise.
         game: the running game, or None if it could not be started: then `failure` says why.
         cgroup: the counters of the container's cgroup when the game was started.
+        signalled_early: the signal that a process was sent before its stop could be planned (`agent.init.early_stop`),
+            by process id; the stop takes it out when it comes to that.
     """
 
     def __init__(self, command: list[str], reaper: Reaper) -> None:
@@ -74,6 +76,7 @@ class GameProcess:
         self.game: Game | None = None
         self.failure: CannotStartError | None = None
         self.cgroup: CgroupReading | None = None
+        self.signalled_early: dict[int, int] = {}
 
     def start(self) -> None:
         """Starts the game. Never raises: a failure is stored in `failure` for the lifecycle."""

@@ -21,13 +21,14 @@ no process is signalled twice.
 
 from __future__ import annotations
 
-import signal
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Collection, Sequence
 
     from agent.game.tree import Process
+else:
+    import _signal as signal  # the C part: see agent.game.spawn
 
 # Their handlers do harm: terminal multiplexers end at once and hang up the terminal of their children; util-linux' su
 # and runuser give their child 2 s and then SIGKILL (login-utils/su-common.c).
@@ -51,7 +52,7 @@ _STARTERS = _PASSED_OVER | frozenset(_OTHERS.split())
 _MOST_SIGNALS = 48
 # Node handles SIGTERM and SIGINT itself to restore the terminal, and then ends (node's src/node.cc, SignalExit).
 _NODE = frozenset(("node", "nodejs"))
-_USUAL = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGTERM)
+_USUAL = ("SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGINT", "SIGTERM")
 
 
 class Judgement:
@@ -105,7 +106,10 @@ def judge(
     )
     if not counted:
         return Judgement(asked, "unknown")
-    others = tuple(number.name for number in _USUAL if number != signum and any(one.handles(number) for one in counted))
+    usual = {getattr(signal, name): name for name in _USUAL}
+    others = tuple(
+        name for number, name in usual.items() if number != signum and any(one.handles(number) for one in counted)
+    )
     handling = [one for one in counted if one.handles(signum)]
     for one in handling:
         if not _runtime(one):

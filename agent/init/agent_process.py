@@ -88,6 +88,7 @@ class AgentProcess:
         self._target = target
         self._before_fork = before_fork
         self._handlers: dict[type[Record], Handler] = {Pong: self._on_pong, MethodFailed: self._on_method_failed}
+        self._started = False  # or tried to
         self._pid = 0
         self._link: socket.socket | None = None
         self._unpacker = Unpacker()
@@ -127,8 +128,8 @@ class AgentProcess:
 
     @property
     def present(self) -> bool:
-        """Whether there is a process, which may still be starting."""
-        return self._link is not None
+        """Whether there is a process, which may still be starting, or is about to be started for the first time."""
+        return self._link is not None or not (self._started or self._leaving or self._forbidden)
 
     @property
     def responsive(self) -> bool:
@@ -140,6 +141,7 @@ class AgentProcess:
     def start(self) -> None:
         """Forks the agent; if that fails, tries again later."""
         self._again = None
+        self._started = True
         if self._leaving or self._forbidden or self._link is not None:
             return
         restore_limits()

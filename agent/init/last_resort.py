@@ -117,7 +117,8 @@ class LastResort:
                 continue  # the same one, known in two ways
             if number in (signal.SIGTERM, signal.SIGINT):
                 self._stopping_since = at if self._stopping_since is None else self._stopping_since
-                send(self._process.main_pid, signal.SIGTERM)
+                if self._process.signalled_early.pop(self._process.main_pid, None) != signal.SIGTERM:
+                    send(self._process.main_pid, signal.SIGTERM)
                 send(self._process.main_pid, signal.SIGCONT)
             elif number != signal.SIGCHLD:
                 self._process.forward(number)

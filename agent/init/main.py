@@ -81,6 +81,7 @@ def main(argv: list[str]) -> int:
     if starts:
         process.start()
     try:
+        _signal_early(signals, inputs, process)
         supervisor = _supervise(signals, inputs, process, sockets)
         # What is there by now stays: neither a collection nor a forked process has to look at it, or to copy it.
         gc.freeze()
@@ -88,6 +89,7 @@ def main(argv: list[str]) -> int:
         if not starts:
             return _refuse(supervisor)
         _say_hello(inputs)
+        signals.on_stop = None  # the loop is about to handle them
         return supervisor.run()
     except LEAVING:
         raise
@@ -100,6 +102,18 @@ def main(argv: list[str]) -> int:
         if process.failure is None or not isinstance(problem, _SCARCE):
             log.fault(_BROKEN, problem)  # else both have the same cause, which was said
         return rest.run()
+
+
+def _signal_early(signals: KeptSignals, inputs: Inputs, process: GameProcess) -> None:
+    """Lets the game hear a stop that has arrived already, or that arrives before there is a loop."""
+    if process.game is None:
+        return
+    from agent.init.early_stop import signal_early  # noqa: PLC0415 - the game's exec did not have to wait for it
+
+    methods, drain = inputs.setting("stop"), inputs.setting("drain_seconds")
+    signals.on_stop = lambda: signal_early(process, methods, drain)
+    if signals.stop_at is not None:
+        signal_early(process, methods, drain)
 
 
 def _supervise(signals: KeptSignals, inputs: Inputs, process: GameProcess, sockets: Sockets) -> Supervisor:

@@ -46,6 +46,7 @@ class KeptSignals:
         ignored: those that were ignored until now (`nohup`), and
         blocked: those that were blocked: the game inherits both.
         stop_at: when the first stop signal arrived, in seconds of the monotonic clock; None before that.
+        on_stop: called in the handler of each stop signal, after the signal was recorded; it must not raise.
     """
 
     def __init__(self) -> None:
@@ -53,6 +54,7 @@ class KeptSignals:
         self.ignored: list[int] = []
         self.blocked: set[int] = set()
         self.stop_at: float | None = None
+        self.on_stop: Callable[[], object] | None = None
         self._kept: list[tuple[int, float]] = []
         self._take: Callable[[int, float], None] = self._keep
         for number in _WATCHED:
@@ -90,6 +92,8 @@ class KeptSignals:
         if self.stop_at is None and number in STOP_SIGNALS:
             self.stop_at = at
         self._take(number, at)
+        if self.on_stop is not None and number in STOP_SIGNALS:
+            self.on_stop()
 
     def _keep(self, number: int, at: float) -> None:
         self._kept.append((number, at))

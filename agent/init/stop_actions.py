@@ -8,7 +8,7 @@ import signal
 from agent.game import stop_signal
 from agent.game.ports import owners
 from agent.game.process import send, signal_group
-from agent.game.tree import look
+from agent.game.tree import look, name_of
 from agent.game.user import identity
 from agent.lifecycle.stop_plan import Step
 
@@ -182,7 +182,10 @@ class StopActions:
 
         Most games are like that, and need not wait until all processes that are visible were looked at.
         """
-        main = look([self._process.main_pid]) if target in ("", "main") else []
+        pid = self._process.main_pid
+        if self._process.signalled_early.get(pid) == number:  # it may have ended since
+            return self._tell(turn, number, [pid], {pid: name_of(pid)})
+        main = look([pid]) if target in ("", "main") else []
         if not main or not (target or stop_signal.hears(main[0], number)):
             return False
         return self._tell(turn, number, [main[0].pid], {main[0].pid: main[0].name})
@@ -197,7 +200,8 @@ class StopActions:
         return self._tell(turn, number, chosen, names)
 
     def _tell(self, turn: Turn, number: int, chosen: list[int], names: dict[int, str]) -> bool:
-        told = [pid for pid in chosen if send(pid, number)]
+        early = self._process.signalled_early
+        told = [pid for pid in chosen if early.pop(pid, None) == number or send(pid, number)]
         self._in_turn |= set(told)
         self.asked |= dict.fromkeys(told, number)
         turn.asked += [f"{names.get(pid, '?')} ({pid})" for pid in told]

@@ -217,7 +217,8 @@ class Supervisor:
         self.loop.on_signal(self._on_signal)
         self.loop.call_soon(self._reap)
         self._read_output()
-        self.agent.start()
+        # After the signals that have arrived: importing, the agent would take CPU from a stop under way.
+        self.loop.call_soon(self.agent.start)
         code = self.loop.run()
         self._close()
         return code

@@ -9,7 +9,10 @@ not in the list. SIGKILL is not a method; it follows when the whole time is over
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal
     from collections.abc import Sequence
+else:
+    import _signal  # the C part: see agent.game.spawn
 
 HOSTS = ("agones", "multiplay", "playfab")
 """Methods that tell the game through another host's SDK; see `agent.compat`."""
@@ -75,9 +78,7 @@ class Method:
     @property
     def signum(self) -> int:
         """The number of its signal; for `signal` only."""
-        import signal  # noqa: PLC0415 - not before the game is started
-
-        return int(signal.Signals[self.argument])
+        return int(getattr(_signal, self.argument))
 
     def __str__(self) -> str:
         """The method for display; without the command of rcon, which may contain a secret."""
@@ -142,11 +143,10 @@ def _method(text: str) -> Method:
             raise ValueError(
                 f"takes signal:NAME or signal:NAME:TARGET with one of {', '.join(_TARGETS)}; {text!r} is neither"
             )
-        import signal  # noqa: PLC0415 - only where one is named
-
         argument = argument.strip()
         argument = argument.upper() if argument.upper().startswith("SIG") else f"SIG{argument.upper()}"
-        if argument not in signal.Signals.__members__ or argument in ("SIGKILL", "SIGSTOP", "SIGCHLD"):
+        known = isinstance(getattr(_signal, argument, None), int) and not argument.startswith("SIG_")  # SIG_BLOCK
+        if not known or argument in ("SIGKILL", "SIGSTOP", "SIGCHLD"):
             raise ValueError(f"takes signals such as SIGTERM, SIGINT or SIGUSR1; {argument} is none that asks to stop")
     if kind == "command":
         import shlex  # noqa: PLC0415 - most games do without

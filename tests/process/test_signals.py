@@ -2,10 +2,12 @@
 
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
 from tests.process.harness import (
+    PYTHON,
     Launcher,
     Mode,
     agent_catches,
@@ -15,6 +17,7 @@ from tests.process.harness import (
     eventually,
     game,
     state_of,
+    status_of,
 )
 from tests.variants import one_fast
 
@@ -200,3 +203,75 @@ def test_sigterm_at_any_moment_of_many_starts(launch: Launcher, mode: Mode) -> N
         assert done.seconds <= 5.0, (moment, done)
         assert "Traceback" not in done.stderr, (moment, done)
         run.clean_up()
+
+
+# In place of a module that the init imports after the game's exec: its import lasts until the game has heard a signal.
+WAITS_FOR_THE_GAME = """
+import os, sys, time
+open({imports!r}, "w").close()
+until = time.monotonic() + 30
+while not os.path.exists({heard!r}) and time.monotonic() < until:
+    time.sleep(0.01)
+sys.path.remove({modules!r})
+del sys.modules["heapq"]
+import heapq
+"""
+HEARS = """
+import os, signal, sys
+def hear(*_):
+    with open({heard!r}, "a") as file:
+        file.write("heard\\n")
+    if {leaves}:
+        os._exit(0)
+signal.signal(signal.SIGTERM, hear)
+while not os.path.exists({leave!r}):
+    signal.sigtimedwait((), 0.01)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("leaves", one_fast(False, True), ids=["stays", "leaves at once"])
+def test_a_signal_waits_for_no_import(launch: Launcher, tmp_path: Path, leaves: bool) -> None:
+    """While the init imports what it plans a stop with, the game hears SIGTERM at once, and only once."""
+    modules, imports, heard, leave = (tmp_path / name for name in ("modules", "imports", "heard", "leave"))
+    modules.mkdir()
+    text = WAITS_FOR_THE_GAME.format(imports=str(imports), heard=str(heard), modules=str(modules))
+    (modules / "heapq.py").write_text(text)
+    code = HEARS.format(heard=str(heard), leaves=leaves, leave=str(leave))
+    run = launch([*PYTHON, "-c", code], env={"PYTHONPATH": str(modules), "AGENT_LOG_LEVEL": "debug"})
+    eventually(imports.exists, "the init imports")
+    eventually(lambda: int(status_of(run.game_pid)["SigCgt"], 16) >> (signal.SIGTERM - 1) & 1, "the game has a handler")
+    run.signal(signal.SIGTERM)
+    run.stderr.wait_for("stop method signal:SIGTERM")
+    leave.touch()
+    done = run.finish()
+    assert heard.read_text() == "heard\n"
+    assert done.code == 0
+    turns = [step for step in run.story()["happened"] if "method" in step]
+    assert [turn["method"] for turn in turns] == ["signal:SIGTERM"]
+    assert [asked.split()[0] for asked in turns[0]["asked"]] == [Path(PYTHON[0]).name[:15]]
+
+
+@pytest.mark.parametrize(
+    "env", one_fast({"AGENT_DRAIN_SECONDS": "1"}, {"AGENT_STOP": "stdin:stop"}, {"AGENT_STOP": "signal:SIGTERM:group"})
+)
+def test_another_beginning_of_the_stop_waits_for_its_plan(
+    launch: Launcher, tmp_path: Path, env: dict[str, str]
+) -> None:
+    """With a drain, or a first method that is no signal to the main process, no signal comes before it."""
+    modules, imports, sent, leave = (tmp_path / name for name in ("modules", "imports", "sent", "leave"))
+    heard = tmp_path / "heard"
+    modules.mkdir()
+    text = WAITS_FOR_THE_GAME.format(imports=str(imports), heard=str(sent), modules=str(modules))
+    (modules / "heapq.py").write_text(text)
+    code = HEARS.format(heard=str(heard), leaves=False, leave=str(leave))
+    run = launch([*PYTHON, "-c", code], env={"PYTHONPATH": str(modules), "AGENT_GRACE_SECONDS": "5"} | env)
+    eventually(imports.exists, "the init imports")
+    eventually(lambda: int(status_of(run.game_pid)["SigCgt"], 16) >> (signal.SIGTERM - 1) & 1, "the game has a handler")
+    run.signal(signal.SIGTERM)
+    time.sleep(0.1)
+    assert not heard.exists()
+    sent.touch()
+    run.stderr.wait_for("stopping:")
+    leave.touch()
+    assert run.finish().code == 0

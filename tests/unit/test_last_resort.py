@@ -22,7 +22,7 @@ def test_a_stop_signal_that_the_broken_init_had_taken_is_not_lost(kept: bool) ->
         assert game.stdout is not None
         assert game.stdout.readline() == b"ready\n"
         rest = LastResort(
-            SimpleNamespace(main_pid=game.pid, forward=None),  # type: ignore[arg-type]  # as much as it needs
+            SimpleNamespace(main_pid=game.pid, forward=None, signalled_early={}),  # type: ignore[arg-type]  # as much as it needs
             SimpleNamespace(setting=lambda _name: 5.0),  # type: ignore[arg-type]
             SimpleNamespace(  # type: ignore[arg-type]
                 give_to=lambda take: take(int(signal.SIGTERM), at) if kept else None, stop_at=at
