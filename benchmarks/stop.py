@@ -1,7 +1,9 @@
-"""How long SIGTERM takes from the init to the game: in the middle of its life, and at its very start on little CPU.
+"""How long SIGTERM takes from the init to the game: in the middle of its life, and at its start on little CPU.
 
-At the start the init has to be there first. On a quarter of a CPU, which gives a process 25 ms of each 100 ms, that
-takes longer than anything else, so the floor is an interpreter that does nothing but hear the signal itself.
+At the very start the init has to be there first. On a quarter of a CPU, which gives a process 25 ms of each 100 ms,
+that takes longer than anything else, so the floor is an interpreter that does nothing but hear the signal itself. Other
+inits are no measure there: they pass the signal on to a game that has no handler yet, which it kills. In the first two
+seconds after it the agent's process uses up what CPU there is, so that each signal waits for a period's share as well.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from benchmarks.start import START
 
 WHAT = "SIGTERM to the game's receipt"
 AT_START = "SIGTERM at the exec of the init to the game's receipt, on a quarter of a CPU"
+IN_TWO_SECONDS = "SIGTERM in the first two seconds to the game's receipt, on a quarter of a CPU"
 _FLOOR = "python3, to its own receipt"
 _CPU = Path("/sys/fs/cgroup/cpu")  # cgroup v1
 _HEARS = """
@@ -68,7 +71,7 @@ def measure(quick: bool) -> list[Row]:
         for name, subject in subjects.items():
             found[name].append(subject() * 1000)
     rows = [summary(WHAT, name, values, "ms") for name, values in found.items()] + missing
-    return rows + _at_start(quick)
+    return rows + _at_start(quick) + _in_two_seconds(quick)
 
 
 def _at_start(quick: bool) -> list[Row]:
@@ -76,20 +79,51 @@ def _at_start(quick: bool) -> list[Row]:
     try:
         for _ in rounds(4.0 if quick else 10.0, 15, 2):
             agents, floors = new_file(), new_file()
-            found["agent"].append(_early([*START, stamp(), "wait", agents], agents) * 1000)
-            found[_FLOOR].append(_early([sys.executable, "-c", _HEARS, floors], floors) * 1000)
+            found["agent"].append(_early([*START, stamp(), "wait", agents], agents, 0.0, held=True) * 1000)
+            found[_FLOOR].append(_early([sys.executable, "-c", _HEARS, floors], floors, 0.0, held=True) * 1000)
     except CannotMeasureError as problem:
         return [skipped(AT_START, "agent", "ms", str(problem))]
     return [summary(AT_START, name, values, "ms") for name, values in found.items()]
 
 
-def _early(command: Sequence[str], file: str) -> float:
-    """Sends SIGTERM right after the exec, blocked as the launcher of an image leaves it."""
+def _in_two_seconds(quick: bool) -> list[Row]:
+    subjects: dict[str, list[str]] = {"agent": START}
+    rows: list[Row] = []
+    for name in PEERS:
+        try:
+            subjects[name] = peer(name)
+        except CannotMeasureError as problem:
+            rows.append(skipped(IN_TWO_SECONDS, name, "ms", str(problem)))
+    subjects["the game itself"] = []
+    found: dict[str, list[float]] = {name: [] for name in subjects}
+    try:
+        for number in rounds(6.0 if quick else 40.0, 20, 1):
+            after = 0.1 + number * 0.7 % 2.0  # 0.1 s, 0.8 s, 1.5 s, 0.2 s, ...: few rounds are spread as well
+            for name, command in subjects.items():
+                file = new_file()
+                took = _early([*command, stamp(), "wait", file], file, after, held=name == "agent")
+                found[name].append(took * 1000)
+    except CannotMeasureError as problem:
+        return [skipped(IN_TWO_SECONDS, "agent", "ms", str(problem))]
+    return [summary(IN_TWO_SECONDS, name, values, "ms") for name, values in found.items()] + rows
+
+
+def _early(command: Sequence[str], file: str, after: float, *, held: bool) -> float:
+    """Seconds from a SIGTERM to the game's receipt.
+
+    Args:
+        command: the init with the game.
+        file: where the game notes the moment.
+        after: when it is sent, in seconds after the exec of the init.
+        held: whether the signal is blocked until the init lets it in, as the launcher of an image leaves it.
+    """
     with _quarter_of_a_cpu() as group:
-        enter = ["sh", "-c", 'echo $$ >"$0" && exec env --block-signal=TERM "$@"', f"{group}/cgroup.procs"]
-        launched = [*enter, stamp(), "launch", file, *command]
+        enter = ["sh", "-c", 'echo $$ >"$0" && exec env "$@"', f"{group}/cgroup.procs"]
+        hold = ["--block-signal=TERM"] if held else []
+        launched = [*enter, *hold, stamp(), "launch", file, *command]
         with running(launched, agent_environment(free_port(), free_port())) as process:
-            sent = moment(file, "exec")
+            sent = moment(file, "exec") + after
+            time.sleep(max(0.0, sent - time.monotonic()))
             process.send_signal(signal.SIGTERM)
             received = moment(file, "term")
             with contextlib.suppress(subprocess.TimeoutExpired):
