@@ -231,7 +231,13 @@ def _ended_with_0(evidence: Evidence) -> tuple[Cause, str]:
         return Cause.KILLED_BY_AGENT, (
             f"the main process ended with exit code 0 and left {left} behind, which the agent had to kill"
         )
-    ended = [other for other in evidence.others if other.signal is not None and not other.helper]
+    ended = [
+        other
+        for other in evidence.others
+        if other.signal is not None
+        and not other.helper
+        and not (other.signal == signal.SIGTERM and str(other) in evidence.left_behind)  # it ended as it was asked to
+    ]
     # What the agent's own signal ended says less than what ended of itself.
     ended.sort(key=lambda other: signal_name(other.signal or 0) in evidence.sent_signals)
     failed = next((other for other in evidence.others if other.behind_script and other.code), None)

@@ -30,7 +30,10 @@ def bind_sockets(inputs: Inputs) -> Sockets:
     try:
         sockets.unix, why = listen_unix(inputs.setting("socket_path"))
         if why:
-            log.warning(f"cannot make the Unix socket ({why}): the commands in the container will not find the agent")
+            log.warning(
+                f"cannot make the Unix socket ({why}): the commands in the container will not find the agent; set "
+                "AGENT_SOCKET_PATH to a path that can be written, or to off"
+            )
     except TakenError as taken:
         inputs.wrong("socket_path", str(taken))
     if sockets.unix is not None:

@@ -249,6 +249,8 @@ def test_a_script_that_returns_0_does_not_hide_how_its_server_ended(
 
 # A server that is not the process that the agent starts -------------------------------------------------------------
 
+LEAVES_SERVER = "import os, time; os.fork() or time.sleep(600)"
+
 
 def test_a_daemon_that_nobody_named_is_told_of(launch: Launcher) -> None:
     """The main process leaves with 0 and the server lives on: not a clean end, and the log says what to set."""
@@ -260,6 +262,15 @@ def test_a_daemon_that_nobody_named_is_told_of(launch: Launcher) -> None:
     found = run.story()
     assert found["cause"] == "stopped_as_asked", found["evidence"]
     assert "left python" in str(found["summary"])
+
+
+def test_a_daemon_that_does_not_handle_the_signal_has_not_crashed(launch: Launcher) -> None:
+    """The agent's own SIGTERM ended it."""
+    run = launch([*PYTHON, "-c", LEAVES_SERVER], env=GRACE)
+    done = run.finish()
+    assert "set AGENT_MAIN=" in done.stderr
+    found = run.story()
+    assert (found["exit_code"], found["cause"]) == (0, "stopped_as_asked"), found["evidence"]
 
 
 def test_a_pid_file_names_the_server(launch: Launcher) -> None:
