@@ -230,6 +230,10 @@ os._exit(0)
 """
 
 
+def hears_sigterm(pid: int) -> bool:
+    return bool(int(status_of(pid).get("SigCgt", "0"), 16) >> (signal.SIGTERM - 1) & 1)
+
+
 @pytest.mark.parametrize("leaves", one_fast(False, True), ids=["stays", "leaves at once"])
 def test_a_signal_waits_for_no_import(launch: Launcher, tmp_path: Path, leaves: bool) -> None:
     """While the init imports what it plans a stop with, the game hears SIGTERM at once, and only once."""
@@ -240,7 +244,7 @@ def test_a_signal_waits_for_no_import(launch: Launcher, tmp_path: Path, leaves: 
     code = HEARS.format(heard=str(heard), leaves=leaves, leave=str(leave))
     run = launch([*PYTHON, "-c", code], env={"PYTHONPATH": str(modules), "AGENT_LOG_LEVEL": "debug"})
     eventually(imports.exists, "the init imports")
-    eventually(lambda: int(status_of(run.game_pid)["SigCgt"], 16) >> (signal.SIGTERM - 1) & 1, "the game has a handler")
+    eventually(lambda: hears_sigterm(run.game_pid), "the game has a handler")
     run.signal(signal.SIGTERM)
     run.stderr.wait_for("stop method signal:SIGTERM")
     leave.touch()
@@ -267,7 +271,7 @@ def test_another_beginning_of_the_stop_waits_for_its_plan(
     code = HEARS.format(heard=str(heard), leaves=False, leave=str(leave))
     run = launch([*PYTHON, "-c", code], env={"PYTHONPATH": str(modules), "AGENT_GRACE_SECONDS": "5"} | env)
     eventually(imports.exists, "the init imports")
-    eventually(lambda: int(status_of(run.game_pid)["SigCgt"], 16) >> (signal.SIGTERM - 1) & 1, "the game has a handler")
+    eventually(lambda: hears_sigterm(run.game_pid), "the game has a handler")
     run.signal(signal.SIGTERM)
     time.sleep(0.1)
     assert not heard.exists()
@@ -275,3 +279,20 @@ def test_another_beginning_of_the_stop_waits_for_its_plan(
     run.stderr.wait_for("stopping:")
     leave.touch()
     assert run.finish().code == 0
+
+
+def test_a_method_of_the_agents_process_waits_for_it(launch: Launcher, tmp_path: Path) -> None:
+    """A stop that is there before the agent's process is forked: the method is tried by it all the same."""
+    modules, imports, sent = (tmp_path / name for name in ("modules", "imports", "sent"))
+    modules.mkdir()
+    text = WAITS_FOR_THE_GAME.format(imports=str(imports), heard=str(sent), modules=str(modules))
+    (modules / "heapq.py").write_text(text)
+    env = {"AGENT_STOP": "rcon:stop", "AGENT_RCON_ADDRESS": "127.0.0.1:1", "AGENT_GRACE_SECONDS": "60"}
+    run = launch(game("polite", "4"), env={"PYTHONPATH": str(modules)} | env)
+    eventually(imports.exists, "the init imports")
+    eventually(lambda: hears_sigterm(run.game_pid), "the game has a handler")
+    run.signal(signal.SIGTERM)
+    sent.touch()
+    done = run.finish()
+    assert done.code == 4, "SIGTERM is the last method"
+    assert "cannot connect to 127.0.0.1:1" in done.stderr, "said by the agent's process"
