@@ -231,6 +231,7 @@ os._exit(0)
 
 
 def hears_sigterm(pid: int) -> bool:
+    """Whether a process has a handler for SIGTERM."""
     return bool(int(status_of(pid).get("SigCgt", "0"), 16) >> (signal.SIGTERM - 1) & 1)
 
 
