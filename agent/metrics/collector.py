@@ -14,7 +14,7 @@ from agent.lifecycle.states import State
 from agent.metrics import families
 from agent.metrics.container import ContainerReader, ContainerReading
 from agent.metrics.counts import Counted, LogCounts, Tally
-from agent.metrics.exposition import Family, counter
+from agent.metrics.exposition import Family
 from agent.metrics.game import (
     GameProcesses,
     OwnProcesses,
@@ -138,14 +138,7 @@ class Collector:
                 self._failing.add(part)
             else:
                 self._failing.discard(part)
-        found.append(
-            counter(
-                "arbitrium_agent_collect_errors_total",
-                "Parts of a scrape that could not be read.",
-                ("part",),
-                self._failures,
-            )
-        )
+        found.append(families.failures(self._failures))
         return found
 
     def _parts(self, reading: Reading) -> Mapping[str, Callable[[], Iterable[Family]]]:

@@ -116,26 +116,60 @@ class Family(NamedTuple):
     samples: Sequence[Sample]
 
 
-def counter(name: str, documentation: str, names: Sequence[str], rows: Iterable[Row]) -> Family:
-    """A counter. Each row has the values of the labels `names`, and a number.
+class Declared:
+    """What never changes of a metric, and its last family, which is given again as long as its numbers are the same.
+
+    A family that was written before is recognized by its identity (`Formats`), without a look at its samples.
+
+    Attributes:
+        name: of the family, without the suffix of its samples.
+        kind: its type.
+        help: the help text.
+        suffix: of its samples.
+        names: of the labels.
+    """
+
+    __slots__ = ("_last", "_rows", "help", "kind", "name", "names", "suffix")
+
+    def __init__(self, name: str, kind: Kind, documentation: str, suffix: str, names: tuple[str, ...]) -> None:
+        """Takes the attributes."""
+        self.name = name
+        self.kind: Kind = kind
+        self.help = documentation
+        self.suffix = suffix
+        self.names = names
+        self._rows: list[Row] = []
+        self._last: Family | None = None
+
+    def family(self, rows: list[Row]) -> Family:
+        """The metric with these label values and numbers. The caller must not change the list afterwards."""
+        last = self._last
+        if last is None or self._rows != rows:
+            self._rows = rows
+            values = (self.name, self.kind, self.help, Rows(self.suffix, self.names, rows))
+            last = self._last = _new(Family, values)
+        return last
+
+    def single(self, value: float) -> Family:
+        """The metric, which has no labels, with this number."""
+        last = self._last
+        return last if last is not None and self._rows[0][1] == value else self.family([((), value)])
+
+
+def counter(name: str, documentation: str, *names: str) -> Declared:
+    """Declares a counter.
 
     Args:
         name: with `_total` at its end.
         documentation: the help text.
         names: of the labels.
-        rows: label values and number.
     """
-    return Family(name.removesuffix("_total"), "counter", documentation, Rows("_total", tuple(names), list(rows)))
+    return Declared(name.removesuffix("_total"), "counter", documentation, "_total", names)
 
 
-def gauge(name: str, documentation: str, value: float) -> Family:
-    """A gauge without labels."""
-    return Family(name, "gauge", documentation, Rows("", (), [((), value)]))
-
-
-def gauges(name: str, documentation: str, names: Sequence[str], rows: Iterable[Row]) -> Family:
-    """A gauge with labels."""
-    return Family(name, "gauge", documentation, Rows("", tuple(names), list(rows)))
+def gauge(name: str, documentation: str, *names: str) -> Declared:
+    """Declares a gauge; arguments as `counter`, but for the suffix."""
+    return Declared(name, "gauge", documentation, "", names)
 
 
 @lru_cache(maxsize=2048)  # the same at each scrape
@@ -146,12 +180,6 @@ def _pairs(names: tuple[str, ...], values: tuple[str, ...]) -> LabelPairs:
 def info(name: str, documentation: str, facts: dict[str, str]) -> Family:
     """Facts as labels of a sample that is always 1. The sample is called `name` with `_info`."""
     return Family(name, "info", documentation, (Sample("_info", tuple(facts.items()), 1),))
-
-
-def stateset(name: str, documentation: str, states: dict[str, bool]) -> Family:
-    """One sample a state, 1 for those that hold; its label is called like the metric."""
-    rows: list[Row] = [((state,), float(on)) for state, on in states.items()]
-    return Family(name, "stateset", documentation, Rows("", (name,), rows))
 
 
 def histogram_samples(

@@ -56,8 +56,8 @@ DOCUMENT: dict[str, Any] = {
     ],
 }
 FAMILIES = [
-    gauge("arbitrium_players", "Players now.", 3),
-    counter("arbitrium_heartbeats_total", "Heartbeats.", (), [((), 7)]),
+    gauge("arbitrium_players", "Players now.").single(3),
+    counter("arbitrium_heartbeats_total", "Heartbeats.").single(7),
     Family("game_lag_seconds", "histogram", "Lag.", histogram_samples((("map", "mill"),), (0.1, 1.0), (2, 1, 4), 9.5)),
 ]
 

@@ -16,8 +16,8 @@ from agent.metrics.push import Pusher
 from agent.metrics.remote_write import snappy
 
 FAMILIES = [
-    gauge("arbitrium_players", "Players now.", 3),
-    counter("shots_total", "Shots.", ("weapon", "job"), [(("awp", "own"), 5.0), (("", "x"), 2.0)]),
+    gauge("arbitrium_players", "Players now.").single(3),
+    counter("shots_total", "Shots.", "weapon", "job").family([(("awp", "own"), 5.0), (("", "x"), 2.0)]),
     Family("game_lag", "histogram", "Lag.", [Sample("_bucket", (("le", "+Inf"),), 1), Sample("_sum", (), 0.5)]),
 ]
 # What each version of the protocol says of its messages: name, and fields as (name, number, type, repeated, message).
