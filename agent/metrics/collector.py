@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple, TypeVar
@@ -19,6 +20,7 @@ from agent.metrics.game import (
     GameProcesses,
     OwnProcesses,
     ProcessTable,
+    Reaped,
     Stats,
     Usage,
     below,
@@ -91,7 +93,8 @@ class Collector:
         self._clock = clock
         self._wall_offset = wall_offset
         self._table = ProcessTable()
-        self._processes = GameProcesses(lambda: reaped_by(root()))
+        self._everything: Stats = {}
+        self._processes = GameProcesses(self._reaped)
         self._container = container or ContainerReader().read
         ports = game_ports((port.internal, port.protocol) for port in deployment.ports.values())
         self._network = network or NetworkReader(ports).read
@@ -104,21 +107,26 @@ class Collector:
     def read(self) -> Reading:
         """Reads the files of the kernel; many processes take a while: see `took`. Not for two threads at once."""
         begun = time.thread_time()
-        everything: Stats = {}
-
-        def look() -> Stats:
-            root = self._root()
-            everything.update(self._table.read(root))
-            return below(everything, root, self._without())
-
+        self._everything = {}
         reading = Reading(
-            _attempt(lambda: self._processes.sample(look)),
-            _attempt(lambda: own_processes(everything, self._root())),
+            _attempt(lambda: self._processes.sample(self._game)),
+            _attempt(lambda: own_processes(self._everything, self._root())),
             _attempt(self._container),
             _attempt(self._network),
         )
         self.took = time.thread_time() - begun
         return reading
+
+    def _reaped(self) -> Reaped:
+        """Reads all processes, and returns what the init had reaped before: its own numbers are read first."""
+        root = self._root()
+        reaped = reaped_by(root) if root == os.getpid() else Reaped()
+        self._everything = self._table.read(root)
+        init = self._everything.get(root)
+        return reaped if init is None or root == os.getpid() else Reaped(init.children_cpu)
+
+    def _game(self) -> Stats:
+        return below(self._everything, self._root(), self._without())
 
     def families(self, reading: Reading) -> list[Family]:
         """All families, in the order in which they are shown.

@@ -68,16 +68,16 @@ class ContainerReader:
 
     def read(self) -> ContainerReading:
         """Reads each file once. If the files are gone, searches for them again."""
-        cgroup = read_places(self._places, self._text)
+        cgroup = read_places(self._places, self._files.text)
         if cgroup.memory_current is None:
             self._files.close()
             self._find()
-            cgroup = read_places(self._places, self._text)
+            cgroup = read_places(self._places, self._files.text)
         directory = cgroup.memory_path
         if cgroup.version is None or directory is None:
             return ContainerReading(cgroup)
         inactive = "\ninactive_file " if cgroup.version == 2 else "\ntotal_inactive_file "
-        _, found, rest = f"\n{self._text(f'{directory}/memory.stat')}".partition(inactive)
+        _, found, rest = f"\n{self._files.text(f'{directory}/memory.stat')}".partition(inactive)
         return ContainerReading(
             cgroup,
             pressure=self._pressure(),
@@ -98,7 +98,7 @@ class ContainerReader:
         found: dict[tuple[str, str], float] = {}
         for resource in ("cpu", "memory", "io"):
             # Such as `some avg10=0.12 avg60=0.10 avg300=0.02 total=123456`, in microseconds.
-            for line in (self._text(f"{self._unified}/{resource}.pressure") or "").splitlines():
+            for line in (self._files.text(f"{self._unified}/{resource}.pressure") or "").splitlines():
                 share, _, rest = line.partition(" ")
                 _, given, total = rest.partition("total=")
                 if given and total.isdigit() and share in ("some", "full"):
@@ -106,9 +106,5 @@ class ContainerReader:
         return found
 
     def _number(self, path: str) -> int | None:
-        text = self._text(path)
-        return int(text) if text is not None and text.isdigit() else None  # "max": no limit
-
-    def _text(self, path: str) -> str | None:
         text = self._files.text(path)
-        return None if text is None else text.strip()
+        return int(text) if text is not None and text.isdigit() else None  # "max": no limit

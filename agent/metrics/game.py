@@ -131,14 +131,15 @@ class ProcessTable:
         everybody's ancestor, all are read.
 
         Args:
-            root: the init.
+            root: the init; it is read before all others.
         """
-        if root == 1:
-            return stats_of(int(name) for name in os.listdir("/proc") if name.isdigit())
+        if root == 1:  # the lowest number, and so the first of the list
+            return stats_of([int(name) for name in os.listdir("/proc") if name.isdigit()])
         beside = self._beside
         with os.scandir("/proc") as entries:
             seen = {entry.name: entry.inode() for entry in entries}
-        found = stats_of(int(name) for name, inode in seen.items() if beside.get(name) != inode and name.isdigit())
+        new = [int(name) for name, inode in seen.items() if beside.get(name) != inode and name.isdigit()]
+        found = stats_of(dict.fromkeys((root, *new)))
         for pid in (root, os.getpid(), *below(found, root)):
             seen.pop(str(pid), None)
         self._beside = seen
@@ -274,25 +275,43 @@ class GameProcesses:
             live[key] = _look(stat, self._seen.get(key))
         self._bury(live)
         self._seen = live
-        now = list(live.values())
-        cpu = _sum(_NO_CPU, *(seen.cpu for seen in now))
-        switches = _sum(_NO_SWITCHES, *(each for seen in now for each in seen.switches.values()))
-        files = [seen.open_files for seen in now if seen.open_files is not None]
-        self._last = Usage(
-            cpu=_highest(self._last.cpu, _sum(cpu, self._dead_cpu), _sum(cpu, _since(self._before.cpu, reaped.cpu))),
-            switches=_highest(
-                self._last.switches,
-                _sum(switches, self._dead_switches),
-                _sum(switches, _since(self._before.switches, reaped.switches)),
-            ),
-            io=self._all_io([seen.io for seen in now if seen.io is not None]),
-            resident_bytes=sum(seen.resident_bytes for seen in now),
-            threads=sum(seen.threads for seen in now),
-            open_files=sum(files) if files or not now else None,
-            files_used=max((seen.files_used for seen in now if seen.files_used is not None), default=None),
-            processes=sum(seen.alive for seen in now),
-        )
+        self._last = self._usage(live.values(), reaped)
         return self._last
+
+    def _usage(self, live: Collection[_Seen], reaped: Reaped) -> Usage:
+        # One pass with plain numbers: sums of tuples cost as much as reading a process.
+        user = system = 0.0
+        resident_bytes = threads = processes = 0
+        open_files: int | None = None if live else 0
+        files_used: float | None = None
+        switches: list[Switches] = []
+        io: list[Io] = [] if self._dead_io is None else [self._dead_io]
+        for seen in live:
+            user += seen.cpu.user
+            system += seen.cpu.system
+            resident_bytes += seen.resident_bytes
+            threads += seen.threads
+            processes += seen.alive
+            switches += seen.switches.values()
+            if seen.open_files is not None:
+                open_files = (open_files or 0) + seen.open_files
+            if seen.files_used is not None and (files_used is None or seen.files_used > files_used):
+                files_used = seen.files_used
+            if seen.io is not None:
+                io.append(seen.io)
+        last, before = self._last, self._before
+        return Usage(
+            cpu=_most(last.cpu, _new(Cpu, (user, system)), self._dead_cpu, before.cpu, reaped.cpu),
+            switches=_most(
+                last.switches, _sum(_NO_SWITCHES, *switches), self._dead_switches, before.switches, reaped.switches
+            ),
+            io=_highest(last.io or _NO_IO, _sum(_NO_IO, *io)) if io else last.io,
+            resident_bytes=resident_bytes,
+            threads=threads,
+            open_files=open_files,
+            files_used=files_used,
+            processes=processes,
+        )
 
     def _bury(self, live: dict[tuple[int, int], _Seen]) -> None:
         """Keeps the numbers of those that have ended since the last look, unless a parent has them now."""
@@ -307,12 +326,6 @@ class GameProcesses:
             if seen.io is not None:
                 self._dead_io = _sum(self._dead_io or _NO_IO, seen.io)
 
-    def _all_io(self, live: list[Io]) -> Io | None:
-        known = live if self._dead_io is None else [self._dead_io, *live]
-        if not known:
-            return self._last.io
-        return _highest(self._last.io or _NO_IO, _sum(_NO_IO, *known))
-
 
 _T = TypeVar("_T", Cpu, Switches, Io)
 
@@ -325,8 +338,10 @@ def _highest(first: _T, *more: _T) -> _T:
     return type(first)(*map(max, zip(first, *more, strict=True)))
 
 
-def _since(before: _T, now: _T) -> _T:
-    return type(now)(*(max(0, later - earlier) for earlier, later in zip(before, now, strict=True)))
+def _most(last: _T, live: _T, dead: _T, before: _T, reaped: _T) -> _T:
+    """The highest of what was said last, of the living and the dead, and of the living and what was reaped since."""
+    together = zip(last, live, dead, before, reaped, strict=True)
+    return type(last)(*[max(said, alive + max(lost, now - then)) for said, alive, lost, then, now in together])
 
 
 def _look(stat: Stat, before: _Seen | None) -> _Seen:
@@ -334,16 +349,20 @@ def _look(stat: Stat, before: _Seen | None) -> _Seen:
     alive = not stat.zombie or stat.threads > 1
     open_files = count_files(stat.pid) if alive else 0
     limit = files_limit(stat.pid) if alive else None
-    return _Seen(
-        parent=stat.parent,
-        cpu=_new(Cpu, (stat.cpu.user + stat.children_cpu.user, stat.cpu.system + stat.children_cpu.system)),
-        io=_io(stat.pid) or (before.io if before else None),
-        switches=_switches(stat, before.switches if before else {}),
-        alive=alive,
-        resident_bytes=stat.resident_bytes,
-        threads=stat.threads if alive else 0,
-        open_files=open_files,
-        files_used=open_files / limit if open_files is not None and limit else None,
+    cpu, children = stat.cpu, stat.children_cpu
+    return _new(
+        _Seen,
+        (
+            stat.parent,
+            _new(Cpu, (cpu.user + children.user, cpu.system + children.system)),
+            _io(stat.pid) or (before.io if before else None),
+            _switches(stat, before.switches if before else {}),
+            alive,
+            stat.resident_bytes,
+            stat.threads if alive else 0,
+            open_files,
+            open_files / limit if open_files is not None and limit else None,
+        ),
     )
 
 
@@ -372,7 +391,7 @@ def _io(pid: int) -> Io | None:
         return None
     # rchar, wchar, syscr, syscw, read_bytes, write_bytes, cancelled_write_bytes: `name: number` each.
     read_bytes, written_bytes, read_calls, write_calls, storage_read, storage_written, *_ = map(int, data.split()[1::2])
-    return Io(read_bytes, written_bytes, read_calls, write_calls, storage_read, storage_written)
+    return _new(Io, (read_bytes, written_bytes, read_calls, write_calls, storage_read, storage_written))
 
 
 _ENDED = 0  # no thread has this id
@@ -407,10 +426,9 @@ def _switches(stat: Stat, before: dict[int, Switches]) -> dict[int, Switches]:
 
 
 def _switches_in(status: bytes) -> Switches:
-    # They are the last two lines.
-    _, _, end = status.rpartition(b"\nvoluntary_ctxt_switches:")
-    numbers = end.split()
-    return Switches(int(numbers[0]), int(numbers[2])) if len(numbers) >= 3 else _NO_SWITCHES
+    # They are the last two lines: `voluntary_ctxt_switches:` and `nonvoluntary_ctxt_switches:`.
+    numbers = status[status.rfind(b"\nvoluntary_ctxt_switches:") + 1 :].split()
+    return _new(Switches, (int(numbers[1]), int(numbers[3]))) if len(numbers) == 4 else _NO_SWITCHES
 
 
 def _ignores_children(pid: int) -> bool:
@@ -433,7 +451,7 @@ def _read(path: str) -> bytes:
 
 def stats_of(pids: Iterable[int]) -> Stats:
     """These processes, in this order, without those that are gone."""
-    return {stat.pid: stat for stat in map(read_stat, pids) if stat is not None}
+    return {pid: stat for pid in pids if (stat := read_stat(pid)) is not None}
 
 
 class OwnProcesses(NamedTuple):

@@ -93,24 +93,23 @@ class NetworkReader:
         found: dict[str, Device] = {}
         for line in self._lines("dev")[2:]:
             name, _, rest = line.partition(":")
-            fields = rest.split()
-            if name.strip() != "lo" and len(fields) >= 12 and len(found) < _MOST_DEVICES:
-                numbers = [int(text) for text in fields]
-                found[name.strip()] = Device(*numbers[0:4], *numbers[8:12])
+            name, fields = name.strip(), rest.split(None, 12)
+            if name != "lo" and len(fields) >= 12 and len(found) < _MOST_DEVICES:
+                found[name] = Device(*map(int, fields[0:4]), *map(int, fields[8:12]))
         return found
 
     def _udp(self) -> dict[str, int]:
-        found: dict[str, int] = {}
         # Two lines a protocol in `snmp`: names, then numbers. One name and number a line in `snmp6`. Both have many
-        # more lines than the few that count, so they are not cut into all of them.
+        # more lines than the few that count, so only these are cut up. The kernel gives each of them with one read.
+        found: dict[str, int] = {}
         names, found_names, rest = f"\n{self._text('snmp')}".partition("\nUdp:")[2].partition("\nUdp:")
         if found_names:
             numbers = rest.partition("\n")[0].split()
             found = {name: int(text) for name, text in zip(names.split(), numbers, strict=False)}
         _, found_first, rest = self._text("snmp6").partition("Udp6")
-        for line in (found_first + rest).splitlines():
-            if line.startswith("Udp6"):
-                name, text = line.split()
+        fields = f"{found_first}{rest}".partition("\nUdpLite6")[0].split()
+        for name, text in zip(fields[::2], fields[1::2], strict=False):
+            if name.startswith("Udp6"):
                 found[name[4:]] = found.get(name[4:], 0) + int(text)
         return found
 
@@ -147,10 +146,10 @@ class NetworkReader:
                         yield port, fields
 
     def _lines(self, name: str) -> list[str]:
-        return self._text(name).splitlines()
+        return (self._files.whole_text(f"{self._root}/{name}") or "").splitlines()
 
     def _text(self, name: str) -> str:
-        return self._files.whole_text(f"{self._root}/{name}") or ""
+        return self._files.text(f"{self._root}/{name}") or ""
 
 
 _LISTEN = "0A"  # include/net/tcp_states.h
