@@ -89,6 +89,7 @@ class Spool:
         self._writing = False
         self._segments: list[Segment] = []  # closed ones, oldest first
         self._gaps: dict[int, int] = {}  # bytes dropped right before the segment with this number
+        self._gaps_length = 0  # bytes of the file that says so
         self._lost_in_queue = 0
         self._thread: threading.Thread | None = None
         self._closing = False
@@ -383,7 +384,7 @@ class Spool:
             self._listener()
         with self._changed:
             gaps = dict(self._gaps)
-        runs.save_gaps(self.run, gaps)
+        self._gaps_length = runs.save_gaps(self.run, gaps, self._gaps_length)
         self._complain(
             f"cannot keep all of the log: the spool is full, and {len(doomed)} of its oldest segments "
             f"({sum(segment.log_bytes for segment in doomed)} bytes) are dropped; {self.advice}"

@@ -329,3 +329,11 @@ def test_a_spool_that_is_never_used_makes_no_thread_and_no_segment(open_spool: C
     assert os.listdir(spool.run) == ["lock"]
     assert runs.owner_of(spool.run) == ""
     assert runs.owner_of(open_spool(deployment_id="23c01225b99d").run) == "23c01225b99d"
+
+
+def test_the_gaps_of_a_run_are_the_last_ones_that_were_saved(tmp_path: Path) -> None:
+    """Nothing remains of a longer list: its end would be read as gaps that there are not."""
+    length = 0
+    for gaps in ({7: 123_456_789, 12: 1}, {12: 22}, {12: 22, 300: 4}, {}):
+        length = runs.save_gaps(str(tmp_path), gaps, length)
+        assert runs.load(str(tmp_path)) == ([], gaps)
