@@ -240,9 +240,10 @@ class Client:
         """Closes the connection."""
         self._socket.close()
 
-    def request(self, method: str, path: str) -> bytes:
+    def request(self, method: str, path: str, *headers: str) -> bytes:
         """The bytes of a request."""
-        return f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nContent-Length: 0\r\n\r\n".encode()
+        lines = (f"{method} {path} HTTP/1.1", f"Host: 127.0.0.1:{self._port}", "Content-Length: 0", *headers)
+        return "".join(f"{line}\r\n" for line in (*lines, "")).encode()
 
     def ask(self, request: bytes) -> tuple[int, bytes]:
         """Sends a request and reads its answer: status and body."""
@@ -260,15 +261,25 @@ class Client:
             body += self._socket.recv(262144)
         return int(head[9:12]), body
 
-    def timed(self, method: str, path: str, times: int) -> list[float]:
-        """How long each of so many requests took, in seconds."""
-        request = self.request(method, path)
+    def timed(self, method: str, path: str, times: int, *headers: str, pause: float = 0.0) -> list[float]:
+        """How long each of so many requests took, in seconds.
+
+        Args:
+            method: of the requests.
+            path: likewise.
+            times: how many.
+            headers: whole lines beside those that every request has.
+            pause: seconds between an answer and the next request.
+        """
+        request = self.request(method, path, *headers)
         durations = []
         for _ in range(times):
             began = time.perf_counter()
             status, _ = self.ask(request)
             durations.append(time.perf_counter() - began)
             assert status < 400, f"{method} {path} was answered {status}"
+            if pause:
+                time.sleep(pause)
         return durations
 
 

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.metrics.counts import LATENCY_BUCKETS, MOST_LABEL_SETS, OTHER, Latency, Tally
-from agent.metrics.exposition import histogram_samples
+from agent.metrics.counts import LATENCY_BUCKETS, MOST_LABEL_SETS, OTHER, Counted, Latency, Tally
+from agent.metrics.exposition import Family, histogram_samples
+from agent.metrics.families import requests
 
 
 def test_a_tally_counts_each_set_of_labels_for_itself() -> None:
@@ -54,3 +55,24 @@ def test_what_is_counted_while_it_is_read_does_no_harm() -> None:
         tally.add("new", str(labels))
         seen.append(labels)
     assert seen == [("a",), ("b",)]
+
+
+def test_durations_are_made_again_only_where_one_was_added() -> None:
+    """The same family while nothing was observed; the sum counts as well as the buckets, and so does whose it is."""
+
+    def shown(counted: Counted) -> Family:
+        return next(family for family in requests(counted) if family.kind == "histogram")
+
+    def sums(family: Family) -> list[float]:
+        return [sample.value for sample in family.samples if sample.suffix == "_sum"]
+
+    counted, others = Counted(), Counted()
+    counted.durations.observe(0.002, "http", "health")
+    others.durations.observe(0.0015, "http", "health")
+    first = shown(counted)
+    assert shown(counted) is first
+    assert (sums(first), sums(shown(others))) == ([0.002], [0.0015])
+    counted.durations.observe(0.004, "http", "status")
+    counted.durations.observe(0.001, "http", "health")
+    assert sums(shown(counted)) == pytest.approx([0.003, 0.004])
+    assert sums(shown(Counted())) == []

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from prometheus_client.exposition import choose_encoder
 
 from agent.metrics import exposition
-from agent.metrics.exposition import Exemplar, Family, Formats, Kind, Rows, Sample
+from agent.metrics.exposition import Exemplar, Family, Formats, Kind, Rows, Sample, counter, gauge
 
 ACCEPTED = st.sampled_from(
     [
@@ -63,6 +63,19 @@ def test_it_is_what_the_library_writes(accept: str, scrapes: list[list[Family]])
         for found in (each, again):
             write, _ = formats.negotiate(accept)
             assert write(found) == encode(exposition._Collected(found))
+
+
+def test_the_same_numbers_are_the_same_family() -> None:
+    """By its identity it is known to be written; other numbers, or other labels, make another one."""
+    metric = counter("shots_total", "Shots.", "weapon")
+    first = metric.family([(("awp",), 1)])
+    assert metric.family([(("awp",), 1.0)]) is first
+    more, other = metric.family([(("awp",), 2)]), metric.family([(("knife",), 2)])
+    assert first.samples[0] == Sample("_total", (("weapon", "awp"),), 1)
+    assert (more.samples[0].value, other.samples[0].labels) == (2, (("weapon", "knife"),))
+    plain = gauge("players", "Players.")
+    assert plain.single(3) is plain.single(3)
+    assert [plain.single(number).samples[0].value for number in (3, 4, 3)] == [3, 4, 3]
 
 
 def test_a_crowd_of_formats_is_forgotten() -> None:
