@@ -1,8 +1,10 @@
 """Passes the game's output on to the container's stdout or stderr. Standard library only, quick to import.
 
-Each sink has a thread that writes with plain blocking writes. Making the descriptor non-blocking instead would change
-it for every process that shares it (the flag belongs to the open file description, man 2 fcntl), and poll() alone does
-not keep a write from blocking where somebody else writes to the same pipe or terminal. A blocked thread hurts nobody.
+A small piece is written at once if the consumer has room for it, with a write that never blocks (`_write_at_once`). For
+everything else, each sink has a thread that writes with plain blocking writes. Making the descriptor non-blocking
+instead would change it for every process that shares it (the flag belongs to the open file description, man 2 fcntl),
+and poll() alone does not keep a write from blocking where somebody else writes to the same pipe or terminal. A blocked
+thread hurts nobody.
 
 Between the reader of the game's output and that thread is a bounded buffer. If it is full, the game has to wait, as it
 would without the agent, but only for a consumer that is active: one that read at least 1 MiB within the last second.
@@ -27,6 +29,10 @@ _ALIVE_BYTES = 1024 * 1024
 _ALIVE_SECONDS = 1.0
 _LINES = 500  # most waiting lines of the agent
 _LINE_SECONDS = 1.0  # longest wait for the end of the game's line
+# A piece of at most so many bytes is written without the thread if the consumer has room for it. More comes only from a
+# flood: reading that would then never wait for anything, and the spool's thread would get too little of the CPU.
+_AT_ONCE = 64 * 1024
+_NOWAIT = getattr(os, "RWF_NOWAIT", 0)  # missing where Python was built with an old C library
 _PIECE = 128 * 1024  # bytes in one write, so that progress can be measured in such steps
 
 
@@ -41,6 +47,9 @@ class Sink:
     """
 
     __slots__ = (
+        "_at_once",
+        "_awaited",
+        "_busy",
         "_changed",
         "_ending",
         "_here",
@@ -92,6 +101,9 @@ class Sink:
         self._thread: threading.Thread | None = None
         self._ending = False
         self._here = False  # whether a caller passes it on, for want of a thread
+        self._at_once = _NOWAIT != 0  # whether this kind of file can be written without waiting
+        self._busy = False  # whether `put` is writing at once, so that the thread must not
+        self._awaited = False  # whether `drain` waits
         self._hung = False
         self._marked_at = 0.0
         self._marked_written = 0
@@ -115,14 +127,53 @@ class Sink:
         return self._size
 
     def put(self, data: bytes) -> None:
-        """Adds bytes to the buffer; never waits. Check `full` before."""
+        """Passes on what it can at once, and adds the rest to the buffer; never waits. Check `full` before.
+
+        Only one thread at a time may call it.
+        """
         if self.closed or not data:
             return
         with self._changed:
-            self._add(data)
+            at_once = self._at_once and len(data) <= _AT_ONCE and not (self._size or self._lines)
+            if at_once:
+                self._busy = True
+                self._size = len(data)
+                self._mid_line = not data.endswith(b"\n")
+                self._hung = False
+                self._mark()
+            else:
+                self._add(data)
             alone = self._alone()
+        if at_once:
+            rest = self._write_at_once(data)
+            with self._changed:
+                self._busy = False
+                self._size -= len(data) - len(rest)
+                if rest:
+                    self._pieces.appendleft(rest)
+                if self._pieces:  # the rest, or a line of the agent that came meanwhile
+                    self._wake_thread()
+                if self._awaited or self._ending:
+                    self._changed.notify_all()
+                alone = self._alone()
         if alone:
             self._pass_on_here(time.monotonic() + _ALIVE_SECONDS)
+
+    def _write_at_once(self, data: bytes) -> bytes:
+        """Writes what the consumer has room for, without waiting, which saves waking the thread; returns the rest.
+
+        RWF_NOWAIT (man 2 pwritev2) concerns this write alone and not the descriptor. Recent kernels know it for pipes,
+        sockets and /dev/null; for other files, or on other kernels, the write fails and the thread does all of it.
+        """
+        try:
+            count = os.pwritev(self.fd, (data,), -1, _NOWAIT)
+        except BlockingIOError:
+            return data
+        except (OSError, NotImplementedError):
+            self._at_once = False  # whatever the error: if it is not about RWF_NOWAIT, the thread meets it too
+            return data
+        self.written += count
+        return data[count:]
 
     def put_line(self, line: bytes) -> None:
         """Adds a whole line of the agent, which is not written inside a line of the game; never waits.
@@ -162,14 +213,18 @@ class Sink:
                 self._size -= lost
                 self._lose(lost)
                 self._unsaid += lost
-            if self._thread is None and not self._here:
-                thread = threading.Thread(target=self._run, name=f"sink-{self.fd}", daemon=True)
-                # No more threads at present (pids limit): tried again next time.
-                with contextlib.suppress(RuntimeError):
-                    thread.start()
-                    self._thread = thread
-            elif self._thread is not None:
-                self._changed.notify()
+            self._wake_thread()
+
+    def _wake_thread(self) -> None:
+        """Has the thread write what is in the buffer; with the lock held."""
+        if self._thread is None and not self._here:
+            thread = threading.Thread(target=self._run, name=f"sink-{self.fd}", daemon=True)
+            # No more threads at present (pids limit): tried again next time.
+            with contextlib.suppress(RuntimeError):
+                thread.start()
+                self._thread = thread
+        elif self._thread is not None:
+            self._changed.notify()
 
     def _waited_long(self) -> bool:
         return time.monotonic() - self._lines_since >= _LINE_SECONDS
@@ -198,13 +253,15 @@ class Sink:
         if alone:
             return self._pass_on_here(deadline)
         with self._changed:
+            self._awaited = True
             while self._size and not self.closed:
                 now = time.monotonic()
                 until = min(deadline, max(self.moved_at, self._marked_at) + _ALIVE_SECONDS)
                 if now >= until:
-                    return False
+                    break
                 self._changed.wait(until - now)
-            return True
+            self._awaited = False
+            return self.closed or not self._size
 
     def end(self) -> None:
         """Ends the thread when the buffer is empty; nothing may be added after this."""
@@ -219,8 +276,8 @@ class Sink:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._pieces:
-                    if self._ending:
+                while self._busy or not self._pieces:
+                    if self._ending and not self._busy:
                         return
                     self._changed.wait(_LINE_SECONDS / 4 if self._lines else None)
                     if self._lines and self._waited_long():
@@ -247,7 +304,7 @@ class Sink:
 
     def _alone(self) -> bool:
         """Whether the caller has to pass on what waits, because there is no thread for it; with the lock held."""
-        alone = self._thread is None and not self._here and self._size > 0
+        alone = self._thread is None and not (self._here or self._busy) and self._size > 0
         self._here = self._here or alone
         return alone
 

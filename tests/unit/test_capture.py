@@ -6,6 +6,7 @@ import contextlib
 import os
 import pty
 import random
+import socket
 import subprocess
 import sys
 import threading
@@ -283,9 +284,9 @@ def test_a_closed_descriptor_is_no_place_to_write_to(rig: Rig) -> None:
     assert rig.spooled() == b"hello\n"
 
 
-@pytest.mark.parametrize("kind", ["file", "null", "terminal", "non-blocking pipe"])
+@pytest.mark.parametrize("kind", ["file", "null", "terminal", "non-blocking pipe", "named pipe", "socket"])
 def test_it_writes_to_whatever_stdout_is(rig: Rig, tmp_path: Path, kind: str) -> None:
-    """A file, nothing, a terminal, a pipe that somebody made non-blocking."""
+    """A file, nothing, a terminal, a pipe that somebody made non-blocking, a named one, a socket."""
     seen = bytearray()
     thread: threading.Thread | None = None
     if kind == "terminal":
@@ -294,6 +295,15 @@ def test_it_writes_to_whatever_stdout_is(rig: Rig, tmp_path: Path, kind: str) ->
     elif kind == "non-blocking pipe":
         reading, writing = rig.pipe()
         os.set_blocking(writing, False)
+    elif kind == "named pipe":
+        os.mkfifo(tmp_path / "out")
+        reading = os.open(tmp_path / "out", os.O_RDONLY | os.O_NONBLOCK)
+        os.set_blocking(reading, True)
+        writing = os.open(tmp_path / "out", os.O_WRONLY)
+        rig.mine(reading, writing)
+    elif kind == "socket":
+        reading, writing = (end.detach() for end in socket.socketpair())
+        rig.mine(reading, writing)
     else:
         reading = -1
         writing = os.open("/dev/null" if kind == "null" else tmp_path / "out", os.O_RDWR | os.O_CREAT)
@@ -518,3 +528,59 @@ def test_without_a_thread_the_caller_reads(rig: Rig, monkeypatch: pytest.MonkeyP
 
 def _no_thread(_thread: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
+
+
+def test_what_the_consumer_has_room_for_needs_no_thread_and_the_rest_keeps_its_order() -> None:
+    """Lines are passed on at once; where the pipe is full the thread has the rest, and what comes after it."""
+    reading, writing = os.pipe()
+    try:
+        sink = Sink(writing, lambda: None)
+        sink.put(b"a line\n")
+        assert (os.read(reading, 100), sink.written, sink.waiting) == (b"a line\n", 7, 0)
+        assert f"sink-{writing}" not in [thread.name for thread in threading.enumerate()]
+        pieces = [bytes((number,)) * 50_000 for number in range(10)]  # more than a pipe has room for
+        for piece in pieces:
+            sink.put(piece)
+        sink.put_line(b"[the agent]\n")
+        assert sink.waiting
+        seen = bytearray()
+        thread = collect(reading, seen)
+        assert sink.drain(soon())
+        assert (sink.waiting, sink.dropped) == (0, 0)
+        sink.put(b"the last\n")
+        sink.end()
+    finally:
+        os.close(writing)
+    thread.join(10.0)
+    os.close(reading)
+    assert bytes(seen) == b"".join(pieces) + b"\n[the agent]\nthe last\n"
+
+
+def test_agent_lines_come_whole_and_in_order_between_the_games() -> None:
+    """They are added by other threads while the game's output is passed on at once."""
+    reading, writing = os.pipe()
+    seen = bytearray()
+    thread = collect(reading, seen)
+    try:
+        sink = Sink(writing, lambda: None)
+
+        def agent() -> None:
+            for number in range(300):
+                sink.put_line(b"agent %d\n" % number)
+                time.sleep(0)
+
+        other = threading.Thread(target=agent)
+        other.start()
+        for number in range(3000):
+            sink.put(b"game %d" % number)
+            sink.put(b"\n")
+        other.join()
+        assert sink.drain(soon())
+        sink.end()
+    finally:
+        os.close(writing)
+    thread.join(10.0)
+    os.close(reading)
+    lines = bytes(seen).splitlines()
+    assert [line for line in lines if line.startswith(b"game")] == [b"game %d" % number for number in range(3000)]
+    assert [line for line in lines if line.startswith(b"agent")] == [b"agent %d" % number for number in range(300)]
