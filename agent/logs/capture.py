@@ -30,10 +30,9 @@ TAIL = 64 * 1024
 _CELLS = {"stdout": STDOUT, "stderr": STDERR}  # of SharedCounts
 _FIONREAD = 0x541B  # termios.FIONREAD, without importing termios (man 2 ioctl_tty)
 # Bytes that one read takes. If it is filled, the next one takes more, because each read costs CPU besides its bytes:
-# threads wake each other, and its end is searched for the beginning of a secret. With more than 512 KiB the spool's
-# thread waits too long for the interpreter lock in a flood, and bytes are dropped (measured).
+# threads wake each other, and its end is searched for the beginning of a secret.
 _READ = 64 * 1024
-_READ_MOST = 512 * 1024
+_READ_MOST = 1024 * 1024  # all that the pipe holds
 _PIPE = 1024 * 1024  # what an unprivileged process may ask for (fs.pipe-max-size, man 5 proc)
 _PIPE_DEFAULT = 64 * 1024
 _LINGER = 0.001  # how long a pipe of 1 MiB may collect small writes, so that reading does not cost more than writing
