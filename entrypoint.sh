@@ -9,6 +9,12 @@
 #
 # POSIX sh with built-ins alone (dash, bash, busybox and mksh were tried): an image may have no other program.
 
+# A stop signal that arrives while this shell runs: the kernel drops it for a PID 1 without a handler. The agent's launcher
+# is told of it, and sends it to itself when it is held back for the agent.
+stop=
+trap 'stop=${stop:-TERM}' TERM
+trap 'stop=${stop:-INT}' INT
+
 home=${0%/*}
 agent=$home/bin/arbitrium-agent
 
@@ -73,6 +79,11 @@ elif ! "$agent" --check-runtime; then
 fi
 if [ -n "$problem" ]; then
   say "cannot start the agent: $problem"
+  if [ -n "$stop" ]; then
+    say "cannot start the game: SIG$stop came first, and it would not hear of it"
+    [ "$stop" = INT ] && exit 130
+    exit 143
+  fi
   say "the game runs without the agent: no API, no metrics, no graceful stop"
   if [ $# -eq 0 ]; then
     say "cannot start the game: there is no command; add CMD [\"/game/server\"] to the Dockerfile"
@@ -80,4 +91,5 @@ if [ -n "$problem" ]; then
   fi
   exec "$@"
 fi
+[ -z "$stop" ] || export _ARBITRIUM_STOP="$stop"
 exec "$agent" run -- "$@"

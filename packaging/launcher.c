@@ -7,7 +7,8 @@
  *      environment, so that the game gets them unchanged;
  *   3. executes libexec/arbitrium-agent, whose ELF header names the runtime's own dynamic loader. Where the directory
  *      was copied to another place than it was built for, that loader is called by its path instead;
- *   4. fails open: if nothing of this works, `run -- COMMAND` executes the game itself and says so.
+ *   4. sends itself the stop signal that entrypoint.sh got meanwhile, held back as one that arrives now;
+ *   5. fails open: if nothing of this works, `run -- COMMAND` executes the game itself and says so.
  *
  * A copy of this file in a directory of PATH finds the runtime in its usual place, so that one line of a Dockerfile puts
  * `arbitrium-agent` on PATH in any image, also in one without a shell.
@@ -58,6 +59,14 @@ static const char *missing(void) {
     return NULL;
 }
 
+/* The stop signal that entrypoint.sh got before this program ran, or 0; forgotten, since the game must not find it. */
+static int kept_stop(void) {
+    const char *name = getenv(STOP_VARIABLE);
+    int number = !name ? 0 : strcmp(name, "INT") == 0 ? SIGINT : SIGTERM;
+    unsetenv(STOP_VARIABLE);
+    return number;
+}
+
 static void start_agent(int argc, char **argv) {
     char **environment = without_loader_variables();
     if (!environment) return;
@@ -92,6 +101,7 @@ int main(int argc, char **argv) {
         /* A stop signal is held back until the agent has handlers: the kernel drops it for a PID 1 without any. Only
          * `run` lets it in again; every other program would be deaf. */
         sigset_t stop, before;
+        int kept = kept_stop();
         const char *slash = strrchr(argv[0], '/');
         sigemptyset(&stop);
         if (argc > 1 && strcmp(argv[1], "run") == 0 && strcmp(slash ? slash + 1 : argv[0], "arbitrium-agent") == 0) {
@@ -99,6 +109,7 @@ int main(int argc, char **argv) {
             sigaddset(&stop, SIGINT);
         }
         sigprocmask(SIG_BLOCK, &stop, &before);
+        if (kept && sigismember(&stop, kept)) kill(getpid(), kept);
         start_agent(argc, argv);
         sigprocmask(SIG_SETMASK, &before, NULL);
         reason = strerror(errno);

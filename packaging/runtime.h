@@ -14,6 +14,9 @@
 /* In front of the names of the LD_* variables while the dynamic loader runs. Not AGENT_: those are settings. */
 #define KEPT_PREFIX "_ARBITRIUM_KEPT_"
 
+/* How entrypoint.sh says that it got a stop signal: TERM or INT. */
+#define STOP_VARIABLE "_ARBITRIUM_STOP"
+
 static char home[PATH_MAX - 256]; /* the runtime directory; leaves room for the names below it */
 
 /* The directory two levels above the running program, whatever link was followed to get there: bin/arbitrium-agent,

@@ -34,6 +34,18 @@ def test_cmd_in_shell_form(engine: Engine, make_image: Make) -> None:
     assert "bye" in container.output()
 
 
+def test_a_stop_that_entrypoint_got(engine: Engine, debian_game: str) -> None:
+    """The launcher sends it to itself when it is held back for the agent, and leaves no trace of it to the game."""
+    kept = "--env=_ARBITRIUM_STOP=TERM"
+    container = engine.run(debian_game, "/bin/sleep", "600", options=[kept])
+    assert container.wait() == 143
+    names = f"--entrypoint={HOME}/bin/python"
+    shown = engine.run(debian_game, "-c", "import os; print(*sorted(os.environ))", options=[kept, names])
+    assert shown.wait() == 0
+    assert "PATH" in shown.output()
+    assert "_ARBITRIUM" not in shown.output()
+
+
 def test_an_image_without_a_shell(engine: Engine, make_image: Make) -> None:
     """FROM scratch, one static program, and the exec form of the real command."""
     if STATIC is None:

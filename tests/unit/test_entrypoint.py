@@ -159,6 +159,20 @@ def test_without_a_runtime_the_game_is_started_anyway(home: Path, run: Run, brea
     assert "the game runs without the agent" in done.stderr
 
 
+@pytest.mark.parametrize(("name", "code"), [("TERM", 143), ("INT", 130)])
+def test_a_stop_that_comes_while_the_script_runs(home: Path, run: Run, name: str, code: int) -> None:
+    """The agent's launcher is told of it; a game without an agent is not started any more."""
+    agent = home / "bin/arbitrium-agent"
+    asked = '#!/bin/sh\n[ "$1" != --check-runtime ] || { kill -%s $PPID; exit %d; }\n%s\n'
+    agent.write_text(asked % (name, 0, 'echo "stop=$_ARBITRIUM_STOP"'))
+    done = run("/game/server")
+    assert (done.stdout, done.returncode) == (f"stop={name}\n", 0)
+    agent.write_text(asked % (name, 1, ""))
+    done = run("echo", "started")
+    assert (done.stdout, done.returncode) == ("", code)
+    assert f"SIG{name} came first" in done.stderr
+
+
 def test_without_a_runtime_and_a_command_it_says_so(home: Path, run: Run) -> None:
     """There is nothing to start then, and 0 would look like success."""
     removed(home)
