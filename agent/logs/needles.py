@@ -50,7 +50,7 @@ _GROUP = 28
 _NO_FEW_BYTES = tuple(bytes((byte,)) * 8 for byte in range(0xF8, 0xFC))
 _WRAPPED = 60  # the shortest width to which base64 is usually wrapped (64 in PEM, 76 in MIME)
 _SHORTEST_PART = 8  # of wrapped base64; a shorter one occurs in ordinary words
-_HELD_LINE = 32  # a line of only base64 characters that is at least this long may continue on the next line
+HELD_LINE = 32  # a line of only base64 characters that is at least this long may continue on the next line
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_"
 
 
@@ -131,17 +131,18 @@ class Search:
                 merged.append((start, stop))
         return merged
 
-    def unfinished(self, data: bytes, *, continued: int = 0) -> int:
+    def unfinished(self, data: bytes, *, continued: int = 0, before: bytes = b"") -> int:
         """How many bytes at the end of `data` may be the beginning of a needle that continues in the next read.
 
         Args:
             data: the bytes read.
             continued: if `data` begins inside a line: how much of that line has to look like base64 of a secret
                 before it is held back beyond the line's end; 0 if `data` begins a line.
+            before: likewise: the bytes in front of `data`, the last `HELD_LINE` of them at least.
         """
         if not data:
             return 0
-        over_lines = self._unfinished_over_lines(data, continued=continued) if self.wrapped else 0
+        over_lines = self._unfinished_over_lines(data, continued=continued, before=before) if self.wrapped else 0
         if over_lines or data[-1] not in self._last:
             return over_lines
         # Each read that ends inside a line comes here: no more Python than that takes.
@@ -158,7 +159,7 @@ class Search:
             at = may_begin.find(1, at + 1)
         return 0
 
-    def _unfinished_over_lines(self, data: bytes, *, continued: int) -> int:
+    def _unfinished_over_lines(self, data: bytes, *, continued: int, before: bytes) -> int:
         """As `unfinished`, for base64 that continues on the next line: only after a line of nothing but base64."""
         held, size = 0, len(data)
         # A read may end between the two bytes of a line break.
@@ -168,7 +169,12 @@ class Search:
         while at >= 0:
             begin = data.rfind(b"\n", 0, at) + 1
             line = data[begin:at].removesuffix(b"\r")
-            if (len(line) < (continued if continued and begin == 0 else _HELD_LINE)) or line.translate(None, _BASE64):
+            least = HELD_LINE
+            if continued and begin == 0:
+                known = before[before.rfind(b"\n") + 1 :] + line
+                is_long = len(known) >= HELD_LINE and not known[-HELD_LINE:].translate(None, _BASE64)
+                least = continued = 1 if is_long else continued
+            if len(line) < least or line.translate(None, _BASE64):
                 break
             tail = line + tail
             lengths = (

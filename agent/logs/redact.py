@@ -6,7 +6,7 @@ the end of a piece may be the beginning of a secret, it is held back until more 
 """
 
 from agent.fork_lock import FORK_LOCK
-from agent.logs.needles import SHORTEST, Search, forms, wrapped_forms
+from agent.logs.needles import HELD_LINE, SHORTEST, Search, forms, wrapped_forms
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Redactor:
 class RedactedStream:
     """One stream of bytes. Must not be used by several threads at once."""
 
-    __slots__ = ("_carry", "_covered", "_inside", "_keep_length", "_line", "_redactor")
+    __slots__ = ("_before", "_carry", "_covered", "_inside", "_keep_length", "_line", "_redactor")
 
     def __init__(self, redactor: Redactor, *, keep_length: bool) -> None:
         """Starts with nothing held back."""
@@ -106,6 +106,7 @@ class RedactedStream:
         self._keep_length = keep_length
         self._carry = b""
         self._inside = False  # whether the last read ended inside a line
+        self._before = b""  # the end of what was read before, if so
         self._covered = 0  # this many bytes of it belong to a secret whose mark was already returned
         self._line = b""
 
@@ -126,7 +127,7 @@ class RedactedStream:
     def _search(self, data: bytes, continued: int) -> "list[bytes | memoryview]":
         search = self._redactor.search
         found = search.find(data)
-        end = len(data) - search.unfinished(data, continued=continued)
+        end = len(data) - search.unfinished(data, continued=continued, before=self._before)
         self._inside = not data.endswith(b"\n")
         marked, self._covered = self._covered, 0
         if marked:
@@ -143,6 +144,8 @@ class RedactedStream:
         if end == 0:
             self._covered = marked
         self._carry = data[end:]
+        if self._inside:
+            self._before = data[end - HELD_LINE : end] if end >= HELD_LINE else (self._before + data[:end])[-HELD_LINE:]
         if not found and len(data) >= _LARGE and not self._redactor.patterns:
             return [memoryview(data)[:end] if end < len(data) else data]
         shown = self._replace(data[:end] if end < len(data) else data, found, marked=marked > 0)
