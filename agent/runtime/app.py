@@ -510,8 +510,6 @@ class Agent:
         assert secrets.delete_url is not None, "the lifecycle releases only where there is what it takes"
         assert secrets.delete_token is not None, "as above"
         began = self._loop.time()
-        call = SelfStop(secrets.delete_url.get_secret_value(), secrets.delete_token, log_storage)
-        log.info(f"stopping the deployment: DELETE {call.shown_url}")
 
         def note(attempt: Attempt) -> None:
             self._metrics.on_self_stop_attempt(attempt.result)
@@ -525,9 +523,12 @@ class Agent:
                 f"{again:.0f} s: stop it from a backend"
             )
 
-        outcome, faults = None, 0
+        call, outcome, faults = None, None, 0
         while outcome is None:
             try:
+                if call is None:
+                    call = SelfStop(secrets.delete_url.get_secret_value(), secrets.delete_token, log_storage)
+                    log.info(f"stopping the deployment: DELETE {call.shown_url}")
                 outcome = await call.insist(note, refused)
             except Exception as problem:
                 # An error in the agent must not leave an empty deployment running. What does not pass, such as a limit
