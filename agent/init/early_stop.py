@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 
 from agent.game.process import send
-from agent.game.stop_signal import hears
+from agent.game.stop_signal import hears, is_helper
 from agent.game.tree import look
 
 TYPE_CHECKING = False
@@ -45,6 +45,8 @@ def signal_early(process: GameProcess, methods: Sequence[Method], drain_seconds:
             found = look([process.main_pid])
             if not found:
                 return
+            if is_helper(found[0].program):
+                return  # a start script: the planned stop first takes note of the servers behind it
             if hears(found[0], first.signum):
                 if send(found[0].pid, first.signum):
                     process.signalled_early[found[0].pid] = first.signum

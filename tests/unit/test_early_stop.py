@@ -1,5 +1,6 @@
 """A stop signal that arrives before the init can plan a stop."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -46,6 +47,19 @@ def test_a_game_without_a_handler_is_left_to_the_plan() -> None:
         early_stop.signal_early(given, parse("signal:TERM"), 0.0)  # type: ignore[arg-type]
         assert process.poll() is None
         process.kill()
+    assert not given.signalled_early
+
+
+def test_a_start_script_is_left_to_the_plan() -> None:
+    """A stop first takes note of the servers behind it, whose end the script may hide."""
+    script = "trap 'exit 7' TERM; echo trapped; sleep 60 & wait"
+    with subprocess.Popen(["bash", "-c", script], stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        given = _game(process.pid)
+        early_stop.signal_early(given, parse("signal:TERM"), 0.0)  # type: ignore[arg-type]
+        assert process.poll() is None
+        os.killpg(process.pid, signal.SIGKILL)
     assert not given.signalled_early
 
 
