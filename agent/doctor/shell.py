@@ -22,9 +22,8 @@ Value = str | None  # None: cannot be told
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.DOTALL)
 _MOST_COMMANDS = 1000  # of one script; a longer one is not followed to its end
 _DEEPEST = 12  # functions in functions, sourced files in sourced files
-_MOST_STEPS = (
-    20_000  # simple commands that are looked at: functions that call each other twice double them at each level
-)
+# Simple commands that are looked at: functions that call each other twice double them at each level.
+_MOST_STEPS = 20_000
 _MOST_WORDS = 10_000  # of one command or array: `set -- $@ $@` doubles them
 _LONGEST_VALUE = 8192  # characters; a longer value is unknown: `x=$x$x` doubles it
 # Commands whose success nobody doubts: what stands behind `&&` is reached.
