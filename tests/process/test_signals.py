@@ -117,6 +117,7 @@ def test_sigterm_during_start_up_stops_the_game(launch: Launcher, moment: float)
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_sigterm_as_early_as_it_can_be_heard(launch: Launcher, mode: Mode) -> None:
     """SIGTERM that arrives with the first handler, around the fork of the game, still ends everything in time."""
     run = launch(game("ignores_sigterm"), mode=mode, env={"AGENT_GRACE_SECONDS": "5"})

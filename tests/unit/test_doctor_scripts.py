@@ -249,17 +249,21 @@ def test_no_text_makes_the_reader_fail(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        'x=$(echo "\'" | xargs readlink -f)',
-        "(" * 3000,
-        "$(" * 500,
-        "if a; then " * 300,
-        "x=aaaa; " + "x=$x$x; " * 100,
-        "x=(a b); " + "x+=(${x[@]}); " * 100,
-        "set -- a b; " + "set -- $@ $@; " * 100,
-        "".join(f"f{level}() {{ f{level + 1}; f{level + 1}; f{level + 1}; }}\n" for level in range(12)) + "f0",
-        "x='eval $x; eval $x; eval $x'; eval $x",
+        pytest.param('x=$(echo "\'" | xargs readlink -f)', id="lone quote"),
+        pytest.param("(" * 3000, id="subshells"),
+        pytest.param("$(" * 500, id="substitutions"),
+        pytest.param("if a; then " * 300, id="ifs"),
+        pytest.param("x=aaaa; " + "x=$x$x; " * 100, id="text"),
+        pytest.param("x=(a b); " + "x+=(${x[@]}); " * 100, id="array"),
+        pytest.param("set -- a b; " + "set -- $@ $@; " * 100, id="arguments"),
+        # Up to the limit of steps, which takes two seconds.
+        pytest.param(
+            "".join(f"f{level}() {{ f{level + 1}; f{level + 1}; f{level + 1}; }}\n" for level in range(12)) + "f0",
+            id="functions",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("x='eval $x; eval $x; eval $x'; eval $x", id="eval", marks=pytest.mark.slow),
     ],
-    ids=["lone quote", "subshells", "substitutions", "ifs", "text", "array", "arguments", "functions", "eval"],
 )
 def test_what_grows_without_end_is_not_followed(text: str) -> None:
     """Found by fuzzing: deep nesting, and what doubles itself at each step."""
