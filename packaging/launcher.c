@@ -5,9 +5,9 @@
  *   2. sets every LD_* variable aside: they are meant for the game, and a preloaded allocator or a directory of the
  *      game's libraries must not end up in the agent's process. main.c puts them back before Python reads the
  *      environment, so that the game gets them unchanged;
- *   3. executes libexec/arbitrium-agent, whose ELF header names the runtime's own dynamic loader. Where the directory
+ *   3. holds stop signals back for the agent, and sends itself the one that entrypoint.sh got before;
+ *   4. executes libexec/arbitrium-agent, whose ELF header names the runtime's own dynamic loader. Where the directory
  *      was copied to another place than it was built for, that loader is called by its path instead;
- *   4. sends itself the stop signal that entrypoint.sh got meanwhile, held back as one that arrives now;
  *   5. fails open: if nothing of this works, `run -- COMMAND` executes the game itself and says so.
  *
  * A copy of this file in a directory of PATH finds the runtime in its usual place, so that one line of a Dockerfile puts

@@ -25,7 +25,7 @@ from agent.metrics.game import (
     Usage,
     below,
     own_processes,
-    reaped_by,
+    reaped_here,
 )
 from agent.metrics.network import Network, NetworkReader, game_ports
 
@@ -120,10 +120,12 @@ class Collector:
     def _reaped(self) -> Reaped:
         """Reads all processes, and returns what the init had reaped before: its own numbers are read first."""
         root = self._root()
-        reaped = reaped_by(root) if root == os.getpid() else Reaped()
+        here = reaped_here() if root == os.getpid() else None
         self._everything = self._table.read(root)
+        if here is not None:
+            return here
         init = self._everything.get(root)
-        return reaped if init is None or root == os.getpid() else Reaped(init.children_cpu)
+        return Reaped() if init is None else Reaped(init.children_cpu)
 
     def _game(self) -> Stats:
         return below(self._everything, self._root(), self._without())

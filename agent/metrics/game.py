@@ -220,13 +220,10 @@ class Reaped(NamedTuple):
     switches: Switches = _NO_SWITCHES
 
 
-def reaped_by(pid: int) -> Reaped:
-    """What the process `pid` has reaped; its context switches are known for this process only."""
-    if pid == os.getpid():
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return Reaped(Cpu(usage.ru_utime, usage.ru_stime), Switches(usage.ru_nvcsw, usage.ru_nivcsw))
-    stat = read_stat(pid)
-    return Reaped(stat.children_cpu) if stat is not None else Reaped()
+def reaped_here() -> Reaped:
+    """What this process has reaped. Of another one the context switches are not known (man 5 proc, `stat`)."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return Reaped(Cpu(usage.ru_utime, usage.ru_stime), Switches(usage.ru_nvcsw, usage.ru_nivcsw))
 
 
 class _Seen(NamedTuple):
@@ -248,7 +245,7 @@ class GameProcesses:
 
     def __init__(self, reaped: Callable[[], Reaped] | None = None) -> None:
         """Takes what says how much reaped children have used; what it says now is where counting begins."""
-        self._reaped = reaped or (lambda: reaped_by(os.getpid()))
+        self._reaped = reaped or reaped_here
         self._before = self._reaped()
         # Keyed by pid and start: the kernel gives a pid away again.
         self._seen: dict[tuple[int, int], _Seen] = {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import math
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,16 +12,6 @@ from typing import Any
 import pytest
 
 from agent.substitutes import Changed, Unused, substitute
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A directory of modules."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield tmp_path
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
 
 
 def test_one_module_gets_others_and_nobody_else_does(place: Path) -> None:
