@@ -11,6 +11,7 @@ import sys
 import uuid
 from datetime import datetime
 
+from agent.command_arguments import factor, port, seconds
 from agent.emulator.deployment import Deployment, Status
 from agent.emulator.server import Emulator
 from agent.emulator.settings import RATE_LIMITS, Delays, EmulatorSettings
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--check", action="store_true", help="say what is wrong with VERSIONS.toml, line by line, and end"
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port, 0 for a free one (default: %(default)s)")
+    parser.add_argument("--port", type=port, default=DEFAULT_PORT, help="port, 0 for a free one (default: %(default)s)")
     parser.add_argument("--token", help="the organisation's token (default: EDGEGAP_API_TOKEN, else a new one)")
     parser.add_argument("--public-ip", help="address of external ports (default: --host)")
     parser.add_argument(
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--domain", metavar="DOMAIN", help="what follows the id in such a name, such as localhost")
     parser.add_argument(
         "--tls",
-        type=int,
+        type=port,
         nargs="?",
         const=443,
         metavar="PORT",
@@ -56,12 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", metavar="FILE", help="keep applications, versions, storages in it over a restart")
     parser.add_argument("--directory", metavar="DIR", help="working directory of process games (default: this one)")
     parser.add_argument(
-        "--delays", type=float, default=1.0, metavar="FACTOR", help="stretch the states; 0 for no delay"
+        "--delays", type=factor, default=1.0, metavar="FACTOR", help="stretch the states; 0 for no delay"
     )
     parser.add_argument(
-        "--minute", type=float, default=60.0, metavar="SECONDS", help="length of a minute of max_duration"
+        "--minute", type=seconds, default=60.0, metavar="SECONDS", help="length of a minute of max_duration"
     )
-    parser.add_argument("--grace", type=float, metavar="SECONDS", help="instead of every version's own grace")
+    parser.add_argument("--grace", type=seconds, metavar="SECONDS", help="instead of every version's own grace")
     parser.add_argument("--games", choices=["auto", "process", "container"], default="auto", help="how games are run")
     parser.add_argument("--engine", choices=["auto", "podman", "docker", "none"], default="auto", help="for containers")
     parser.add_argument(

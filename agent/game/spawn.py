@@ -216,7 +216,10 @@ def _cannot_start(command: "list[str]", cwd: "str | None", problem: Exception) -
             EXIT_NOT_FOUND,
         )
     if code == errno.EACCES:
-        hint = "it is a directory" if os.path.isdir(program) else "it may not be executed; run chmod +x on it"
+        if os.path.isdir(program):
+            hint = "it is a directory; name the program in it"
+        else:
+            hint = "it may not be executed; run chmod +x on it"
         return CannotStartError(f"cannot start {program!r}: {hint}", EXIT_CANNOT_EXECUTE)
     if code == errno.ENOEXEC:
         return CannotStartError(

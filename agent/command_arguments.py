@@ -1,0 +1,69 @@
+"""Numbers on the command line: argparse's `type=` for what a bare `int` or `float` lets through.
+
+`float` takes nan, inf and negative times, `int` takes ports that do not exist; each would fail later, with a traceback.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError
+
+LONGEST_SECONDS = 7 * 86400.0
+"""A week, as for durations in settings. Far more (1e300) cannot be given to a socket or a timer."""
+HIGHEST_PORT = 65535
+
+
+def seconds(text: str) -> float:
+    """A time in seconds, 0 or more.
+
+    Raises:
+        ArgumentTypeError: it is not a number from 0 to a week.
+    """
+    return _number(text, f"takes seconds, from 0 to {LONGEST_SECONDS:.0f}")
+
+
+def timeout(text: str) -> float:
+    """A time to wait in seconds, more than 0: a socket with a timeout of 0 does not wait but fails at once.
+
+    Raises:
+        ArgumentTypeError: it is not a number over 0, up to a week.
+    """
+    expected = f"takes seconds, more than 0 and at most {LONGEST_SECONDS:.0f}"
+    value = _number(text, expected)
+    if not value:
+        raise ArgumentTypeError(f"got {text!r} and {expected}")
+    return value
+
+
+def factor(text: str) -> float:
+    """A factor that times are multiplied by, 0 or more.
+
+    Raises:
+        ArgumentTypeError: it is not a number from 0 to `LONGEST_SECONDS`.
+    """
+    return _number(text, f"takes a number from 0 to {LONGEST_SECONDS:.0f}")
+
+
+def port(text: str) -> int:
+    """A port to listen on; 0 for a free one.
+
+    Raises:
+        ArgumentTypeError: it is not a whole number from 0 to 65535.
+    """
+    expected = f"takes a port, a whole number from 0 to {HIGHEST_PORT}"
+    try:
+        value = int(text)
+    except ValueError:
+        raise ArgumentTypeError(f"got {text!r} and {expected}") from None
+    if not 0 <= value <= HIGHEST_PORT:
+        raise ArgumentTypeError(f"got {text!r} and {expected}")
+    return value
+
+
+def _number(text: str, expected: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise ArgumentTypeError(f"got {text!r} and {expected}") from None
+    if not 0 <= value <= LONGEST_SECONDS:  # nan compares false, and is refused too
+        raise ArgumentTypeError(f"got {text!r} and {expected}")
+    return value
