@@ -16,8 +16,6 @@ WRONG = [
     ["healthcheck", "--timeout=-1"],
     ["healthcheck", "--timeout", "nan"],
     ["healthcheck", "--timeout", "1e300"],
-    ["stop", "--grace-seconds", "nan"],
-    ["stop", "--ack=-1"],
 ]
 
 
