@@ -49,8 +49,18 @@ class Problem:
 
     def __str__(self) -> str:
         """One line."""
-        got = "" if self.got is None else f" got {_shorten(without_credentials(self.got))!r} and"
-        return f"{self.name}:{got} {self.takes}"
+        if self.got is None:
+            return f"{self.name}: {self.takes}"
+        quoted = f"; {KEPT_QUOTES}" if is_quoted(self.got) else ""
+        return f"{self.name}: got {_shorten(without_credentials(self.got))!r} and {self.takes}{quoted}"
+
+
+KEPT_QUOTES = "the quotes around it are part of it (docker's --env-file keeps them): write it without them"
+
+
+def is_quoted(text: str) -> bool:
+    """Whether a value is in quotes, which a shell would have removed."""
+    return len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
 
 
 class SettingsError(AgentError):

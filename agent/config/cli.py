@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from agent.config import checks
 from agent.config.model import Settings, check_together, is_secret, parse
-from agent.config.names import unknown_variables, variable
+from agent.config.names import quoted_variables, unknown_variables, variable
 from agent.config.table import TABLE
 from agent.errors import AgentError, Problem, SettingsError, without_credentials
 
@@ -45,10 +45,11 @@ def run(arguments: argparse.Namespace) -> int:
     if problems:
         raise SettingsError(problems)
     assert settings is not None, "what was not parsed is a problem"
+    # With --check, an unknown one was a problem.
+    for problem in (*unknown, *quoted_variables(os.environ)):
+        print(f"warning: {problem}", file=sys.stderr)
     if arguments.check:
         return 0
-    for problem in unknown:
-        print(f"warning: {problem}", file=sys.stderr)
     shown = {name: _shown(settings, name) for name in Settings.fields}
     if arguments.json:
         print(json.dumps({variable(name): value for name, value in shown.items()}, indent=2))

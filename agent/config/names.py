@@ -3,7 +3,7 @@
 import os
 
 from agent.config.table import TABLE
-from agent.errors import Problem
+from agent.errors import KEPT_QUOTES, Problem, is_quoted
 from agent.logs.target import STORE_PREFIX, url_secrets
 
 TYPE_CHECKING = False
@@ -149,6 +149,16 @@ def unknown_variables(environ: "Mapping[str, str]") -> "list[Problem]":
         Problem(name, None, f"{wrong}{suggestion(name[len(PREFIX) :].lower(), variable)}")
         for name in sorted(environ)
         if name.startswith(PREFIX) and name not in known and not name.startswith(STORE_PREFIX)
+    ]
+
+
+def quoted_variables(environ: "Mapping[str, str]") -> "list[Problem]":
+    """Settings whose value is in quotes. A text may really begin and end with one, so that it is not refused."""
+    names = (variable(name) for name in TABLE)
+    return [
+        Problem(name, None, f"is used as it is, and {KEPT_QUOTES}")
+        for name in names
+        if is_quoted(environ.get(name, ""))
     ]
 
 

@@ -131,7 +131,7 @@ def _supervise(signals: KeptSignals, inputs: Inputs, process: GameProcess, socke
 
 def _say_hello(inputs: Inputs) -> None:
     from agent import __version__  # noqa: PLC0415 - as in `_supervise`
-    from agent.config.names import unknown_variables  # noqa: PLC0415
+    from agent.config.names import quoted_variables, unknown_variables  # noqa: PLC0415
     from agent.game.signal_handling import deaf_shell_in_front  # noqa: PLC0415
 
     if shell := deaf_shell_in_front():
@@ -140,7 +140,7 @@ def _say_hello(inputs: Inputs) -> None:
             f'the whole grace and ends in SIGKILL; write ENTRYPOINT as a list, ["{_ENTRYPOINT}"], or put `exec` before '
             "the agent in the line or script that starts it"
         )
-    for problem in unknown_variables(inputs.environ):
+    for problem in (*unknown_variables(inputs.environ), *quoted_variables(inputs.environ)):
         log.warning(str(problem))
     if inputs.deployment_id:
         log.info(f"version {__version__}, deployment {inputs.deployment_id}")

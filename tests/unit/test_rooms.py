@@ -155,6 +155,28 @@ def test_nothing_of_third_parties_is_imported_before_the_game() -> None:
     assert not {name for name in own if room_of(name) in {"runtime", "api", "metrics", "edgegap", *COMMANDS}}
 
 
+# For these the kernel takes a lock of the other process's memory (`cmdline`, `environ`, `maps`, ...), or the one that
+# an `exec` holds (`io`, `stack`, ...). Who holds it may wait for a disk, and whoever reads waits too (fs/proc/base.c
+# and task_mmu.c). `stat`, `status`, `comm`, `exe`, `fd` and `wchan` take neither.
+MAY_HANG = {"auxv", "cmdline", "environ", "io", "map_files", "maps", "mem", "numa_maps", "pagemap", "personality"}
+MAY_HANG |= {"smaps", "smaps_rollup", "stack", "syscall"}
+# As it is written in the code: `/proc/{pid}/stat`, `{proc}/{parent}/status`, `{base}/comm`.
+_OF_A_PROCESS = re.compile(r"(?:/proc/\{\w+\}|\{proc\}/\{\w+\}|\{base\})(?:/task/\{\w+\})?/(\w+)")
+
+
+def test_pid_1_reads_no_file_of_another_process_that_may_hang() -> None:
+    """A game in uninterruptible sleep must not hold up a signal."""
+    read = {
+        (found[1], f"{module}: {found[0]}")
+        for module, path in modules().items()
+        if room_of(module) in {"init", "game"}
+        for found in _OF_A_PROCESS.finditer(path.read_text())
+    }
+    assert {"stat", "status", "comm", "exe", "fd", "wchan"} <= {name for name, _ in read}
+    wrong = sorted(where for name, where in read if name in MAY_HANG)
+    assert not wrong, f"use stat, status or comm: {wrong}"
+
+
 # What the agent's process imports of others before its first answer, and of the standard library never: each of these
 # was measured to cost some ms or MB, and is imported where somebody needs it.
 AGENT_NEEDS = {

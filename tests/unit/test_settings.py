@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import pytest
@@ -11,7 +12,7 @@ from pydantic import ConfigDict, SecretStr, TypeAdapter
 
 from agent.config import model, parsers
 from agent.config.model import Settings, load
-from agent.config.names import game_environment, option, unknown_variables, variable
+from agent.config.names import game_environment, option, quoted_variables, unknown_variables, variable
 from agent.config.table import TABLE
 from agent.errors import Problem, SettingsError
 from agent.init.inputs import Inputs, read
@@ -121,6 +122,19 @@ def test_an_unknown_variable_is_found_with_a_suggestion() -> None:
     """A misspelt variable is not ignored in silence either; what the agent exports is known."""
     found = unknown_variables({"AGENT_GRACE": "9", "AGENT_URL": "http://127.0.0.1:9370", "PATH": "/bin"})
     assert [problem.name for problem in found] == ["AGENT_GRACE"]
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_quotes_that_nobody_removed_are_named(monkeypatch: pytest.MonkeyPatch, quote: str) -> None:
+    """As `docker run --env-file` keeps them: a wrong value says so, and so does a text that cannot be wrong."""
+    for name, text in (("AGENT_GRACE_SECONDS", "5"), ("AGENT_STOP", "stdin:stop"), ("AGENT_APP_NAME", "my-game")):
+        monkeypatch.setenv(name, f"{quote}{text}{quote}")
+    found = problems()
+    assert set(found) == {"AGENT_GRACE_SECONDS", "AGENT_STOP"}
+    for text in found.values():
+        assert "--env-file keeps them): write it without them" in text
+    assert "AGENT_APP_NAME" in {problem.name for problem in quoted_variables(os.environ)}
+    assert not quoted_variables({"AGENT_APP_NAME": '"', "AGENT_TAGS": "it's 5'", "PS1": "'$'"})
 
 
 def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
