@@ -155,12 +155,14 @@ def read(argv: list[str]) -> Inputs:
         if not name.startswith("--"):
             wrong.append(Problem(name, None, "is not an option; options of run are --name value"))
             continue
+        key = name[2:].replace("-", "_")
         if not equals:
-            if not rest or rest[0] == "--":
+            if rest and rest[0] != "--":
+                value = rest.pop(0)
+            elif key in TABLE:
                 wrong.append(Problem(name, None, "takes a value"))
                 continue
-            value = rest.pop(0)
-        options[name[2:].replace("-", "_")] = value
+        options[key] = value  # one that TABLE does not have is refused by `check`
     inputs = Inputs(rest if rest and rest[0] else [], options, _environment())
     inputs.problems[:0] = wrong
     return inputs

@@ -118,6 +118,18 @@ def test_an_unknown_option_is_an_error_with_a_suggestion() -> None:
     assert "did you mean --grace-seconds?" in problems({"grace_second": "9"})["--grace-second"]
 
 
+@pytest.mark.parametrize("rest", [[], ["--", "game"], ["game"]])
+def test_an_unknown_option_without_a_value_is_unknown_first(rest: list[str]) -> None:
+    """`run --nope` is not told to give a value to what is no option; one that exists is."""
+    inputs = read(["--nope", *rest])
+    inputs.check()
+    assert [str(problem) for problem in inputs.problems] == ["--nope: is not an option"]
+    if rest != ["game"]:
+        assert [str(problem) for problem in read(["--grace-seconds", *rest]).problems] == [
+            "--grace-seconds: takes a value"
+        ]
+
+
 def test_an_unknown_variable_is_found_with_a_suggestion() -> None:
     """A misspelt variable is not ignored in silence either; what the agent exports is known."""
     found = unknown_variables({"AGENT_GRACE": "9", "AGENT_URL": "http://127.0.0.1:9370", "PATH": "/bin"})
