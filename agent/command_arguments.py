@@ -1,15 +1,25 @@
-"""Numbers on the command line: argparse's `type=` for what a bare `int` or `float` lets through.
+"""Values on the command line: argparse's `type=` for what a bare `int`, `float` or text lets through.
 
 `float` takes nan, inf and negative times, `int` takes ports that do not exist; each would fail later, with a traceback.
+What is refused here is a usage error: exit code 2, before anything is connected to.
 """
 
 from __future__ import annotations
 
 from argparse import ArgumentTypeError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    Value = TypeVar("Value")
+
 LONGEST_SECONDS = 7 * 86400.0
 """A week, as for durations in settings. Far more (1e300) cannot be given to a socket or a timer."""
 HIGHEST_PORT = 65535
+MOST = 2**31 - 1
+"""The largest whole number, where nothing smaller is known: that of a signed 32-bit field."""
 
 
 def seconds(text: str) -> float:
@@ -49,12 +59,39 @@ def port(text: str) -> int:
     Raises:
         ArgumentTypeError: it is not a whole number from 0 to 65535.
     """
-    expected = f"takes a port, a whole number from 0 to {HIGHEST_PORT}"
+    return _whole(text, 0, HIGHEST_PORT, f"takes a port, a whole number from 0 to {HIGHEST_PORT}")
+
+
+def whole(least: int, most: int = MOST) -> Callable[[str], int]:
+    """A whole number from `least` to `most`, both included; what is returned raises ArgumentTypeError for others."""
+    return lambda text: _whole(text, least, most, f"takes a whole number from {least} to {most}")
+
+
+def checked(parse: Callable[[str], Value]) -> Callable[[str], Value]:
+    """What `parse` takes, such as a parser of `agent.config.parsers`.
+
+    Args:
+        parse: raises ValueError with a message that says what is taken: "takes ...".
+
+    Returns:
+        The same, with ArgumentTypeError, whose message argparse shows.
+    """
+
+    def read(text: str) -> Value:
+        try:
+            return parse(text)
+        except ValueError as wrong:
+            raise ArgumentTypeError(f"got {text!r} and {wrong}") from None
+
+    return read
+
+
+def _whole(text: str, least: int, most: int, expected: str) -> int:
     try:
         value = int(text)
     except ValueError:
         raise ArgumentTypeError(f"got {text!r} and {expected}") from None
-    if not 0 <= value <= HIGHEST_PORT:
+    if not least <= value <= most:
         raise ArgumentTypeError(f"got {text!r} and {expected}")
     return value
 

@@ -13,6 +13,7 @@ import tempfile
 from typing import TYPE_CHECKING
 
 from agent import log
+from agent.command_arguments import HIGHEST_PORT, checked
 from agent.config.parsers import duration
 from agent.errors import EXIT_BAD_SETTINGS, AgentError
 
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--listen",
-        default=None,
+        type=checked(_address),
         metavar="HOST:PORT",
         help=f"serve /targets here (default: {DEFAULT_LISTEN}, unless --file or --once is given)",
     )
@@ -42,7 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--once", action="store_true", help="look once, write --file or print the targets, and end")
     parser.add_argument(
-        "--interval", default=DEFAULT_INTERVAL, metavar="TIME", help="between two looks at the platform (%(default)s)"
+        "--interval",
+        type=checked(_interval),
+        default=DEFAULT_INTERVAL,
+        metavar="TIME",
+        help="between two looks at the platform (%(default)s)",
     )
     parser.add_argument(
         "--port",
@@ -84,12 +89,6 @@ def run(arguments: argparse.Namespace) -> int:
     from agent.edgegap.filters import Filter, Query  # noqa: PLC0415 - likewise
 
     try:
-        interval = duration(arguments.interval)
-    except ValueError as wrong:
-        raise AgentError(f"cannot use {arguments.interval!r} as --interval: it {wrong}") from None
-    if interval < 1:
-        raise AgentError(f"cannot use {arguments.interval!r} as --interval: it takes 1s or more")
-    try:
         platform = settings.client()
     except (InvalidArgumentError, MissingTokenError) as wrong:
         print(wrong, file=sys.stderr)
@@ -100,12 +99,10 @@ def run(arguments: argparse.Namespace) -> int:
         print(wrong, file=sys.stderr)
         return 2
     wanted = Wanted(tuple(arguments.port or Wanted().ports), arguments.address, arguments.scheme)
-    return asyncio.run(_live(arguments, platform, wanted, query, interval))
+    return asyncio.run(_live(arguments, platform, wanted, query))
 
 
-async def _live(
-    arguments: argparse.Namespace, platform: EdgegapClient, wanted: Wanted, query: Query | None, interval: float
-) -> int:
+async def _live(arguments: argparse.Namespace, platform: EdgegapClient, wanted: Wanted, query: Query | None) -> int:
     from agent.discover.server import serving  # noqa: PLC0415 - late, see above
     from agent.discover.watcher import Watcher  # noqa: PLC0415 - likewise
 
@@ -119,9 +116,9 @@ async def _live(
                 print(json.dumps(found, indent=2))
             return 0
         async with contextlib.AsyncExitStack() as servers:
-            listen = arguments.listen or (None if arguments.file else DEFAULT_LISTEN)
+            listen = arguments.listen or (None if arguments.file else _address(DEFAULT_LISTEN))
             if listen is not None:
-                host, port = _address(listen)
+                host, port = listen
                 bound = await servers.enter_async_context(serving(watcher, host, port, _token(arguments.token_file)))
                 log.info(f"targets for Prometheus: http://{host}:{bound}/targets")
             ended = asyncio.Event()
@@ -135,7 +132,7 @@ async def _live(
                     except AgentError as problem:
                         log.warning(str(problem))  # it may be there again the next time
 
-            watching = asyncio.create_task(watcher.run(interval, write_file))
+            watching = asyncio.create_task(watcher.run(arguments.interval, write_file))
             waiting = asyncio.create_task(ended.wait())
             await asyncio.wait((watching, waiting), return_when=asyncio.FIRST_COMPLETED)
             for task in (watching, waiting):
@@ -147,9 +144,16 @@ async def _live(
 
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise AgentError(f"cannot use {text!r} as --listen: it takes HOST:PORT, such as {DEFAULT_LISTEN}")
+    if not host or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > HIGHEST_PORT:
+        raise ValueError(f"takes HOST:PORT, such as {DEFAULT_LISTEN}")
     return host.strip("[]"), int(port)
+
+
+def _interval(text: str) -> float:
+    seconds = duration(text)
+    if seconds < 1:
+        raise ValueError("takes 1s or more")
+    return seconds
 
 
 def _token(path: str | None) -> str:

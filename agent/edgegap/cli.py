@@ -10,6 +10,8 @@ missing or EDGEGAP_BASE_URL is wrong.
 import argparse
 from typing import TypeAlias
 
+from agent.command_arguments import seconds, whole
+
 DEADLINE_SECONDS = 120.0
 
 _STORAGE = '"true": to the storage of its version; "false": nowhere; else the name of a storage'
@@ -64,7 +66,7 @@ def _add_wait(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--wait", action="store_true", help=f"return when it is {what}")
     parser.add_argument(
         "--deadline",
-        type=float,
+        type=seconds,
         default=DEADLINE_SECONDS,
         metavar="SECONDS",
         help="wait at most so long (default: %(default)g)",
@@ -127,7 +129,7 @@ def _add_deployments(commands: Commands) -> None:
         metavar="FIELD[:desc]",
         help="created_at or available_session_sockets (repeatable)",
     )
-    listing.add_argument("--max", type=_positive, metavar="N", help="at most so many (default: all)")
+    listing.add_argument("--max", type=whole(1), metavar="N", help="at most so many (default: all)")
 
     stop = _leaf(commands, "stop", "stop a deployment", "stop")
     stop.add_argument("id")
@@ -191,27 +193,31 @@ def _add_catalogue(commands: Commands) -> None:
     update = versions.choices["update"]
     update.add_argument("--tag", help="of its image: what continuous deployment changes")
     update.add_argument("--active", choices=["yes", "no"], help="whether it can be deployed")
-    update.add_argument("--cpu", type=int, metavar="UNITS", help="1024 is one vCPU")
-    update.add_argument("--memory", type=int, metavar="MB", help="at most twice the CPU units")
+    update.add_argument("--cpu", type=whole(1), metavar="UNITS", help="1024 is one vCPU")
+    update.add_argument("--memory", type=whole(1), metavar="MB", help="at most twice the CPU units")
     update.add_argument("--restart-policy", choices=["always", "never", "on_failure"])
-    update.add_argument("--grace", type=int, metavar="SECONDS", help="between SIGTERM and SIGKILL; 5 to 3600")
-    update.add_argument("--max-duration", type=int, metavar="MINUTES", help="-1 for no limit")
+    update.add_argument(
+        "--grace", type=whole(5, 3600), metavar="SECONDS", help="between SIGTERM and SIGKILL; 5 to 3600"
+    )
+    update.add_argument("--max-duration", type=whole(-1), metavar="MINUTES", help="-1 for no limit")
     update.add_argument("--storage", metavar="NAME", help="receives the logs at the stop")
     version = _leaf(versions, "create", "create one", "versions_create")
     version.add_argument("application")
     version.add_argument("name", nargs="?", help="may be left out with --file")
     version.add_argument("--file", metavar="FILE.json", help="the version as the API has it; options win over it")
     version.add_argument("--image", metavar="[REGISTRY/]IMAGE:TAG", help="registry default: docker.io")
-    version.add_argument("--cpu", type=int, metavar="UNITS", help="1024 is one vCPU")
-    version.add_argument("--memory", type=int, metavar="MB", help="at most twice the CPU units")
+    version.add_argument("--cpu", type=whole(1), metavar="UNITS", help="1024 is one vCPU")
+    version.add_argument("--memory", type=whole(1), metavar="MB", help="at most twice the CPU units")
     version.add_argument(
         "--port", action="append", default=[], metavar="NAME:PORT/PROTOCOL", help="gameport:7777/UDP (repeatable)"
     )
     _add_env(version)
     version.add_argument("--restart-policy", choices=["always", "never", "on_failure"])
-    version.add_argument("--grace", type=int, metavar="SECONDS", help="between SIGTERM and SIGKILL; 5 to 3600")
-    version.add_argument("--max-duration", type=int, metavar="MINUTES", help="-1 for no limit")
-    version.add_argument("--time-to-deploy", type=int, metavar="SECONDS")
+    version.add_argument(
+        "--grace", type=whole(5, 3600), metavar="SECONDS", help="between SIGTERM and SIGKILL; 5 to 3600"
+    )
+    version.add_argument("--max-duration", type=whole(-1), metavar="MINUTES", help="-1 for no limit")
+    version.add_argument("--time-to-deploy", type=whole(1), metavar="SECONDS")
     version.add_argument("--storage", metavar="NAME", help="receives the logs at the stop")
     version.add_argument("--command", help="instead of the image's")
     version.add_argument("--arguments", help="instead of the image's")
@@ -269,10 +275,3 @@ def _add_places(commands: Commands) -> None:
     delete = _leaf(registry, "delete", "delete a tag of an image", "registry_delete")
     delete.add_argument("image")
     delete.add_argument("tag")
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("takes a number from 1 on")
-    return number

@@ -12,6 +12,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from agent.command_arguments import checked, whole
 from agent.errors import AgentError
 from agent.terminal_text import safe, safe_json, safe_lines
 
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=_BY,
         help="break causes down by this (repeatable; default: version, region, hour)",
     )
-    report.add_argument("--limit", type=int, default=10, metavar="N", help="rows of each table (%(default)s)")
+    report.add_argument("--limit", type=whole(1), default=10, metavar="N", help="rows of each table (%(default)s)")
     report.add_argument("--json", action="store_true", help="print JSON for programs")
     report.set_defaults(does=_report)
     query = commands.add_parser(
@@ -70,6 +71,7 @@ _STORE = "the store: s3://bucket/prefix, gs://, az://, file:///path or a directo
 def _add_since(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--since",
+        type=checked(lambda text: since(text, datetime.now(UTC))),
         metavar="TIME",
         help="only lives that ended since then: 24h, 7d, 2026-11-01 or ISO 8601 in UTC; all by default. Lives longer "
         "than two days may be missed",
@@ -85,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise AgentError(
             "cannot look at a fleet: no store is given and AGENT_LOG_URL is not set; give s3://bucket/prefix"
         )
-    with Database(url, os.environ, since(arguments.since, datetime.now(UTC))) as database:
+    with Database(url, os.environ, arguments.since) as database:
         return asyncio.run(_with(database, arguments))
 
 
@@ -95,29 +97,25 @@ async def _with(database: Database, arguments: argparse.Namespace) -> int:
     return code
 
 
-def since(text: str | None, now: datetime) -> datetime | None:
+def since(text: str, now: datetime) -> datetime:
     """Reads `--since`.
 
     Raises:
-        AgentError: it is no time.
+        ValueError: it is no time.
     """
-    if text is None:
-        return None
     if (span := _SPAN.fullmatch(text.strip())) is not None and int(span["number"]) < 100_000:
         return now - timedelta(**{_UNITS[span["unit"]]: int(span["number"])})
     try:
         at = datetime.fromisoformat(text.strip())
     except ValueError:
-        raise AgentError(
-            f"cannot use {text!r} as --since: it takes a span such as 24h or 7d, or a time such as 2026-11-01T12:00:00Z"
-        ) from None
+        raise ValueError("takes a span such as 24h or 7d, or a time such as 2026-11-01T12:00:00Z") from None
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 async def _report(database: Database, arguments: argparse.Namespace) -> int:
     from agent.fleet import report  # noqa: PLC0415 - late, see above
 
-    made = report.make(database, tuple(arguments.by or report.DEFAULT_BY), max(1, arguments.limit))
+    made = report.make(database, tuple(arguments.by or report.DEFAULT_BY), arguments.limit)
     if arguments.json:
         print(safe_json(made, indent=2, default=_as_text, terminal=sys.stdout.isatty()))
         return 0
