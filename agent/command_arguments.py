@@ -6,6 +6,7 @@ What is refused here is a usage error: exit code 2, before anything is connected
 
 from __future__ import annotations
 
+import math
 from argparse import ArgumentTypeError
 
 TYPE_CHECKING = False
@@ -51,6 +52,21 @@ def factor(text: str) -> float:
         ArgumentTypeError: it is not a number from 0 to `LONGEST_SECONDS`.
     """
     return _number(text, f"takes a number from 0 to {LONGEST_SECONDS:.0f}")
+
+
+def finite(text: str) -> float:
+    """A number whose range the agent checks; JSON, in which it is told, has neither nan nor inf.
+
+    Raises:
+        ArgumentTypeError: it is no number, or one of these.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ArgumentTypeError(f"got {text!r} and takes a number")
+    return value
 
 
 def port(text: str) -> int:

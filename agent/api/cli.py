@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from agent.api.client import AgentClient, CannotReachError, RefusedError
 from agent.api.render import event_line, status_text
-from agent.command_arguments import timeout
+from agent.command_arguments import finite, timeout
 from agent.errors import AgentError
 from agent.terminal_text import safe_json, safe_lines
 
@@ -106,13 +106,13 @@ def _stop(arguments: argparse.Namespace) -> int:
 
 def _add_stop(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reason", metavar="TEXT", help="why, in your words")
-    parser.add_argument("--grace-seconds", metavar="N", type=float, help="seconds the game gets to end")
+    parser.add_argument("--grace-seconds", metavar="N", type=finite, help="seconds the game gets to end")
     parser.add_argument("--log-storage", metavar="NAME", help="true, false, or the name of an endpoint storage")
     parser.add_argument(
         "--ack",
         metavar="MORE_SECONDS",
         nargs="?",
-        type=float,
+        type=finite,
         const=0.0,
         help="acknowledge the stop for the game, and ask for this many more seconds; once",
     )

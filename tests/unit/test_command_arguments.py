@@ -16,6 +16,8 @@ WRONG = [
     ["healthcheck", "--timeout=-1"],
     ["healthcheck", "--timeout", "nan"],
     ["healthcheck", "--timeout", "1e300"],
+    ["stop", "--grace-seconds", "nan"],
+    ["stop", "--ack", "inf"],
     ["fleet report", "--since", "x"],
     ["fleet query x", "--since", "7"],
     ["fleet report", "--limit=-5"],
