@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import uuid
+from collections.abc import Callable
 from datetime import datetime
 
 from agent.command_arguments import factor, port, seconds
@@ -132,13 +133,6 @@ def run(args: argparse.Namespace) -> int:
     given = bool(args.token or os.environ.get("EDGEGAP_API_TOKEN"))
     try:
         return asyncio.run(_serve(emulator, show_token=not given, quiet=args.quiet))
-    except OSError as error:
-        ports = f"port {args.port}" if args.tls is None else f"port {args.port} or {args.tls}"
-        why = f"cannot listen on {args.host} {ports}: {error.strerror or error}; choose another with --port"
-        if args.tls is not None and args.tls < 1024:
-            why += ", run as root, or lower net.ipv4.ip_unprivileged_port_start (see docs/emulator.md)"
-        print(why, file=sys.stderr)
-        return 1
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1
@@ -155,20 +149,20 @@ async def _serve(emulator: Emulator, *, show_token: bool, quiet: bool) -> int:
         told.set()
 
     await emulator.start()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal)
-    print(f"emulator listening on {emulator.url}", flush=True)
-    print(f"  export EDGEGAP_BASE_URL={emulator.url}", flush=True)
-    if show_token:
-        print(f"  export EDGEGAP_API_TOKEN={emulator.token}", flush=True)
-    if emulator.platform.tls_port:
-        print(f"HTTPS as api.edgegap.com on port {emulator.platform.tls_port}", flush=True)
-        print(f"  trust {emulator.platform.tls_authority}, and add to the hosts file:", flush=True)
-        print(f"  {emulator.settings.public_ip} api.edgegap.com", flush=True)
-        print("  take both back when you are done: the real platform cannot be reached until then", flush=True)
-    if not quiet:
-        emulator.platform.watch(Reporter(hosts=emulator.settings.print_hosts).changed)
     try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, on_signal)
+        print(f"emulator listening on {emulator.url}", flush=True)
+        print(f"  export EDGEGAP_BASE_URL={emulator.url}", flush=True)
+        if show_token:
+            print(f"  export EDGEGAP_API_TOKEN={emulator.token}", flush=True)
+        if emulator.platform.tls_port:
+            print(f"HTTPS as api.edgegap.com on port {emulator.platform.tls_port}", flush=True)
+            print(f"  trust {emulator.platform.tls_authority}, and add to the hosts file:", flush=True)
+            print(f"  {emulator.settings.public_ip} api.edgegap.com", flush=True)
+            print("  take both back when you are done: the real platform cannot be reached until then", flush=True)
+        if not quiet:
+            emulator.platform.watch(Reporter(told.set, hosts=emulator.settings.print_hosts).changed)
         await told.wait()
         running = sum(each.active for each in emulator.platform.deployments.values())
         what = "1 deployment" if running == 1 else f"{running} deployments"
@@ -181,8 +175,14 @@ async def _serve(emulator: Emulator, *, show_token: bool, quiet: bool) -> int:
 class Reporter:
     """Prints a line for every new state of a deployment."""
 
-    def __init__(self, *, hosts: bool = False) -> None:
-        """Nothing seen yet; `hosts` adds a line for the hosts file."""
+    def __init__(self, closed: Callable[[], None], *, hosts: bool = False) -> None:
+        """Nothing seen yet.
+
+        Args:
+            closed: called where nobody reads the lines any more.
+            hosts: adds a line for the hosts file.
+        """
+        self._closed = closed
         self._hosts = hosts
         self._seen: dict[str, tuple[Status, int]] = {}
 
@@ -204,4 +204,7 @@ class Reporter:
         if self._hosts and deployment.status is Status.READY and not deployment.restart_count:
             more += f"\n          hosts: {deployment.public_ip} {deployment.fqdn}"
         line = f"{datetime.now():%H:%M:%S}  {deployment.id}  {name}  {deployment.status.value}{more}"
-        print(safe_lines(line), flush=True)
+        try:
+            print(safe_lines(line), flush=True)
+        except BrokenPipeError:
+            self._closed()

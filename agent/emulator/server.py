@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 from types import TracebackType
 from typing import Self
 
@@ -39,6 +41,7 @@ from agent.emulator.web import (
     recorded,
     with_any_slashes,
 )
+from agent.errors import AgentError
 
 OPERATIONS = (
     *api_deployments.OPERATIONS,
@@ -93,7 +96,7 @@ class Emulator:
         """Listen.
 
         Raises:
-            OSError: the port is taken.
+            AgentError: it cannot listen there.
             ValueError: a file of the settings has mistakes.
         """
         self.platform = platform = Platform(self.settings)
@@ -129,7 +132,7 @@ class Emulator:
         await runner.setup()
         try:
             site = web.TCPSite(runner, self.settings.host, self.settings.port)
-            await site.start()
+            await _listen(site, self.settings.host, self.settings.port, "--port")
         except BaseException:
             await runner.cleanup()
             raise
@@ -139,7 +142,7 @@ class Emulator:
         if tls is not None:
             secure = web.TCPSite(runner, self.settings.host, self.settings.tls_port, ssl_context=tls.context)
             try:
-                await secure.start()
+                await _listen(secure, self.settings.host, self.settings.tls_port or 0, "--tls")
             except BaseException:
                 await runner.cleanup()
                 self._runner = None
@@ -181,3 +184,19 @@ class Emulator:
             self.hurry()
             await closing
             raise
+
+
+async def _listen(site: web.TCPSite, host: str, port: int, option: str) -> None:
+    """Listens; only what that raises is a problem of the address."""
+    try:
+        await site.start()
+    except (OSError, UnicodeError) as problem:  # UnicodeError: a name that DNS cannot have
+        number = problem.errno if isinstance(problem, OSError) else None
+        if number is None or isinstance(problem, socket.gaierror) or number == errno.EADDRNOTAVAIL:
+            instead = "choose an address of this machine with --host"
+        else:
+            instead = f"choose another with {option}"
+        if number == errno.EACCES:
+            instead += ", run as root, or lower net.ipv4.ip_unprivileged_port_start (see docs/emulator.md)"
+        why = getattr(problem, "strerror", None) or problem
+        raise AgentError(f"cannot listen on {host} port {port}: {why}; {instead}") from None

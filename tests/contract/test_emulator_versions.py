@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import io
 import json
 import re
@@ -12,14 +13,17 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import cli
-from agent.emulator.cli import add_arguments, settings_of
+from agent.emulator.cli import Reporter, add_arguments, settings_of
+from agent.emulator.cli import run as run_emulator
+from agent.emulator.deployment import Status
 from agent.emulator.toml_lines import line_of, value_lines
 from agent.emulator.versions_file import examine, load
 from tests.contract.backend import backend, quick
@@ -225,6 +229,54 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith(f"cannot listen on 127.0.0.1 port {port}: ")
     assert result.stderr.endswith("; choose another with --port\n")
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "a..b"])
+def test_a_host_that_is_not_here_is_said(host: str) -> None:
+    """Another port would not help: an address of another machine (RFC 5737), and a name that cannot be one."""
+    result = emulate("--host", host, "--port", "0")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"cannot listen on {host} port 0: ")
+    assert result.stderr.endswith("; choose an address of this machine with --host\n")
+
+
+def test_a_tls_port_that_is_taken_is_said(tmp_path: Path) -> None:
+    """By its own option."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = emulate("--port", "0", "--tls", port, "--tls-directory", str(tmp_path / "tls"))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"cannot listen on 127.0.0.1 port {port}: ")
+    assert result.stderr.endswith("; choose another with --tls\n")
+
+
+class ReaderGone(io.StringIO):
+    """A pipe that is closed after its first line, as by `emulate | head -1`."""
+
+    def write(self, text: str) -> int:
+        """Takes the first line."""
+        if "listening" in self.getvalue():
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+        return super().write(text)
+
+
+def test_a_closed_pipe_is_not_taken_for_a_port(capsys: pytest.CaptureFixture[str]) -> None:
+    """`agent.cli` ends quietly at it, as for every command; the emulator has been closed by then."""
+    with contextlib.redirect_stdout(ReaderGone()), pytest.raises(BrokenPipeError):
+        run_emulator(parsed("--port", "0"))
+    assert capsys.readouterr().err == ""
+
+
+def test_a_pipe_that_is_closed_later_ends_the_emulator() -> None:
+    """A state that nobody reads is not an error of the deployment that it is told of."""
+    deployment = SimpleNamespace(
+        id="1", status=Status.DEPLOYING, restart_count=0, request=SimpleNamespace(application="game", version="1")
+    )
+    ended: list[bool] = []
+    gone = ReaderGone("listening")
+    with contextlib.redirect_stdout(gone):
+        Reporter(lambda: ended.append(True)).changed(cast("Any", deployment))
+    assert ended == [True]
 
 
 async def test_what_a_versions_file_names_can_be_deployed(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_an_image_or_a_version_of_somebody_else_prints_nothing_harmful(capsys: p
     assert doctor._line(note("user", f"{HARMFUL}\n"), colour=False).endswith("ü\\x9b2J\\x7f\\u202e\\n")
     request = SimpleNamespace(application=HARMFUL, version="1")
     deployment = SimpleNamespace(id="a", status=Status.ERROR, restart_count=0, request=request, error_detail="b\x1b")
-    Reporter().changed(cast("Any", deployment))
+    Reporter(lambda: None).changed(cast("Any", deployment))
     assert "ü\\x9b2J\\x7f\\u202e 1" in (shown := capsys.readouterr().out)
     assert shown.endswith("b\\x1b\n")
 
