@@ -32,6 +32,7 @@ def open_streams(*, terminal: bool = False) -> "tuple[dict[str, int], dict[str, 
                 read_ends[name], write_ends[name] = _pseudo_terminal(None)
             elif not os.isatty(fd):
                 read_ends[name], write_ends[name] = os.pipe()
+                _let_others_write(write_ends[name])
             elif shared is not None:
                 write_ends[name] = shared
             else:
@@ -42,6 +43,18 @@ def open_streams(*, terminal: bool = False) -> "tuple[dict[str, int], dict[str, 
             os.close(fd)
         raise
     return read_ends, write_ends
+
+
+def _let_others_write(pipe: int) -> None:
+    """Lets any user of the container open a pipe again, by the name of /dev/stdout, to write to it and not to read.
+
+    A pipe is its maker's alone. A start script that is root's and gives up its rights (gosu, su-exec, setpriv) could
+    not have a server that opens /dev/stdout as its log: that fails in plain containers too (moby/moby#31243).
+    """
+    try:
+        os.fchmod(pipe, 0o622)
+    except OSError:
+        return  # a server that writes to the descriptor it has needs no right
 
 
 def _pseudo_terminal(like: "int | None") -> "tuple[int, int]":

@@ -24,6 +24,20 @@ def test_the_game_runs_as_somebody_else(launch: Launcher, mode: Mode) -> None:
 
 
 @needs_root
+def test_a_game_that_changes_its_user_itself_may_open_its_output(launch: Launcher) -> None:
+    """As a start script does with gosu or setpriv; it cannot read what others wrote."""
+    source = (
+        "import os; os.setgroups([]); os.setgid(12345); os.setuid(12345); open('/dev/stdout', 'a').write('direct\\n'); "
+        "open('/dev/stderr', 'w').write('problem\\n'); open('/dev/stdout')"
+    )
+    done = launch([*PYTHON, "-c", source]).finish()
+    assert done.stdout == b"direct\n", done
+    assert "problem\n" in done.stderr
+    assert "PermissionError" in done.stderr
+    assert done.code == 1
+
+
+@needs_root
 def test_a_home_that_was_set_on_purpose_is_kept(launch: Launcher) -> None:
     """An image that says where the game keeps its files knows better than /etc/passwd."""
     done = launch(WHO, env={"AGENT_GAME_USER": "nobody", "HOME": "/srv/game"}).finish()
