@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     Value = TypeVar("Value")
+    Number = TypeVar("Number", int, float)
 
 LONGEST_SECONDS = 7 * 86400.0
 """A week, as for durations in settings. Far more (1e300) cannot be given to a socket or a timer."""
-HIGHEST_PORT = 65535
 MOST = 2**31 - 1
 """The largest whole number, where nothing smaller is known: that of a signed 32-bit field."""
 
@@ -29,7 +29,7 @@ def seconds(text: str) -> float:
     Raises:
         ArgumentTypeError: it is not a number from 0 to a week.
     """
-    return _number(text, f"takes seconds, from 0 to {LONGEST_SECONDS:.0f}")
+    return _within(float, text, 0, LONGEST_SECONDS, f"takes seconds, from 0 to {LONGEST_SECONDS:.0f}")
 
 
 def timeout(text: str) -> float:
@@ -39,7 +39,7 @@ def timeout(text: str) -> float:
         ArgumentTypeError: it is not a number over 0, up to a week.
     """
     expected = f"takes seconds, more than 0 and at most {LONGEST_SECONDS:.0f}"
-    value = _number(text, expected)
+    value = _within(float, text, 0, LONGEST_SECONDS, expected)
     if not value:
         raise ArgumentTypeError(f"got {text!r} and {expected}")
     return value
@@ -51,7 +51,7 @@ def factor(text: str) -> float:
     Raises:
         ArgumentTypeError: it is not a number from 0 to `LONGEST_SECONDS`.
     """
-    return _number(text, f"takes a number from 0 to {LONGEST_SECONDS:.0f}")
+    return _within(float, text, 0, LONGEST_SECONDS, f"takes a number from 0 to {LONGEST_SECONDS:.0f}")
 
 
 def finite(text: str) -> float:
@@ -69,18 +69,9 @@ def finite(text: str) -> float:
     return value
 
 
-def port(text: str) -> int:
-    """A port to listen on; 0 for a free one.
-
-    Raises:
-        ArgumentTypeError: it is not a whole number from 0 to 65535.
-    """
-    return _whole(text, 0, HIGHEST_PORT, f"takes a port, a whole number from 0 to {HIGHEST_PORT}")
-
-
 def whole(least: int, most: int = MOST) -> Callable[[str], int]:
     """A whole number from `least` to `most`, both included; what is returned raises ArgumentTypeError for others."""
-    return lambda text: _whole(text, least, most, f"takes a whole number from {least} to {most}")
+    return lambda text: _within(int, text, least, most, f"takes a whole number from {least} to {most}")
 
 
 def checked(parse: Callable[[str], Value]) -> Callable[[str], Value]:
@@ -102,21 +93,11 @@ def checked(parse: Callable[[str], Value]) -> Callable[[str], Value]:
     return read
 
 
-def _whole(text: str, least: int, most: int, expected: str) -> int:
+def _within(convert: Callable[[str], Number], text: str, least: float, most: float, expected: str) -> Number:
     try:
-        value = int(text)
+        value = convert(text)
+        if least <= value <= most:  # false for nan
+            return value
     except ValueError:
-        raise ArgumentTypeError(f"got {text!r} and {expected}") from None
-    if not least <= value <= most:
-        raise ArgumentTypeError(f"got {text!r} and {expected}")
-    return value
-
-
-def _number(text: str, expected: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise ArgumentTypeError(f"got {text!r} and {expected}") from None
-    if not 0 <= value <= LONGEST_SECONDS:  # nan compares false, and is refused too
-        raise ArgumentTypeError(f"got {text!r} and {expected}")
-    return value
+        pass
+    raise ArgumentTypeError(f"got {text!r} and {expected}")

@@ -13,8 +13,8 @@ import tempfile
 from typing import TYPE_CHECKING
 
 from agent import log
-from agent.command_arguments import HIGHEST_PORT, checked
-from agent.config.parsers import duration
+from agent.command_arguments import checked
+from agent.config.parsers import address, duration
 from agent.errors import EXIT_BAD_SETTINGS, AgentError
 
 if TYPE_CHECKING:
@@ -143,9 +143,7 @@ async def _live(arguments: argparse.Namespace, platform: EdgegapClient, wanted: 
 
 
 def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > HIGHEST_PORT:
-        raise ValueError(f"takes HOST:PORT, such as {DEFAULT_LISTEN}")
+    host, _, port = address(text).rpartition(":")
     return host.strip("[]"), int(port)
 
 

@@ -12,7 +12,8 @@ import uuid
 from collections.abc import Callable
 from datetime import datetime
 
-from agent.command_arguments import factor, port, seconds
+from agent.command_arguments import checked, factor, seconds
+from agent.config.parsers import port
 from agent.emulator.deployment import Deployment, Status
 from agent.emulator.server import Emulator
 from agent.emulator.settings import RATE_LIMITS, Delays, EmulatorSettings
@@ -33,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--check", action="store_true", help="say what is wrong with VERSIONS.toml, line by line, and end"
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=port, default=DEFAULT_PORT, help="port, 0 for a free one (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=checked(port), default=DEFAULT_PORT, help="port, 0 for a free one (default: %(default)s)"
+    )
     parser.add_argument("--token", help="the organisation's token (default: EDGEGAP_API_TOKEN, else a new one)")
     parser.add_argument("--public-ip", help="address of external ports (default: --host)")
     parser.add_argument(
@@ -46,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--domain", metavar="DOMAIN", help="what follows the id in such a name, such as localhost")
     parser.add_argument(
         "--tls",
-        type=port,
+        type=checked(port),
         nargs="?",
         const=443,
         metavar="PORT",

@@ -3,7 +3,8 @@
 import pytest
 
 from agent import cli
-from agent.command_arguments import factor, port, seconds, timeout, whole
+from agent.command_arguments import factor, seconds, timeout, whole
+from agent.config.parsers import port
 
 WRONG = [
     ["emulate", "--port", "99999"],
